@@ -1,0 +1,59 @@
+"""Cedula: registers people by e-mail address for other services."""
+
+import structlog
+from flask import Flask
+
+from app import logs, web
+from app.config import Settings
+from app.container import Container
+from app.errors import StorageUnavailable, WrongIndexKey
+from app.numbers import RandBelow
+
+
+def create_app(settings: Settings | None = None, randbelow: RandBelow | None = None) -> Flask:
+    """The application. Reads the environment where no settings are given.
+
+    Raises SettingsError, and WrongIndexKey when the data in Redis belongs to another key. `randbelow`
+    is the source of randomness for numbers; tests bring their own.
+    """
+    from app.routes import api, operations
+
+    logs.configure()
+    settings = settings or Settings.from_environment()
+    app = Flask(__name__, static_folder=None)
+    app.config.from_mapping(_flask_settings(settings))
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+
+    container = Container(app, settings, randbelow) if randbelow else Container(app, settings)
+    app.extensions["cedula"] = container
+    _look_at_start(container)
+
+    app.register_blueprint(api)
+    app.register_blueprint(operations)
+    web.install(app)
+    return app
+
+
+def _flask_settings(settings: Settings) -> dict[str, object]:
+    return {
+        "MAIL_SERVER": settings.mail_server,
+        "MAIL_PORT": settings.mail_port,
+        "MAIL_USE_TLS": settings.mail_use_tls,
+        "MAIL_USE_SSL": settings.mail_use_ssl,
+        "MAIL_USERNAME": settings.mail_username or None,
+        "MAIL_PASSWORD": settings.mail_password or None,
+        "MAIL_DEFAULT_SENDER": settings.mail_default_sender,
+    }
+
+
+def _look_at_start(container: Container) -> None:
+    """Warns of what an operator should know, and stops a start into another key's data."""
+    log = structlog.get_logger()
+    if not container.settings.secret_key:
+        log.warning("stored_in_clear", hint="set SECRET_KEY to seal what is stored in Redis")
+    try:
+        container.guard.check()
+    except WrongIndexKey:
+        raise
+    except StorageUnavailable:
+        log.warning("redis_away_at_start", hint="requests get 503 until it answers")

@@ -1,0 +1,199 @@
+"""Settings: read once from the environment, checked together, frozen.
+
+Every setting can be given as `NAME` or, for container secrets, as the path of a file in `NAME_FILE`.
+`docs/settings.md` is the table for operators.
+"""
+
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from email.utils import parseaddr
+from pathlib import Path
+from typing import Any, Final
+
+from environs import EnvValidationError, FileAwareEnv
+from marshmallow import ValidationError
+from marshmallow.validate import OneOf, Range
+from redis.connection import parse_url
+
+from app.errors import SettingsError
+
+MIN_SECRET_LENGTH: Final = 32
+"""Characters; a shorter secret can be searched."""
+
+LOCALES: Final = ("en", "es")
+
+REDIS_SCHEMES: Final = ("redis://", "rediss://", "unix://")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the operator decided. Secrets do not show in `repr`."""
+
+    redis_url: str = field(default="redis://localhost:6379/0", repr=False)
+    redis_timeout_s: float = 2.0
+    secret_key: str = field(default="", repr=False)
+    secret_key_fallbacks: tuple[str, ...] = field(default=(), repr=False)
+    index_key: str = field(default="", repr=False)
+
+    mail_server: str = "127.0.0.1"
+    mail_port: int = 25
+    mail_use_tls: bool = False
+    mail_use_ssl: bool = False
+    mail_username: str = field(default="", repr=False)
+    mail_password: str = field(default="", repr=False)
+    mail_default_sender: str = ""
+    mail_ca_file: str = ""
+    mail_timeout_s: float = 10.0
+    mail_connections: int = 32
+    mail_templates: str = ""
+    default_locale: str = "en"
+
+    number_digits: int = 12
+    number_ttl_s: int = 0
+
+    @property
+    def lease_ms(self) -> int:
+        """How long a sender may be silent before another takes its place: two waits and a margin."""
+        return int((2 * self.mail_timeout_s + 5) * 1000)
+
+    @classmethod
+    def from_environment(cls) -> "Settings":
+        """Reads the environment. Raises SettingsError, which lists everything that is wrong."""
+        return _Reader().settings()
+
+
+class _Reader:
+    """Reads one setting after another and collects what is wrong with them."""
+
+    def __init__(self) -> None:
+        self._env = FileAwareEnv(eager=False, strip_whitespace=True)
+        self._errors: dict[str, list[str]] = {}
+
+    def settings(self) -> Settings:
+        secret_key = self._text("SECRET_KEY", validate=_secret)
+        fallbacks = tuple(part for part in self._text("SECRET_KEY_FALLBACKS").split(",") if part)
+        index_key = self._text("INDEX_KEY", validate=_secret)
+        for fallback in fallbacks:
+            self._check("SECRET_KEY_FALLBACKS", _secret, fallback)
+        if fallbacks and not secret_key:
+            self._wrong("SECRET_KEY_FALLBACKS", "Needs SECRET_KEY: a fallback only opens.")
+        if fallbacks and not index_key:
+            self._wrong("INDEX_KEY", "Must be set where SECRET_KEY_FALLBACKS is, to the key of the data.")
+        use_tls, use_ssl = self._flag("MAIL_USE_TLS"), self._flag("MAIL_USE_SSL")
+        if use_tls and use_ssl:
+            self._wrong("MAIL_USE_TLS", "STARTTLS and implicit TLS (MAIL_USE_SSL) exclude each other.")
+        username, password = self._text("MAIL_USERNAME"), self._text("MAIL_PASSWORD")
+        if bool(username) != bool(password):
+            self._wrong("MAIL_PASSWORD", "MAIL_USERNAME and MAIL_PASSWORD belong together.")
+        settings = Settings(
+            redis_url=self._text("REDIS_URL", Settings.redis_url, _redis_url),
+            redis_timeout_s=self._number("REDIS_TIMEOUT", 2.0, 0.05, 60),
+            secret_key=secret_key,
+            secret_key_fallbacks=fallbacks,
+            index_key=index_key or secret_key,
+            mail_server=self._text("MAIL_SERVER", Settings.mail_server, _not_empty),
+            mail_port=self._whole("MAIL_PORT", Settings.mail_port, 1, 65_535),
+            mail_use_tls=use_tls,
+            mail_use_ssl=use_ssl,
+            mail_username=username,
+            mail_password=password,
+            mail_default_sender=self._text(
+                "MAIL_DEFAULT_SENDER", f"no-reply@{socket.gethostname()}", _sender
+            ),
+            mail_ca_file=self._text("MAIL_CA_FILE", "", _file),
+            mail_timeout_s=self._number("MAIL_TIMEOUT", 10.0, 0.1, 300),
+            mail_connections=self._whole("MAIL_CONNECTIONS", Settings.mail_connections, 1, 1000),
+            mail_templates=self._text("MAIL_TEMPLATES", "", _folder),
+            default_locale=self._text("DEFAULT_LOCALE", Settings.default_locale, OneOf(LOCALES)),
+            number_digits=self._whole("NUMBER_DIGITS", Settings.number_digits, 11, 18),
+            number_ttl_s=self._whole("NUMBER_TTL", Settings.number_ttl_s, 0, 10 * 366 * 86_400),
+        )
+        self._raise_if_wrong()
+        return settings
+
+    def _text(self, name: str, default: str = "", validate: Callable[[str], Any] | None = None) -> str:
+        return str(self._read(self._env.str, name, default, validate=validate) or "")
+
+    def _flag(self, name: str) -> bool:
+        return bool(self._read(self._env.bool, name, False))
+
+    def _whole(self, name: str, default: int, lowest: int, highest: int) -> int:
+        return int(self._read(self._env.int, name, default, validate=Range(lowest, highest)) or 0)
+
+    def _number(self, name: str, default: float, lowest: float, highest: float) -> float:
+        return float(self._read(self._env.float, name, default, validate=Range(lowest, highest)) or 0)
+
+    def _read(self, parser: Any, name: str, default: Any, **options: Any) -> Any:
+        """The value, or the default where it is unset or empty: an empty variable is how compose files,
+        manifests and shells say "not set"."""
+        if os.environ.get(name) and os.environ.get(f"{name}_FILE"):
+            self._wrong(name, f"Set either {name} or {name}_FILE, not both.")
+        if not os.environ.get(name) and not os.environ.get(f"{name}_FILE"):
+            return default
+        try:
+            return parser(name, default, **options)
+        except (OSError, ValueError):
+            self._wrong(f"{name}_FILE", "Must be the path of a readable text file.")
+            return default
+
+    def _check(self, name: str, validate: Callable[[str], None], value: str) -> None:
+        try:
+            validate(value)
+        except ValidationError as error:
+            self._wrong(name, str(error.messages[0]))
+
+    def _wrong(self, name: str, message: str) -> None:
+        self._errors.setdefault(name, []).append(message)
+
+    def _raise_if_wrong(self) -> None:
+        try:
+            self._env.seal()
+        except EnvValidationError as error:
+            for name, messages in error.error_messages.items():
+                for message in messages:
+                    self._wrong(name, str(message))
+        if self._errors:
+            lines = [f"  {name}: {' '.join(messages)}" for name, messages in sorted(self._errors.items())]
+            raise SettingsError("\n".join(["These settings are wrong:", *lines]))
+
+
+def _secret(value: str) -> None:
+    if len(value) < MIN_SECRET_LENGTH:
+        raise ValidationError(f"Must be at least {MIN_SECRET_LENGTH} characters long.")
+
+
+def _not_empty(value: str) -> None:
+    if not value.strip():
+        raise ValidationError("Must not be empty.")
+
+
+def _redis_url(value: str) -> None:
+    if not value.startswith(REDIS_SCHEMES):
+        raise ValidationError(f"Must start with {', '.join(REDIS_SCHEMES)}.")
+    try:
+        parse_url(value)
+    except (ValueError, TypeError) as error:
+        raise ValidationError("Cannot be read as a Redis URL.") from error
+
+
+def _sender(value: str) -> None:
+    address = parseaddr(value)[1]
+    if (
+        "@" not in address
+        or not value.isascii()
+        and not address.isascii()
+        or any(c in value for c in "\r\n\0")
+    ):
+        raise ValidationError('Must be an address, or a name and an address: "Name <address>".')
+
+
+def _file(value: str) -> None:
+    if not Path(value).is_file():
+        raise ValidationError("Must be the path of a readable file.")
+
+
+def _folder(value: str) -> None:
+    if not Path(value).is_dir():
+        raise ValidationError("Must be the path of a folder.")

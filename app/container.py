@@ -1,0 +1,70 @@
+"""The one place that builds things and hands them to each other."""
+
+import atexit
+import os
+import secrets
+
+from flask import Flask
+
+from app.config import LOCALES, Settings
+from app.mail.messages import Messages
+from app.mail.smtp import SmtpMail, SmtpSession
+from app.numbers import NumberGenerator, RandBelow
+from app.repositories.guard import Guard
+from app.repositories.keys import Names
+from app.repositories.outbox import Outbox
+from app.repositories.sealing import Sealer
+from app.repositories.store import connect
+from app.repositories.users import Users
+from app.services.messaging import MessagingService
+from app.services.registration import RegistrationService
+from app.services.relay import Relay
+
+
+class Container:
+    """Everything a process needs, built from the settings. Nothing is started here."""
+
+    def __init__(self, app: Flask, settings: Settings, randbelow: RandBelow = secrets.randbelow) -> None:
+        self.settings = settings
+        self.redis = connect(settings.redis_url, settings.redis_timeout_s)
+        names = Names(settings.index_key or None)
+        sealer = Sealer([key for key in (settings.secret_key, *settings.secret_key_fallbacks) if key])
+        self.guard = Guard(self.redis, names, sealer)
+        self.users = Users(self.redis, names, sealer)
+        self.outbox = Outbox(self.redis, sealer, settings.lease_ms)
+        self._mail = SmtpMail(app, settings.mail_timeout_s, settings.mail_ca_file)
+        with app.app_context():  # Flask-Mail composes with the app's settings
+            self._messages = Messages(settings.mail_default_sender, LOCALES, settings.mail_templates)
+        self.registration = RegistrationService(
+            self.users,
+            self.guard,
+            NumberGenerator(settings.number_digits, randbelow),
+            settings.number_ttl_s * 1000,
+        )
+        self._build_workers()
+
+    def _build_workers(self) -> None:
+        """What has threads: made anew in a forked process."""
+        self.messaging = MessagingService(
+            self.outbox,
+            self._messages,
+            lambda: SmtpSession(self._mail),
+            connections=self.settings.mail_connections,
+            timeout_s=self.settings.mail_timeout_s,
+        )
+        self.relay = Relay(self.outbox, self.messaging, self.guard)
+
+    def start(self) -> None:
+        """Starts the relay, in this process and in every process that is forked from it."""
+        self.relay.start()
+        os.register_at_fork(after_in_child=self._start_in_child)
+        atexit.register(self.stop)
+
+    def _start_in_child(self) -> None:
+        self._build_workers()
+        self.relay.start()
+
+    def stop(self) -> None:
+        """Finishes the mails in hand and leaves the rest to the outbox."""
+        self.relay.stop()
+        self.messaging.close(self.settings.mail_timeout_s)

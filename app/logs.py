@@ -1,0 +1,39 @@
+"""Logs: one JSON object a line on stdout, and nothing personal in it.
+
+An exception is logged by its class and the places it passed through, never by its message or its
+variables: those may quote what a client sent.
+"""
+
+import sys
+import traceback
+from types import TracebackType
+
+import structlog
+from structlog.typing import EventDict, WrappedLogger
+
+
+def configure() -> None:
+    """Sets up structlog for the process."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _places,
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.WriteLoggerFactory(sys.stdout),
+        cache_logger_on_first_use=True,
+    )
+
+
+def _places(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """`exception=error` becomes the class and the places."""
+    error = event.pop("exception", None)
+    if isinstance(error, BaseException):
+        event["error"] = type(error).__name__
+        event["at"] = places(error.__traceback__)
+    return event
+
+
+def places(trace: TracebackType | None) -> list[str]:
+    return [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(trace)]

@@ -1,0 +1,339 @@
+"""How a mail travels: one kept SMTP connection for each sender (RFC 5321), and what its refusals mean.
+
+Flask-Mail opens the connection; it knows neither a time-out nor certificate checks, so `SmtpConnection`
+gives it both. The conversation is our own: PIPELINING (RFC 2920) puts the envelope and DATA into one
+write, and the final reply may take ten minutes (RFC 1047) while the request has long been answered.
+"""
+
+import contextlib
+import re
+import select
+import smtplib
+import socket
+import ssl
+import time
+from dataclasses import dataclass
+from enum import StrEnum
+
+import flask_mail
+from flask import Flask
+
+from app.mail.messages import Mail
+
+FINAL_REPLY_TIMEOUT_S = 600.0
+"""RFC 1047: a client that gives up earlier gets the mail delivered twice."""
+
+CHECK_AFTER_IDLE_S = 2.0
+"""A connection that rested longer is asked with NOOP before it is trusted with a mail."""
+
+MAX_IDLE_S = 60.0
+"""After this a resting connection is closed: servers do the same, less politely, after some minutes."""
+
+MAX_AGE_S = 300.0
+MAX_MAILS = 100
+"""After these a connection is made anew, so that load balancers and changed addresses come to bear."""
+
+MAX_LINE = 8192
+MAX_LINES = 100
+"""A reply that is longer is no reply."""
+
+REFUSED_FOR_GOOD = frozenset({"5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.1.10", "5.2.1"})
+"""RFC 3463/7505 codes that blame the recipient's address. 5.1.7 and 5.1.8 blame the sender's."""
+
+REFUSED_FOR_GOOD_BARE = frozenset({550, 551, 553})
+
+_ENHANCED = re.compile(rb"([245]\.\d{1,3}\.\d{1,3})(?:\s|$)")
+
+
+class Blame(StrEnum):
+    """Whose fault it is that a mail did not go out, which decides what happens next."""
+
+    ADDRESS = "address"  # refused for good
+    SERVER = "server"  # cannot be reached or breaks off: the breaker counts it
+    OPERATOR = "operator"  # login, certificate, sender or relaying refused: somebody must act
+    MOMENT = "moment"  # this mail, now: try again later
+
+
+class MailFault(Exception):
+    """A mail that was not accepted.
+
+    `code` tells the stage and the reply (`recipient 450 4.2.1`), never the server's text, which may quote
+    the address. `connected`: False when no usable connection could be made at all.
+    """
+
+    def __init__(self, blame: Blame, code: str, *, connected: bool = True) -> None:
+        super().__init__(code)
+        self.blame = blame
+        self.code = code
+        self.connected = connected
+
+
+class _Disconnected(Exception):
+    """The connection broke, or a reply did not come or made no sense.
+
+    `content_sent`: the mail may have been accepted all the same.
+    """
+
+    def __init__(self, code: str, *, content_sent: bool = False) -> None:
+        super().__init__(code)
+        self.code = code
+        self.content_sent = content_sent
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One SMTP reply: `code`, and the enhanced status code where there is one (RFC 2034)."""
+
+    code: int
+    enhanced: str
+
+    @property
+    def accepted(self) -> bool:
+        return 200 <= self.code < 400
+
+    def told(self, stage: str) -> str:
+        return f"{stage} {self.code} {self.enhanced}".rstrip()
+
+
+class SmtpMail(flask_mail.Mail):
+    """Flask-Mail, connecting with a time-out for every step and a certificate that is checked."""
+
+    def __init__(self, app: Flask, timeout_s: float, ca_file: str = "") -> None:
+        self.timeout_s = timeout_s
+        self.tls = ssl.create_default_context(cafile=ca_file or None)
+        super().__init__(app)
+
+    def connect(self) -> "SmtpConnection":
+        return SmtpConnection(self)
+
+
+class SmtpConnection(flask_mail.Connection):
+    """Flask-Mail's connection to the host, with what Flask-Mail leaves out."""
+
+    mail: SmtpMail
+
+    def configure_host(self) -> smtplib.SMTP:
+        mail, name = self.mail, socket.gethostname()
+        host: smtplib.SMTP
+        if mail.use_ssl:
+            host = smtplib.SMTP_SSL(mail.server, mail.port, name, timeout=mail.timeout_s, context=mail.tls)
+        else:
+            host = smtplib.SMTP(mail.server, mail.port, name, timeout=mail.timeout_s)
+        try:
+            if mail.use_tls:
+                host.starttls(context=mail.tls)
+            host.ehlo_or_helo_if_needed()
+            if mail.username:
+                host.login(mail.username, mail.password)
+        except BaseException:
+            host.close()
+            raise
+        return host
+
+
+class SmtpSession:
+    """One sender's way to the mail server: a connection that is opened when needed, checked and renewed.
+
+    Not to be shared between threads: every sender has its own.
+    """
+
+    def __init__(self, mail: SmtpMail) -> None:
+        self._mail = mail
+        self._host: smtplib.SMTP | None = None
+        self._opened = self._used = 0.0
+        self._mails = 0
+
+    def send(self, mail: Mail) -> None:
+        """Returns when the server has accepted the mail (250 after DATA). Raises MailFault.
+
+        A kept connection that breaks before the content was sent is replaced once: nothing was said yet.
+        """
+        kept = self._keep_healthy()
+        try:
+            self._converse(mail)
+        except _Disconnected as broken:
+            self.close()
+            if not kept or broken.content_sent:
+                raise MailFault(Blame.SERVER, broken.code) from broken
+            self._open()
+            try:
+                self._converse(mail)
+            except _Disconnected as again:
+                self.close()
+                raise MailFault(Blame.SERVER, again.code) from again
+        self._used = time.monotonic()
+        self._mails += 1
+
+    def probe(self) -> None:
+        """Opens a connection, with all that belongs to it. Raises MailFault."""
+        if not self._keep_healthy():
+            self._used = time.monotonic()
+
+    def close(self) -> None:
+        """Lets the connection go; says QUIT without waiting for the answer."""
+        host, self._host = self._host, None
+        if host is not None:
+            with contextlib.suppress(OSError, smtplib.SMTPException):
+                host.putcmd("quit")
+            host.close()
+
+    def close_if_idle(self) -> None:
+        if self._host is not None and time.monotonic() - self._used > MAX_IDLE_S:
+            self.close()
+
+    def _keep_healthy(self) -> bool:
+        """True when the connection is a kept one, False when it was just made. Raises MailFault."""
+        now = time.monotonic()
+        if self._host is not None and (now - self._opened > MAX_AGE_S or self._mails >= MAX_MAILS):
+            self.close()
+        if self._host is not None and not self._alive(now):
+            self.close()
+        if self._host is None:
+            self._open()
+            return False
+        return True
+
+    def _alive(self, now: float) -> bool:
+        """A server that wants to end a kept connection has already said so, or does not answer NOOP."""
+        if self._readable():
+            return False
+        if now - self._used <= CHECK_AFTER_IDLE_S:
+            return True
+        try:
+            self._write(b"NOOP\r\n")
+            return self._reply("noop").accepted
+        except _Disconnected:
+            return False
+
+    def _readable(self) -> bool:
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def _open(self) -> None:
+        """Connects, starts TLS, logs in. Raises MailFault: what fails here fails for every mail."""
+        try:
+            self._host = self._mail.connect().configure_host()
+        except ssl.SSLCertVerificationError as error:
+            raise MailFault(Blame.OPERATOR, "certificate refused", connected=False) from error
+        except smtplib.SMTPAuthenticationError as error:
+            blame = Blame.OPERATOR if error.smtp_code >= 500 else Blame.SERVER
+            raise MailFault(blame, f"login {error.smtp_code}", connected=False) from error
+        except smtplib.SMTPNotSupportedError as error:
+            raise MailFault(Blame.OPERATOR, "starttls or login not offered", connected=False) from error
+        except smtplib.SMTPResponseException as error:
+            raise MailFault(Blame.SERVER, f"connect {error.smtp_code}", connected=False) from error
+        except TimeoutError as error:
+            raise MailFault(Blame.SERVER, "connect timeout", connected=False) from error
+        except (OSError, smtplib.SMTPException, ValueError) as error:
+            raise MailFault(Blame.SERVER, f"connect {type(error).__name__}", connected=False) from error
+        self._pipelining = self._host.has_extn("pipelining")
+        self._opened = self._used = time.monotonic()
+        self._mails = 0
+
+    def _converse(self, mail: Mail) -> None:
+        """One mail transaction (RFC 5321 §3.3). Raises MailFault or _Disconnected."""
+        commands = [
+            f"MAIL FROM:<{mail.sender}>\r\n".encode(),
+            f"RCPT TO:<{mail.recipient}>\r\n".encode(),
+            b"DATA\r\n",
+        ]
+        if self._pipelining:
+            self._write(b"".join(commands))
+            sender, recipient, data = (self._reply(stage) for stage in ("sender", "recipient", "data"))
+        else:
+            sender = self._ask(commands[0], "sender")
+            recipient = self._ask(commands[1], "recipient") if sender.accepted else sender
+            data = self._ask(commands[2], "data") if recipient.accepted else recipient
+        fault = _envelope_fault(sender, recipient, data)
+        if fault is not None:
+            self._leave(data)
+            raise fault
+        final = self._hand_over(mail.content)
+        if not final.accepted:
+            self._after(final)
+            raise MailFault(Blame.MOMENT, final.told("content"))
+
+    def _hand_over(self, content: bytes) -> Reply:
+        try:
+            self._write(content + b".\r\n")
+            self._socket.settimeout(FINAL_REPLY_TIMEOUT_S)
+            reply = self._reply("content")
+            self._socket.settimeout(self._mail.timeout_s)
+        except OSError as error:
+            raise _Disconnected("content broken", content_sent=True) from error
+        except _Disconnected as broken:
+            broken.content_sent = True
+            raise
+        return reply
+
+    def _leave(self, data: Reply) -> None:
+        """Ends a transaction that came to nothing, so that the connection can carry the next one."""
+        try:
+            if data.code == 354:  # RFC 2920 §3.1: DATA can be accepted although no recipient was
+                self._after(self._ask(b".\r\n", "content"))
+            self._after(data)
+            if self._host is not None:
+                self._after(self._ask(b"RSET\r\n", "reset"))
+        except _Disconnected:
+            self.close()
+
+    def _after(self, reply: Reply) -> None:
+        """421: the server is closing this connection (RFC 5321 §3.8)."""
+        if reply.code == 421:
+            self.close()
+
+    def _ask(self, command: bytes, stage: str) -> Reply:
+        self._write(command)
+        return self._reply(stage)
+
+    @property
+    def _socket(self) -> socket.socket:
+        if self._host is None or self._host.sock is None:
+            raise _Disconnected("closed")
+        return self._host.sock
+
+    def _write(self, octets: bytes) -> None:
+        try:
+            self._socket.sendall(octets)
+        except OSError as error:
+            raise _Disconnected("write broken") from error
+
+    def _reply(self, stage: str) -> Reply:
+        """Reads one reply. Raises _Disconnected when there is none: smtplib's own reader would close."""
+        assert self._host is not None
+        file = self._host.file
+        assert file is not None
+        for _ in range(MAX_LINES):
+            try:
+                line = file.readline(MAX_LINE)
+            except TimeoutError as error:
+                raise _Disconnected(f"{stage} timeout") from error
+            except OSError as error:
+                raise _Disconnected(f"{stage} broken") from error
+            if not line.endswith(b"\n") or not line[:3].isdigit():
+                raise _Disconnected(f"{stage} broken")
+            if line[3:4] != b"-":
+                found = _ENHANCED.match(line, 4)
+                return Reply(int(line[:3]), found[1].decode() if found else "")
+        raise _Disconnected(f"{stage} broken")
+
+
+def _envelope_fault(sender: Reply, recipient: Reply, data: Reply) -> MailFault | None:
+    """What a refused envelope means; None when the content may be sent."""
+    if not sender.accepted:
+        blame = Blame.OPERATOR if sender.code >= 500 else Blame.MOMENT
+        return MailFault(blame, sender.told("sender"))
+    if not recipient.accepted:
+        return MailFault(_blame_of_recipient(recipient), recipient.told("recipient"))
+    if data.code != 354:
+        return MailFault(Blame.MOMENT, data.told("data"))
+    return None
+
+
+def _blame_of_recipient(reply: Reply) -> Blame:
+    if reply.enhanced in REFUSED_FOR_GOOD and reply.code >= 500:
+        return Blame.ADDRESS
+    if not reply.enhanced and reply.code in REFUSED_FOR_GOOD_BARE:
+        return Blame.ADDRESS
+    return Blame.OPERATOR if reply.code >= 500 else Blame.MOMENT

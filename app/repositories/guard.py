@@ -1,0 +1,47 @@
+"""Is this Redis ours, and does it take writes?"""
+
+import redis
+
+from app.errors import WrongIndexKey
+from app.repositories.keys import KEY_CHECK, READINESS, Names
+from app.repositories.sealing import Sealer
+from app.repositories.store import storage_errors
+
+READINESS_TTL_S = 60
+
+
+class Guard:
+    """Keeps a process from writing into data that was made with another index key.
+
+    The first process leaves a check value in Redis; every later one compares. A Redis that was away at
+    the start is compared as soon as it answers, before the first registration.
+    """
+
+    def __init__(self, client: redis.Redis, names: Names, sealer: Sealer) -> None:
+        self._client = client
+        self._value = f"{names.check_value()}:{'sealed' if sealer.seals else 'clear'}".encode()
+        self._passed = False
+
+    def check(self) -> None:
+        """Raises WrongIndexKey or StorageUnavailable; free of charge once it has passed."""
+        if not self._passed:
+            self.check_again()
+
+    def check_again(self) -> None:
+        """Compares anew, and leaves the value where Redis has lost it."""
+        with storage_errors():
+            if not self._client.set(KEY_CHECK, self._value, nx=True):
+                found = self._client.get(KEY_CHECK)
+                if found is not None and found != self._value:
+                    self._passed = False
+                    raise WrongIndexKey(
+                        "The data in Redis was written with another INDEX_KEY (or SECRET_KEY without INDEX_KEY), "
+                        "or was sealed and this process has no SECRET_KEY, or the other way round."
+                    )
+        self._passed = True
+
+    def ready(self) -> None:
+        """Makes one small write. Raises StorageUnavailable when Redis does not answer or refuses it."""
+        self.check()
+        with storage_errors():
+            self._client.set(READINESS, b"1", ex=READINESS_TTL_S)

@@ -1,0 +1,90 @@
+"""Names: of users, of numbers, and of every key in Redis.
+
+With an index key, a name is a keyed BLAKE2b digest (RFC 7693), so that nothing in Redis can be read or
+guessed from it. Without one it is the plain digest: stable, but open to guessing.
+"""
+
+import base64
+import hashlib
+from dataclasses import dataclass
+
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from app.numbers import SHARDS
+
+USER_ID_LENGTH = 26
+"""Base32 characters: 130 bits, so that no two addresses ever share one."""
+
+NUMBER_DIGEST_LENGTH = 16
+"""Base32 characters: 80 bits. Two numbers with one digest would only mean a second draw."""
+
+RELAY_LOCK = "cedula:relay"
+KEY_CHECK = "cedula:keycheck"
+READINESS = "cedula:ready"
+
+
+def derive_key(secret: str, purpose: str) -> bytes:
+    """32 bytes for one purpose (HKDF-SHA256, RFC 5869)."""
+    return HKDF(SHA256(), length=32, salt=None, info=f"cedula {purpose} v1".encode()).derive(secret.encode())
+
+
+@dataclass(frozen=True, slots=True)
+class UserKeys:
+    """The keys of one user: all start with the hash tag of its shard, so all lie in one slot."""
+
+    user_id: str
+    shard: int
+
+    @property
+    def tag(self) -> str:
+        return f"{{{self.shard:03}}}"
+
+    @property
+    def user(self) -> str:
+        return f"{self.tag}:user:{self.user_id}"
+
+    @property
+    def sender(self) -> str:
+        return f"{self.tag}:sender:{self.user_id}"
+
+    @property
+    def outbox(self) -> str:
+        return outbox_key(self.shard)
+
+    @property
+    def number_prefix(self) -> str:
+        return f"{self.tag}:number:"
+
+
+def outbox_key(shard: int) -> str:
+    return f"{{{shard:03}}}:outbox"
+
+
+def keys_of(user_id: str) -> UserKeys:
+    """The keys of a user whose id is known. The shard is public: it needs no key."""
+    digest = hashlib.blake2b(user_id.encode(), digest_size=8, person=b"cedula shard").digest()
+    return UserKeys(user_id, int.from_bytes(digest, "big") % SHARDS)
+
+
+class Names:
+    """Turns addresses and numbers into the names they have in Redis."""
+
+    def __init__(self, index_key: str | None) -> None:
+        self._key = derive_key(index_key, "index") if index_key else b""
+
+    def user(self, identity: str) -> UserKeys:
+        """The keys of the user with this identity (`Address.identity`)."""
+        return keys_of(self._name(identity, b"cedula user", USER_ID_LENGTH))
+
+    def number(self, number: str) -> str:
+        """The digest of a number, 16 characters of `[a-z2-7]`."""
+        return self._name(number, b"cedula number", NUMBER_DIGEST_LENGTH)
+
+    def check_value(self) -> str:
+        """A value that tells this index key from every other and tells nothing about it."""
+        return self._name("check", b"cedula check", USER_ID_LENGTH)
+
+    def _name(self, text: str, person: bytes, length: int) -> str:
+        digest = hashlib.blake2b(text.encode(), digest_size=20, key=self._key, person=person).digest()
+        return base64.b32encode(digest)[:length].decode().lower()

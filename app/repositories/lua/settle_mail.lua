@@ -1,0 +1,60 @@
+-- Writes down what came out of one sending, compared by registration and by owner of the lease.
+-- Keeps: an outbox entry goes only with the mail of the registration that is live, or with its record.
+--
+-- KEYS[1] user record   KEYS[2] sender lease   KEYS[3] outbox
+-- ARGV[1] user id   ARGV[2] registration id   ARGV[3] owner   ARGV[4] lease in ms
+-- ARGV[5] outcome: sent | retry | fail | erase | release     ARGV[6] wait in ms before a retry
+-- ARGV[7] age in ms at which a retry becomes a failure       ARGV[8] error code, '' = none
+-- ARGV[9] 1 = where the registration was replaced, keep the lease and hand out the new one
+-- ARGV[10] what every number key of the shard starts with   ARGV[11] newest layout version we can read
+--
+-- Returns {'settled', delivery state}, state '' when the record is erased
+--      or {'replaced', registration id, sealed record, created in ms, attempts}: the lease is kept
+--      or {'left'}: replaced, and left to the relay
+--      or {'gone'}: erased or expired meanwhile
+--      or {'lost'}: the lease is another's, or ran out; nothing is changed.
+local user, sender, outbox = KEYS[1], KEYS[2], KEYS[3]
+local id, registration, owner, lease_ms = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+local outcome, wait_ms = ARGV[5], tonumber(ARGV[6])
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+
+local record = redis.call('HMGET', user, 'registration', 'data', 'created_ms', 'attempts', 'v', 'number')
+if record[6] then redis.call('EXISTS', ARGV[10] .. record[6]) end
+local live = record[1] == registration
+local holder = redis.call('GET', sender)
+-- A lease that ran out with nobody after it: what the mail server accepted is still the truth.
+if holder ~= owner and (holder or not live or outcome ~= 'sent') then return {'lost'} end
+
+if not record[1] then
+  redis.call('ZREM', outbox, id)
+  redis.call('DEL', sender)
+  return {'gone'}
+end
+if not live then
+  if ARGV[9] == '1' and tonumber(record[5]) <= tonumber(ARGV[11]) then
+    redis.call('ZADD', outbox, now + lease_ms, id)
+    redis.call('PEXPIRE', sender, lease_ms)
+    return {'replaced', record[1], record[2], record[3], record[4]}
+  end
+  redis.call('ZADD', outbox, now + wait_ms, id)
+  redis.call('DEL', sender)
+  return {'left'}
+end
+
+local state = ({sent = 'sent', retry = 'pending', fail = 'failed', release = 'pending', erase = ''})[outcome]
+if outcome == 'retry' and now + wait_ms - record[3] >= tonumber(ARGV[7]) then state = 'failed' end
+if outcome == 'erase' then
+  redis.call('DEL', user, ARGV[10] .. record[6])
+elseif outcome ~= 'release' then
+  redis.call('HSET', user, 'delivery', state, 'attempts', record[4] + 1)
+  if state == 'sent' then redis.call('HSET', user, 'mailed_ms', now) end
+  if ARGV[8] == '' then redis.call('HDEL', user, 'error') else redis.call('HSET', user, 'error', ARGV[8]) end
+end
+if state == 'pending' then
+  redis.call('ZADD', outbox, now + wait_ms, id)
+else
+  redis.call('ZREM', outbox, id)
+end
+if holder == owner then redis.call('DEL', sender) end
+return {'settled', state}

@@ -1,0 +1,164 @@
+"""The outbox: which mails are owed, and who is sending to whom.
+
+An entry is made in the same commit as its registration and goes with the mail server's acceptance. A
+sender holds the address's lease, so that one address has one sender at a time.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import redis
+
+from app.registrations import Delivery, Registration
+from app.repositories.keys import RELAY_LOCK, UserKeys, keys_of, outbox_key
+from app.repositories.sealing import Sealer
+from app.repositories.store import load_script, run, storage_errors
+from app.repositories.users import LAYOUT_VERSION, RecordSeal
+
+GIVE_UP_MS = 24 * 3600 * 1000
+"""Age at which a mail that never went out counts as failed: the mail itself says that it is recent."""
+
+
+class Outcome(StrEnum):
+    """What a sender has to say of one mail."""
+
+    SENT = "sent"
+    RETRY = "retry"
+    FAIL = "fail"
+    ERASE = "erase"
+    RELEASE = "release"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What came of asking for a lease. Without a registration the mail is not ours to send:
+    after `busy_ms` (0 = never) it may be."""
+
+    registration: Registration | None
+    busy_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What came of a settling.
+
+    `replacement`: the registration to be mailed now, under the same lease. `left`: there is one, and the
+    relay has to mail it. `lost`: the lease was another's or ran out; nothing was written.
+    """
+
+    delivery: Delivery | None = None
+    replacement: Registration | None = None
+    left: bool = False
+    lost: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """An entry of the outbox. `due_ms`: Unix time in ms by the clock of Redis."""
+
+    user_id: str
+    due_ms: int
+
+
+class Outbox:
+    """The outbox in Redis. Every method raises StorageUnavailable, having changed nothing or all."""
+
+    def __init__(self, client: redis.Redis, sealer: Sealer, lease_ms: int) -> None:
+        self._client = client
+        self._records = RecordSeal(sealer)
+        self.lease_ms = lease_ms
+        self._claim = load_script(client, "claim_mail")
+        self._renew = load_script(client, "renew_lease")
+        self._settle = load_script(client, "settle_mail")
+        self._hold = load_script(client, "hold_lock")
+
+    def claim(self, user_id: str, owner: str) -> Claim:
+        """Takes the lease of an address whose mail is owed. Raises SealBroken for a foreign record."""
+        keys = keys_of(user_id)
+        answer = run(
+            self._claim,
+            [keys.user, keys.sender, keys.outbox],
+            [user_id, owner, self.lease_ms, LAYOUT_VERSION],
+        )
+        if answer[0] == b"claimed":
+            return Claim(self._registration(keys, answer[1:]))
+        return Claim(None, busy_ms=answer[1] if answer[0] == b"busy" else 0)
+
+    def renew(self, user_id: str, owner: str) -> bool:
+        """Keeps the lease; False when it is no longer ours."""
+        keys = keys_of(user_id)
+        return bool(run(self._renew, [keys.sender, keys.outbox], [user_id, owner, self.lease_ms]))
+
+    def settle(
+        self,
+        registration: Registration,
+        owner: str,
+        outcome: Outcome,
+        *,
+        wait_ms: int = 0,
+        error: str = "",
+        go_on: bool = False,
+    ) -> Settled:
+        """Writes down what came of a mail and lets the lease go.
+
+        `go_on`: where the registration was replaced meanwhile, keep the lease and return the new one.
+        """
+        keys = keys_of(registration.user_id)
+        answer = run(
+            self._settle,
+            [keys.user, keys.sender, keys.outbox],
+            [
+                keys.user_id,
+                registration.registration_id,
+                owner,
+                self.lease_ms,
+                outcome.value,
+                wait_ms,
+                GIVE_UP_MS,
+                error,
+                int(go_on),
+                keys.number_prefix,
+                LAYOUT_VERSION,
+            ],
+        )
+        match answer[0]:
+            case b"settled":
+                return Settled(delivery=Delivery(answer[1].decode()) if answer[1] else None)
+            case b"replaced":
+                return Settled(replacement=self._registration(keys, answer[1:]))
+            case kind:
+                return Settled(left=kind == b"left", lost=kind == b"lost")
+
+    def due(self, shards: Iterable[int], until_ms: int, limit: int) -> list[Due]:
+        """Entries of these shards that are due until then, at most `limit` a shard; one round trip."""
+        with storage_errors():
+            pipeline = self._client.pipeline(transaction=False)
+            for shard in shards:
+                pipeline.zrangebyscore(outbox_key(shard), 0, until_ms, start=0, num=limit, withscores=True)
+            answers: list[list[tuple[bytes, float]]] = pipeline.execute()
+        return [Due(user.decode(), int(due)) for entries in answers for user, due in entries]
+
+    def hold_relay(self, owner: str, ttl_ms: int) -> bool:
+        """Takes or keeps the right to sweep; one process has it at a time."""
+        return bool(run(self._hold, [RELAY_LOCK], [owner, ttl_ms]))
+
+    def now_ms(self) -> int:
+        """The time by the clock of Redis, by which everything here is due."""
+        with storage_errors():
+            seconds, micros = self._client.time()
+        return int(seconds) * 1000 + int(micros) // 1000
+
+    def _registration(self, keys: UserKeys, fields: list[Any]) -> Registration:
+        registration_id, sealed, created_ms, attempts = fields
+        draft, number = self._records.open(sealed, keys.user_id)
+        return Registration(
+            user_id=keys.user_id,
+            registration_id=registration_id.decode(),
+            address=draft.address,
+            number=number,
+            locale=draft.locale,
+            created_ms=int(created_ms),
+            attempts=int(attempts),
+        )

@@ -1,0 +1,58 @@
+"""Sealing: what stands in Redis can be read only with the secret key.
+
+AES-256-GCM (NIST SP 800-38D) with a random 96-bit nonce; the user id is the associated data, so a record
+that was moved to another user does not open. A seal is one byte that tells which key, the nonce, the
+ciphertext and the 128-bit tag: 29 bytes more than the text. Byte 0 means stored in clear.
+"""
+
+import os
+from collections.abc import Sequence
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from app.errors import CedulaError
+from app.repositories.keys import derive_key
+
+NONCE_BYTES = 12
+CLEAR = b"\0"
+
+
+class SealBroken(CedulaError):
+    """The seal opens with none of our keys, or not for this user."""
+
+
+class Sealer:
+    """Seals with the first secret, opens with any of them. Without secrets it stores in clear."""
+
+    def __init__(self, secrets: Sequence[str]) -> None:
+        self._keys = [(_key_byte(secret), AESGCM(derive_key(secret, "seal"))) for secret in secrets]
+
+    @property
+    def seals(self) -> bool:
+        return bool(self._keys)
+
+    def seal(self, text: bytes, user_id: str) -> bytes:
+        if not self._keys:
+            return CLEAR + text
+        mark, key = self._keys[0]
+        nonce = os.urandom(NONCE_BYTES)
+        return mark + nonce + key.encrypt(nonce, text, user_id.encode())
+
+    def open(self, seal: bytes, user_id: str) -> bytes:
+        """The text again. Raises SealBroken; a process with a key opens nothing that lies in clear."""
+        mark, rest = seal[:1], seal[1:]
+        if not self._keys and mark == CLEAR:
+            return rest
+        for candidate, key in self._keys:
+            if candidate == mark:
+                try:
+                    return key.decrypt(rest[:NONCE_BYTES], rest[NONCE_BYTES:], user_id.encode())
+                except InvalidTag:
+                    continue
+        raise SealBroken("a stored record does not open")
+
+
+def _key_byte(secret: str) -> bytes:
+    """One byte from 1 to 255 that tells this key from most others; a clash only costs a second try."""
+    return bytes([1 + derive_key(secret, "key byte")[0] % 255])

@@ -1,0 +1,1 @@
+"""Policy in plain words: what happens in which order. Knows neither Flask nor Redis."""

@@ -1,0 +1,175 @@
+"""What every request and answer has in common: request ids, strict JSON bodies, problems, the log line."""
+
+import json
+import re
+import secrets
+import time
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+import flask
+import structlog
+from flask import Flask, Request, Response, current_app, g, request
+from flask_smorest import Blueprint
+from marshmallow import ValidationError
+from webargs.flaskparser import FlaskParser
+from werkzeug.exceptions import HTTPException, InternalServerError, RequestEntityTooLarge
+
+from app.errors import (
+    PROBLEMS,
+    RETRY_AFTER_S,
+    SLUGS,
+    CedulaError,
+    MalformedJson,
+    Problem,
+    UnsupportedMediaType,
+)
+
+MAX_BODY_BYTES = 64 * 1024
+DISCARD_AT_MOST_BYTES = 16 * 1024 * 1024
+"""Of a body that is refused, so much is read away: a client that still sends would not see the answer."""
+
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+HTTP_PROBLEMS: Mapping[int, str] = {
+    400: "bad-request",
+    404: "not-found",
+    405: "method-not-allowed",
+    413: "body-too-large",
+    415: "unsupported-media-type",
+    500: "internal-error",
+}
+
+log = structlog.get_logger()
+
+
+class JsonParser(FlaskParser):
+    """webargs' parser, reading bodies as `read_json` does."""
+
+    def load_json(self, req: Request, schema: Any) -> Any:
+        return read_json(req)
+
+    def handle_error(self, error: ValidationError, *_: Any, **__: Any) -> NoReturn:
+        """Raises it again without the location that webargs has put around the fields."""
+        raise ValidationError(error.messages_dict.get("json", error.messages))
+
+
+class JsonBlueprint(Blueprint):
+    """A flask-smorest blueprint whose bodies are read strictly."""
+
+    ARGUMENTS_PARSER = JsonParser()
+
+
+def read_json(req: Request) -> Any:
+    """The JSON value of a body. Raises UnsupportedMediaType, MalformedJson, RequestEntityTooLarge."""
+    charset = req.mimetype_params.get("charset", "utf-8").lower()
+    if req.mimetype != "application/json" or charset not in ("utf-8", "utf8", "us-ascii"):
+        raise UnsupportedMediaType("The body must be application/json in UTF-8")
+    if req.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise UnsupportedMediaType("The body must not have a content coding")
+    try:
+        return json.loads(
+            req.get_data(cache=False).decode(), object_pairs_hook=_unique, parse_constant=_no_constant
+        )
+    except (ValueError, RecursionError) as error:
+        raise MalformedJson("The body is not valid JSON") from error
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """RFC 8259 §4: names should be unique; two readers of a repeated one may see two different requests."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("repeated name")
+    return found
+
+
+def _no_constant(_: str) -> NoReturn:
+    raise ValueError("NaN and Infinity are not JSON")
+
+
+def problem_response(
+    problem: Problem, detail: str = "", errors: Any = None, headers: Mapping[str, str] | None = None
+) -> Response:
+    """An RFC 9457 answer."""
+    body: dict[str, Any] = {
+        "type": f"/problems/{problem.slug}",
+        "title": problem.title,
+        "status": problem.status,
+        "detail": detail or problem.explanation,
+    }
+    if errors is not None:
+        body["errors"] = errors
+    response = current_app.response_class(
+        json.dumps(body) + "\n", problem.status, content_type="application/problem+json"
+    )
+    if problem.status == 503:
+        response.headers["Retry-After"] = str(RETRY_AFTER_S)
+    response.headers.update(headers or {})
+    return response
+
+
+def install(app: Flask) -> None:
+    """Gives an app request ids, log lines and problems."""
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
+    app.before_request(_begin)
+    app.after_request(_finish)
+    app.register_error_handler(CedulaError, _domain_problem)
+    app.register_error_handler(ValidationError, _validation_problem)
+    app.register_error_handler(HTTPException, _http_problem)
+    app.register_error_handler(Exception, _unforeseen_problem)
+
+
+def _begin() -> None:
+    g.started = time.perf_counter()
+    given = request.headers.get("X-Request-ID", "")
+    g.request_id = given if REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
+
+
+def _finish(response: Response) -> Response:
+    response.headers["X-Request-ID"] = g.request_id
+    rule = request.url_rule
+    log.info(
+        "request",
+        request_id=g.request_id,
+        method=request.method if request.method in KNOWN_METHODS else "other",
+        route=rule.rule if rule is not None else "none",
+        status=response.status_code,
+        duration_ms=round((time.perf_counter() - g.started) * 1000, 2),
+    )
+    return response
+
+
+KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+"""Others are the client's own words and stay out of the log."""
+
+
+def _domain_problem(error: CedulaError) -> Response:
+    return problem_response(PROBLEMS[SLUGS[type(error)]])
+
+
+def _validation_problem(error: ValidationError) -> Response:
+    return problem_response(PROBLEMS["invalid-request"], errors=error.normalized_messages())
+
+
+def _http_problem(error: HTTPException) -> flask.typing.ResponseReturnValue:
+    if error.code is None or error.code < 400:
+        return error.get_response()
+    if isinstance(error, RequestEntityTooLarge):
+        _discard_body()
+    if isinstance(error, InternalServerError):
+        return _unforeseen_problem(error.original_exception or error)
+    slug = HTTP_PROBLEMS.get(error.code, "bad-request")
+    headers = {name: value for name, value in error.get_headers() if name in ("Allow", "Retry-After")}
+    return problem_response(PROBLEMS[slug], headers=headers)
+
+
+def _unforeseen_problem(error: BaseException) -> Response:
+    log.error("unforeseen", request_id=g.get("request_id"), exception=error)
+    return problem_response(PROBLEMS["internal-error"])
+
+
+def _discard_body() -> None:
+    """Reads the rest of a body that was too large: closing on unread data would cost the client the answer."""
+    stream, left = request.environ["wsgi.input"], DISCARD_AT_MOST_BYTES
+    while left > 0 and (chunk := stream.read(min(left, 65_536))):
+        left -= len(chunk)
