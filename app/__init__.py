@@ -3,11 +3,12 @@
 import structlog
 from flask import Flask
 
-from app import logs, web
+from app import auth, logs, web
 from app.config import Settings
 from app.container import Container
 from app.errors import StorageUnavailable, WrongIndexKey
 from app.numbers import RandBelow
+from app.routes import UserIdConverter, api, operations
 
 
 def create_app(settings: Settings | None = None, randbelow: RandBelow | None = None) -> Flask:
@@ -16,8 +17,6 @@ def create_app(settings: Settings | None = None, randbelow: RandBelow | None = N
     Raises SettingsError, and WrongIndexKey when the data in Redis belongs to another key. `randbelow`
     is the source of randomness for numbers; tests bring their own.
     """
-    from app.routes import api, operations
-
     logs.configure()
     settings = settings or Settings.from_environment()
     app = Flask(__name__, static_folder=None)
@@ -28,9 +27,11 @@ def create_app(settings: Settings | None = None, randbelow: RandBelow | None = N
     app.extensions["cedula"] = container
     _look_at_start(container)
 
+    web.install(app)
+    auth.install(app, settings, container.names, container.redis)
+    app.url_map.converters["user_id"] = UserIdConverter
     app.register_blueprint(api)
     app.register_blueprint(operations)
-    web.install(app)
     return app
 
 
@@ -51,6 +52,8 @@ def _look_at_start(container: Container) -> None:
     log = structlog.get_logger()
     if not container.settings.secret_key:
         log.warning("stored_in_clear", hint="set SECRET_KEY to seal what is stored in Redis")
+    if not container.settings.api_keys:
+        log.warning("open_to_everybody", hint="set API_KEYS to say who may call")
     try:
         container.guard.check()
     except WrongIndexKey:

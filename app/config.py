@@ -5,6 +5,7 @@ Every setting can be given as `NAME` or, for container secrets, as the path of a
 """
 
 import os
+import re
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,19 +13,37 @@ from email.utils import parseaddr
 from pathlib import Path
 from typing import Any, Final
 
+import limits
 from environs import EnvValidationError, FileAwareEnv
 from marshmallow import ValidationError
 from marshmallow.validate import OneOf, Range
 from redis.connection import parse_url
 
 from app.errors import SettingsError
+from app.registrations import Budget
 
 MIN_SECRET_LENGTH: Final = 32
 """Characters; a shorter secret can be searched."""
 
 LOCALES: Final = ("en", "es")
 
+TEN_AN_HOUR: Final = Budget(10, 3600)
+"""A person registers again a few times; more mails an hour are a nuisance to whoever owns the mailbox."""
+
+FIVE_IN_15_MINUTES: Final = Budget(5, 900)
+"""480 guesses a day at most, and 100 end the registration anyway."""
+
+API_KEY: Final = re.compile(r"([A-Za-z0-9._-]{1,64}):([0-9A-Fa-f]{64})")
+
 REDIS_SCHEMES: Final = ("redis://", "rediss://", "unix://")
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A key that opens the API: who has it, and the SHA-256 of it in hexadecimal."""
+
+    name: str
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -52,6 +71,12 @@ class Settings:
 
     number_digits: int = 12
     number_ttl_s: int = 0
+    address_limit: Budget = TEN_AN_HOUR
+    verify_limit: Budget = FIVE_IN_15_MINUTES
+    client_limit: str = ""
+    api_keys: tuple[ApiKey, ...] = field(default=(), repr=False)
+    trusted_proxies: int = 0
+    idempotency_ttl_s: int = 86_400
 
     @property
     def lease_ms(self) -> int:
@@ -73,7 +98,9 @@ class _Reader:
 
     def settings(self) -> Settings:
         secret_key = self._text("SECRET_KEY", validate=_secret)
-        fallbacks = tuple(part for part in self._text("SECRET_KEY_FALLBACKS").split(",") if part)
+        fallbacks = tuple(
+            part.strip() for part in self._text("SECRET_KEY_FALLBACKS").split(",") if part.strip()
+        )
         index_key = self._text("INDEX_KEY", validate=_secret)
         for fallback in fallbacks:
             self._check("SECRET_KEY_FALLBACKS", _secret, fallback)
@@ -103,12 +130,18 @@ class _Reader:
                 "MAIL_DEFAULT_SENDER", f"no-reply@{socket.gethostname()}", _sender
             ),
             mail_ca_file=self._text("MAIL_CA_FILE", "", _file),
-            mail_timeout_s=self._number("MAIL_TIMEOUT", 10.0, 0.1, 300),
+            mail_timeout_s=self._number("MAIL_TIMEOUT", 10.0, 0.1, 50),
             mail_connections=self._whole("MAIL_CONNECTIONS", Settings.mail_connections, 1, 1000),
             mail_templates=self._text("MAIL_TEMPLATES", "", _folder),
             default_locale=self._text("DEFAULT_LOCALE", Settings.default_locale, OneOf(LOCALES)),
             number_digits=self._whole("NUMBER_DIGITS", Settings.number_digits, 11, 18),
             number_ttl_s=self._whole("NUMBER_TTL", Settings.number_ttl_s, 0, 10 * 366 * 86_400),
+            address_limit=_budget(self._limit("ADDRESS_LIMIT", "10/hour")),
+            verify_limit=_budget(self._limit("VERIFY_LIMIT", "5/15 minutes")),
+            client_limit=self._limit("CLIENT_LIMIT", ""),
+            api_keys=self._api_keys(),
+            trusted_proxies=self._whole("TRUSTED_PROXIES", Settings.trusted_proxies, 0, 100),
+            idempotency_ttl_s=self._whole("IDEMPOTENCY_TTL", Settings.idempotency_ttl_s, 60, 366 * 86_400),
         )
         self._raise_if_wrong()
         return settings
@@ -124,6 +157,19 @@ class _Reader:
 
     def _number(self, name: str, default: float, lowest: float, highest: float) -> float:
         return float(self._read(self._env.float, name, default, validate=Range(lowest, highest)) or 0)
+
+    def _limit(self, name: str, default: str) -> str:
+        """A limit such as `5/15 minutes`. Here an empty variable means: no limit."""
+        if os.environ.get(name) == "":
+            return ""
+        return self._text(name, default, _limit)
+
+    def _api_keys(self) -> tuple[ApiKey, ...]:
+        entries = [entry.strip() for entry in self._text("API_KEYS").split(",") if entry.strip()]
+        found = [API_KEY.fullmatch(entry) for entry in entries]
+        if None in found:
+            self._wrong("API_KEYS", "Must be name:sha256-hex, with commas between: see `flask keys new`.")
+        return tuple(ApiKey(match[1], match[2].lower()) for match in found if match)
 
     def _read(self, parser: Any, name: str, default: Any, **options: Any) -> Any:
         """The value, or the default where it is unset or empty: an empty variable is how compose files,
@@ -151,7 +197,7 @@ class _Reader:
         try:
             self._env.seal()
         except EnvValidationError as error:
-            for name, messages in error.error_messages.items():
+            for name, messages in dict(error.error_messages).items():  # type: ignore[arg-type]
                 for message in messages:
                     self._wrong(name, str(message))
         if self._errors:
@@ -162,6 +208,23 @@ class _Reader:
 def _secret(value: str) -> None:
     if len(value) < MIN_SECRET_LENGTH:
         raise ValidationError(f"Must be at least {MIN_SECRET_LENGTH} characters long.")
+    if "," in value:
+        raise ValidationError("Must not hold a comma: it could not stand among the fallbacks later.")
+
+
+def _limit(value: str) -> None:
+    try:
+        limits.parse(value)
+    except ValueError as error:
+        raise ValidationError('Must be a limit such as "10/hour" or "5/15 minutes", or empty.') from error
+
+
+def _budget(text: str) -> Budget:
+    try:
+        item = limits.parse(text)
+    except ValueError:  # none, or wrong and reported already
+        return Budget()
+    return Budget(item.amount, item.get_expiry())
 
 
 def _not_empty(value: str) -> None:
@@ -173,19 +236,14 @@ def _redis_url(value: str) -> None:
     if not value.startswith(REDIS_SCHEMES):
         raise ValidationError(f"Must start with {', '.join(REDIS_SCHEMES)}.")
     try:
-        parse_url(value)
+        parse_url(value)  # type: ignore[no-untyped-call]
     except (ValueError, TypeError) as error:
         raise ValidationError("Cannot be read as a Redis URL.") from error
 
 
 def _sender(value: str) -> None:
     address = parseaddr(value)[1]
-    if (
-        "@" not in address
-        or not value.isascii()
-        and not address.isascii()
-        or any(c in value for c in "\r\n\0")
-    ):
+    if "@" not in address or not address.isascii() or any(c in value for c in "\r\n\0"):
         raise ValidationError('Must be an address, or a name and an address: "Name <address>".')
 
 

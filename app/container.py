@@ -15,10 +15,11 @@ from app.repositories.keys import Names
 from app.repositories.outbox import Outbox
 from app.repositories.sealing import Sealer
 from app.repositories.store import connect
-from app.repositories.users import Users
+from app.repositories.users import Terms, Users
 from app.services.messaging import MessagingService
 from app.services.registration import RegistrationService
 from app.services.relay import Relay
+from app.services.verification import VerificationService
 
 
 class Container:
@@ -27,7 +28,7 @@ class Container:
     def __init__(self, app: Flask, settings: Settings, randbelow: RandBelow = secrets.randbelow) -> None:
         self.settings = settings
         self.redis = connect(settings.redis_url, settings.redis_timeout_s)
-        names = Names(settings.index_key or None)
+        self.names = names = Names(settings.index_key or None)
         sealer = Sealer([key for key in (settings.secret_key, *settings.secret_key_fallbacks) if key])
         self.guard = Guard(self.redis, names, sealer)
         self.users = Users(self.redis, names, sealer)
@@ -39,7 +40,10 @@ class Container:
             self.users,
             self.guard,
             NumberGenerator(settings.number_digits, randbelow),
-            settings.number_ttl_s * 1000,
+            Terms(settings.number_ttl_s * 1000, settings.address_limit, settings.idempotency_ttl_s * 1000),
+        )
+        self.verification = VerificationService(
+            self.users, self.guard, settings.number_digits, settings.verify_limit
         )
         self._build_workers()
 

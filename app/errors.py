@@ -9,7 +9,14 @@ from dataclasses import dataclass
 
 
 class CedulaError(Exception):
-    """Base of every error that this project raises on purpose."""
+    """Base of every error that this project raises on purpose.
+
+    `retry_after_s`: seconds after which the same may succeed, where that is known.
+    """
+
+    def __init__(self, message: str = "", retry_after_s: int | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class SettingsError(CedulaError):
@@ -44,6 +51,42 @@ class AddressRefused(CedulaError):
     """The mail server refused this address for good; nothing stays registered for it."""
 
 
+class Unauthorized(CedulaError):
+    """API keys are set, and none of them was given."""
+
+
+class TooManyRequests(CedulaError):
+    """A client has used up CLIENT_LIMIT."""
+
+
+class TooManyRegistrations(CedulaError):
+    """An address has used up ADDRESS_LIMIT."""
+
+
+class TooManyAttempts(CedulaError):
+    """An address, known or unknown, has used up VERIFY_LIMIT."""
+
+
+class RequestInProgress(CedulaError):
+    """A request with the same Idempotency-Key for the same address is still being answered."""
+
+
+class IdempotencyKeyReused(CedulaError):
+    """The Idempotency-Key was used for this address with another token or locale."""
+
+
+class MistypedNumber(CedulaError):
+    """No identification number: a wrong length or check digit. Costs no try."""
+
+
+class VerificationFailed(CedulaError):
+    """A wrong number, an unknown address, an expired or used number: which, nobody is told."""
+
+
+class UserNotFound(CedulaError):
+    """No registration has this id."""
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One RFC 9457 problem type: `type` is `/problems/<slug>`; `explanation` is for a person."""
@@ -67,12 +110,32 @@ PROBLEMS: Mapping[str, Problem] = {
             "The body must be one JSON text in UTF-8, and no object in it may repeat a name.",
         ),
         Problem("bad-request", 400, "The request cannot be understood", "The request is not valid HTTP."),
+        Problem(
+            "unauthorized",
+            401,
+            "An API key is needed",
+            "Send `Authorization: Bearer <key>` with a key that the operator has given you.",
+        ),
+        Problem(
+            "verification-failed",
+            403,
+            "The number does not confirm this address",
+            "The number is wrong, expired, used or replaced, or the address is not registered. "
+            "The answer is the same for all of these on purpose. Registering again brings a new number.",
+        ),
         Problem("not-found", 404, "There is nothing here", "No such resource exists, or it no longer does."),
         Problem(
             "method-not-allowed",
             405,
             "The method is not allowed here",
             "The resource exists but does not know this method; the Allow header names those it knows.",
+        ),
+        Problem(
+            "request-in-progress",
+            409,
+            "The same request is still being answered",
+            "A request with this Idempotency-Key for this address has not been answered yet. Ask again in a "
+            "moment: the answer will then be the same for both.",
         ),
         Problem(
             "body-too-large", 413, "The body is too large", "A body may hold at most 64 KiB (65,536 bytes)."
@@ -95,6 +158,39 @@ PROBLEMS: Mapping[str, Problem] = {
             "The mail server refused this address for good",
             "The mail server says that this mailbox does not exist or never accepts mail. "
             "Nothing stays registered for it; ask the person for another address.",
+        ),
+        Problem(
+            "idempotency-key-reused",
+            422,
+            "The Idempotency-Key belongs to another request",
+            "This Idempotency-Key was used for this address with another token or locale. Use a new key for "
+            "every new request.",
+        ),
+        Problem(
+            "mistyped-number",
+            422,
+            "The number is mistyped",
+            "An identification number has a fixed length and a check digit, and this one does not fit: let "
+            "the person look again. It cost no try.",
+        ),
+        Problem(
+            "too-many-registrations",
+            429,
+            "Too many registrations of this address",
+            "The address was registered as often as is allowed for now; wait for the seconds in Retry-After.",
+        ),
+        Problem(
+            "too-many-attempts",
+            429,
+            "Too many wrong numbers for this address",
+            "Wrong numbers were handed in for this address as often as is allowed for now, whether it is "
+            "registered or not. A new registration does not shorten the wait in Retry-After.",
+        ),
+        Problem(
+            "too-many-requests",
+            429,
+            "Too many requests from this client",
+            "You have sent as many requests as are allowed for now; wait for the seconds in Retry-After.",
         ),
         Problem(
             "internal-error",
@@ -123,6 +219,15 @@ SLUGS: Mapping[type[CedulaError], str] = {
     MalformedJson: "malformed-json",
     UnsupportedMediaType: "unsupported-media-type",
     AddressRefused: "undeliverable-address",
+    Unauthorized: "unauthorized",
+    TooManyRequests: "too-many-requests",
+    TooManyRegistrations: "too-many-registrations",
+    TooManyAttempts: "too-many-attempts",
+    RequestInProgress: "request-in-progress",
+    IdempotencyKeyReused: "idempotency-key-reused",
+    MistypedNumber: "mistyped-number",
+    VerificationFailed: "verification-failed",
+    UserNotFound: "not-found",
     NumberSpaceExhausted: "number-space-exhausted",
     StorageUnavailable: "storage-unavailable",
     WrongIndexKey: "storage-unavailable",

@@ -27,7 +27,7 @@ class NumberGenerator:
 
     def __init__(self, digits: int, randbelow: RandBelow = secrets.randbelow) -> None:
         self.digits = digits
-        self._lowest = 10 ** (digits - SHARD_DIGITS - CHECK_DIGITS - 1)
+        self._lowest: int = 10 ** (digits - SHARD_DIGITS - CHECK_DIGITS - 1)
         self._randbelow = randbelow
 
     @property
@@ -38,11 +38,22 @@ class NumberGenerator:
     def draw(self, shard: int) -> str:
         """One number of the shard (0 to 999), with its check digit."""
         body = f"{self._lowest + self._randbelow(self.possibilities)}{shard:0{SHARD_DIGITS}}"
-        return body + damm.calc_check_digit(body)
+        return body + str(damm.calc_check_digit(body))
 
     def draw_distinct(self, shard: int, count: int) -> list[str]:
         """At most `count` different numbers of the shard: a repeat would only be tried twice."""
         return list(dict.fromkeys(self.draw(shard) for _ in range(count)))
+
+
+def is_well_formed(number: str, digits: int) -> bool:
+    """Whether a number of this many digits, check digit included, can have been drawn."""
+    return (
+        len(number) == digits
+        and number.isascii()
+        and number.isdigit()
+        and not number.startswith("0")
+        and bool(damm.is_valid(number))
+    )
 
 
 def grouped(number: str) -> str:

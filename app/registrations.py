@@ -29,3 +29,15 @@ class Registration:
     locale: str
     created_ms: int
     attempts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """So many in a window of time; the window begins with the first. `amount` 0 = no limit."""
+
+    amount: int = 0
+    window_s: int = 0
+
+    @property
+    def window_ms(self) -> int:
+        return self.window_s * 1000

@@ -1,20 +1,40 @@
 """The API gateway of the diagram: schema in, services, schema out."""
 
+import re
 from typing import Any
 
 from flask import Blueprint, Response, current_app, jsonify, request
 from flask.typing import ResponseReturnValue
+from marshmallow import ValidationError
+from werkzeug.routing import BaseConverter
 
+from app.auth import caller
 from app.container import Container
 from app.errors import AddressRefused, StorageUnavailable
-from app.registrations import Delivery, Registration
-from app.repositories.users import Draft
-from app.schemas import RegistrationAnswer, RegistrationRequest, rfc3339
+from app.registrations import Delivery
+from app.repositories.users import Draft, Replayed, UserRecord
+from app.schemas import (
+    RegistrationAnswer,
+    RegistrationRequest,
+    UserAnswer,
+    VerificationAnswer,
+    VerificationRequest,
+    rfc3339,
+)
 from app.services.jobs import Answer
 from app.web import JsonBlueprint
 
 api = JsonBlueprint("users", __name__, url_prefix="/api", description="Registrations of e-mail addresses")
 operations = Blueprint("operations", __name__)
+
+IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+"""Visible ASCII: a UUID, quoted or not, is what clients send."""
+
+
+class UserIdConverter(BaseConverter):
+    """A user id in a path: nothing else looks like one, `verify` least of all."""
+
+    regex = r"[a-z2-7]{26}"
 
 
 def services() -> Container:
@@ -27,38 +47,41 @@ def services() -> Container:
 def register(body: dict[str, Any]) -> ResponseReturnValue:
     """Register an address: it gets one identification number, which reaches the person by e-mail."""
     draft = Draft(body["email"], body["token"], body.get("locale") or services().settings.default_locale)
-    asynchronous = prefers_async()
+    once = services().registration.once(caller(), draft, idempotency_key())
     plan = services().messaging.plan()
-    stored = services().registration.register(draft, plan)
-    answer = services().messaging.send(stored, plan, wait=not asynchronous)
-    if answer is Answer.REFUSED:
+    stored = services().registration.register(draft, plan, once)
+    if isinstance(stored, Replayed):
+        return registered(stored.user_id, draft, stored.delivery, stored.created_ms)
+    answer = services().messaging.send(stored, plan, wait=not prefers_async())
+    delivery = None if answer is Answer.REFUSED else Delivery(answer.value)
+    if once:
+        services().registration.answered(stored.registration, once, delivery)
+    if delivery is None:
         raise AddressRefused("The mail server refused this address for good")
-    response = registered(stored.registration, Delivery(answer.value))
-    if asynchronous:
-        response.headers["Preference-Applied"] = "respond-async"
-    return response
+    return registered(stored.registration.user_id, draft, delivery, stored.registration.created_ms)
 
 
-def registered(registration: Registration, delivery: Delivery) -> Response:
-    """201 when the mail server has accepted the mail, else 202."""
-    body = RegistrationAnswer().dump(
-        {
-            "id": registration.user_id,
-            "email": registration.address.email,
-            "delivery": delivery,
-            "created_at": rfc3339(registration.created_ms),
-        }
+@api.route("/users/verify", methods=["POST"])
+@api.arguments(VerificationRequest)
+def verify(body: dict[str, Any]) -> ResponseReturnValue:
+    """Hand in the number that the person typed: the token comes back, once."""
+    user_id, draft = services().verification.verify(body["email"], body["number"])
+    return jsonify(
+        VerificationAnswer().dump({"id": user_id, "email": draft.address.email, "token": draft.token})
     )
-    response = jsonify(body)
-    response.status_code = 201 if delivery is Delivery.SENT else 202
-    response.headers["Location"] = f"/api/users/{registration.user_id}"
-    return response
 
 
-def prefers_async() -> bool:
-    """RFC 7240: `Prefer: respond-async`, alone or among others."""
-    preferences = ",".join(request.headers.getlist("Prefer")).split(",")
-    return any(preference.split(";")[0].strip().lower() == "respond-async" for preference in preferences)
+@api.route("/users/<user_id:user_id>", methods=["GET"])
+def look_up(user_id: str) -> ResponseReturnValue:
+    """What is known of a registration: above all, where its mail stands. Consumes nothing."""
+    return jsonify(described(services().registration.find(user_id)))
+
+
+@api.route("/users/<user_id:user_id>", methods=["DELETE"])
+def erase(user_id: str) -> ResponseReturnValue:
+    """Erase everything of an address, but its budgets."""
+    services().registration.erase(user_id)
+    return Response(status=204)
 
 
 @operations.get("/healthz")
@@ -75,3 +98,47 @@ def readyz() -> ResponseReturnValue:
     except StorageUnavailable:
         return jsonify(status="unavailable", redis="unavailable", smtp=services().messaging.state), 503
     return jsonify(status="ready", redis="ok", smtp=services().messaging.state)
+
+
+def registered(user_id: str, draft: Draft, delivery: Delivery, created_ms: int) -> Response:
+    """201 when the mail server has accepted the mail, else 202."""
+    body = {
+        "id": user_id,
+        "email": draft.address.email,
+        "delivery": delivery,
+        "created_at": rfc3339(created_ms),
+    }
+    response = jsonify(RegistrationAnswer().dump(body))
+    response.status_code = 201 if delivery is Delivery.SENT else 202
+    response.headers["Location"] = f"/api/users/{user_id}"
+    if prefers_async():
+        response.headers["Preference-Applied"] = "respond-async"
+    return response
+
+
+def described(user: UserRecord) -> Any:
+    times = {"expires_at": user.expires_ms, "mailed_at": user.mailed_ms}
+    body = {
+        "id": user.user_id,
+        "email": user.email,
+        "delivery": user.delivery,
+        "created_at": rfc3339(user.created_ms),
+        "mail_attempts": user.attempts,
+        **{name: rfc3339(moment) for name, moment in times.items() if moment is not None},
+        **({"mail_error": user.error} if user.error else {}),
+    }
+    return UserAnswer().dump(body)
+
+
+def prefers_async() -> bool:
+    """RFC 7240: `Prefer: respond-async`, alone or among others."""
+    preferences = ",".join(request.headers.getlist("Prefer")).split(",")
+    return any(preference.split(";")[0].strip().lower() == "respond-async" for preference in preferences)
+
+
+def idempotency_key() -> str:
+    """The Idempotency-Key, empty when none was sent. Raises ValidationError for one that is no key."""
+    key = request.headers.get("Idempotency-Key")
+    if key is not None and not IDEMPOTENCY_KEY.fullmatch(key):
+        raise ValidationError({"Idempotency-Key": ["Must be 1 to 255 visible ASCII characters."]})
+    return key or ""

@@ -22,6 +22,7 @@ from app.errors import (
     CedulaError,
     MalformedJson,
     Problem,
+    Unauthorized,
     UnsupportedMediaType,
 )
 
@@ -40,6 +41,15 @@ HTTP_PROBLEMS: Mapping[int, str] = {
     500: "internal-error",
 }
 
+SECURITY_HEADERS: Mapping[str, str] = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+"""On every answer; a page that needs more says so itself."""
+
 log = structlog.get_logger()
 
 
@@ -54,7 +64,7 @@ class JsonParser(FlaskParser):
         raise ValidationError(error.messages_dict.get("json", error.messages))
 
 
-class JsonBlueprint(Blueprint):
+class JsonBlueprint(Blueprint):  # type: ignore[misc]
     """A flask-smorest blueprint whose bodies are read strictly."""
 
     ARGUMENTS_PARSER = JsonParser()
@@ -113,7 +123,7 @@ def install(app: Flask) -> None:
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.before_request(_begin)
     app.after_request(_finish)
-    app.register_error_handler(CedulaError, _domain_problem)
+    app.register_error_handler(CedulaError, domain_problem)
     app.register_error_handler(ValidationError, _validation_problem)
     app.register_error_handler(HTTPException, _http_problem)
     app.register_error_handler(Exception, _unforeseen_problem)
@@ -127,6 +137,8 @@ def _begin() -> None:
 
 def _finish(response: Response) -> Response:
     response.headers["X-Request-ID"] = g.request_id
+    for name, value in SECURITY_HEADERS.items():
+        response.headers.setdefault(name, value)
     rule = request.url_rule
     log.info(
         "request",
@@ -143,12 +155,18 @@ KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPT
 """Others are the client's own words and stay out of the log."""
 
 
-def _domain_problem(error: CedulaError) -> Response:
-    return problem_response(PROBLEMS[SLUGS[type(error)]])
+def domain_problem(error: CedulaError) -> Response:
+    """The answer that a domain error becomes."""
+    headers = {}
+    if error.retry_after_s is not None:
+        headers["Retry-After"] = str(error.retry_after_s)
+    if isinstance(error, Unauthorized):
+        headers["WWW-Authenticate"] = "Bearer"
+    return problem_response(PROBLEMS[SLUGS[type(error)]], headers=headers)
 
 
 def _validation_problem(error: ValidationError) -> Response:
-    return problem_response(PROBLEMS["invalid-request"], errors=error.normalized_messages())
+    return problem_response(PROBLEMS["invalid-request"], errors=error.messages_dict)
 
 
 def _http_problem(error: HTTPException) -> flask.typing.ResponseReturnValue:

@@ -35,8 +35,8 @@ class Guard:
                 if found is not None and found != self._value:
                     self._passed = False
                     raise WrongIndexKey(
-                        "The data in Redis was written with another INDEX_KEY (or SECRET_KEY without INDEX_KEY), "
-                        "or was sealed and this process has no SECRET_KEY, or the other way round."
+                        "The data in Redis was written with another INDEX_KEY (or SECRET_KEY without "
+                        "INDEX_KEY), or was sealed and this process has no SECRET_KEY, or the other way round."
                     )
         self._passed = True
 

@@ -20,6 +20,7 @@ NUMBER_DIGEST_LENGTH = 16
 """Base32 characters: 80 bits. Two numbers with one digest would only mean a second draw."""
 
 RELAY_LOCK = "cedula:relay"
+CLIENT_LIMITS = "cedula:limits"
 KEY_CHECK = "cedula:keycheck"
 READINESS = "cedula:ready"
 
@@ -53,6 +54,17 @@ class UserKeys:
         return outbox_key(self.shard)
 
     @property
+    def sends(self) -> str:
+        return f"{self.tag}:sends:{self.user_id}"
+
+    @property
+    def tries(self) -> str:
+        return f"{self.tag}:tries:{self.user_id}"
+
+    def idempotency(self, digest: str) -> str:
+        return f"{self.tag}:idempotency:{digest}"
+
+    @property
     def number_prefix(self) -> str:
         return f"{self.tag}:number:"
 
@@ -80,6 +92,18 @@ class Names:
     def number(self, number: str) -> str:
         """The digest of a number, 16 characters of `[a-z2-7]`."""
         return self._name(number, b"cedula number", NUMBER_DIGEST_LENGTH)
+
+    def request(self, client: str, identity: str, key: str) -> str:
+        """The digest of one Idempotency-Key of one client for one address."""
+        return self._name("\0".join((client, identity, key)), b"cedula request", USER_ID_LENGTH)
+
+    def fingerprint(self, token: str, locale: str) -> str:
+        """What tells a request from another under the same Idempotency-Key."""
+        return self._name("\0".join((locale, token)), b"cedula print", USER_ID_LENGTH)
+
+    def client(self, name: str) -> str:
+        """The digest of an API key's name or an IP address, for the limits of clients."""
+        return self._name(name, b"cedula client", USER_ID_LENGTH)
 
     def check_value(self) -> str:
         """A value that tells this index key from every other and tells nothing about it."""

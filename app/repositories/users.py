@@ -4,17 +4,34 @@ import json
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import redis
 
 from app.addresses import Address
-from app.registrations import Registration
-from app.repositories.keys import Names, UserKeys
+from app.errors import (
+    IdempotencyKeyReused,
+    RequestInProgress,
+    StorageUnavailable,
+    TooManyAttempts,
+    TooManyRegistrations,
+    VerificationFailed,
+)
+from app.registrations import Budget, Delivery, Registration
+from app.repositories.keys import Names, UserKeys, keys_of
 from app.repositories.sealing import Sealer
-from app.repositories.store import load_script, run
+from app.repositories.store import load_script, run, storage_errors
 
 LAYOUT_VERSION = 1
 """Of the record's fields and of what is sealed in it. A process leaves a newer record to a newer process."""
+
+
+RUNNING_MS = 60_000
+"""How long a request can be running: longer than any waits for its mail (MAIL_TIMEOUT is at most 50 s).
+A mark without an answer that is older belongs to a process that died."""
+
+WRONG_IN_A_ROW = 100
+"""Wrong numbers that erase a registration: the guesser's chance is 100 in 9 x 10^7 at twelve digits."""
 
 
 def fresh_token() -> str:
@@ -39,31 +56,82 @@ class Stored:
     owner: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Once:
+    """A request that must be carried out once (Idempotency-Key): its mark, and what makes it itself."""
+
+    digest: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """The request was carried out before; this is what it came to."""
+
+    user_id: str
+    delivery: Delivery
+    created_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What holds for every registration: `life_ms` 0 = for ever; `mark_ms`: life of an idempotency mark."""
+
+    life_ms: int
+    budget: Budget
+    mark_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class UserRecord:
+    """What is known of a registration, for those who ask. Times in Unix ms."""
+
+    user_id: str
+    email: str
+    delivery: Delivery
+    created_ms: int
+    attempts: int
+    expires_ms: int | None
+    mailed_ms: int | None
+    error: str | None
+
+
 class Users:
-    """Registers addresses in Redis."""
+    """The records in Redis. Every method raises StorageUnavailable, having changed nothing or all."""
 
     def __init__(self, client: redis.Redis, names: Names, sealer: Sealer) -> None:
+        self._client = client
         self._names = names
         self._records = RecordSeal(sealer)
         self._register = load_script(client, "register")
+        self._verify = load_script(client, "verify_number")
+        self._erase = load_script(client, "erase_user")
 
     def keys(self, address: Address) -> UserKeys:
         return self._names.user(address.identity)
+
+    def once(self, client: str, draft: Draft, idempotency_key: str) -> Once:
+        """The mark of one Idempotency-Key of one client for one address."""
+        return Once(
+            self._names.request(client, draft.address.identity, idempotency_key),
+            self._names.fingerprint(draft.token, draft.locale),
+        )
 
     def register(
         self,
         keys: UserKeys,
         draft: Draft,
         candidates: Sequence[str],
+        terms: Terms,
         *,
         lease_ms: int,
         wait_ms: int,
-        life_ms: int,
-    ) -> Stored | None:
+        once: Once | None = None,
+    ) -> Stored | Replayed | None:
         """Registers the address with the first candidate that is free, and replaces what it had.
 
         One round trip, one decision (`register.lua`). None when every candidate is taken; then nothing
-        has changed. Raises StorageUnavailable; the registration is then whole or not there at all.
+        has changed. Raises TooManyRegistrations, RequestInProgress, IdempotencyKeyReused.
         """
         registration_id, owner = fresh_token(), fresh_token()
         digests = [self._names.number(number) for number in candidates]
@@ -73,26 +141,116 @@ class Users:
             owner,
             lease_ms,
             wait_ms,
-            life_ms,
+            terms.life_ms,
             LAYOUT_VERSION,
             keys.number_prefix,
+            terms.budget.amount,
+            terms.budget.window_ms,
+            once.fingerprint if once else "",
+            terms.mark_ms if once else 0,
+            RUNNING_MS,
         ]
         for number, digest in zip(candidates, digests, strict=True):
             args += [digest, self._records.seal(draft, number, keys.user_id)]
+        mark = keys.idempotency(once.digest if once else "none")
         numbers = [keys.number_prefix + digest for digest in digests]
-        answer = run(self._register, [keys.user, keys.sender, keys.outbox, *numbers], args)
-        if answer[0] == b"taken":
-            return None
-        _, chosen, now_ms, lease_taken = answer
-        registration = Registration(
-            user_id=keys.user_id,
-            registration_id=registration_id,
-            address=draft.address,
-            number=candidates[chosen - 1],
-            locale=draft.locale,
-            created_ms=now_ms,
+        answer = run(self._register, [keys.user, keys.sender, keys.outbox, keys.sends, mark, *numbers], args)
+        match answer:
+            case [b"registered", chosen, now_ms, lease_taken]:
+                registration = Registration(
+                    user_id=keys.user_id,
+                    registration_id=registration_id,
+                    address=draft.address,
+                    number=candidates[chosen - 1],
+                    locale=draft.locale,
+                    created_ms=now_ms,
+                )
+                return Stored(registration, owner if lease_taken else None)
+            case [b"replayed", delivery, created_ms]:
+                return Replayed(keys.user_id, Delivery(delivery.decode()), int(created_ms))
+            case [b"limited", left_ms]:
+                raise TooManyRegistrations("ADDRESS_LIMIT is used up", seconds(left_ms))
+            case [b"running"]:
+                raise RequestInProgress("The same request is still being answered", retry_after_s=1)
+            case [b"reused"]:
+                raise IdempotencyKeyReused("The Idempotency-Key belongs to another request")
+            case _:
+                return None
+
+    def remember_answer(self, registration: Registration, once: Once, delivery: Delivery) -> None:
+        """Every later request with this mark gets the same answer."""
+        value = f"{once.fingerprint}|{registration.registration_id}|{registration.created_ms}|{delivery}"
+        with storage_errors():
+            self._client.set(
+                keys_of(registration.user_id).idempotency(once.digest), value, xx=True, keepttl=True
+            )
+
+    def forget_answer(self, registration: Registration, once: Once) -> None:
+        """The next request with this mark is carried out: this one came to nothing."""
+        with storage_errors():
+            self._client.delete(keys_of(registration.user_id).idempotency(once.digest))
+
+    def verify(self, address: Address, number: str, budget: Budget) -> tuple[str, Draft]:
+        """Consumes the registration and returns its user id and what was registered, at most once.
+
+        Raises VerificationFailed, TooManyAttempts.
+        """
+        keys = self.keys(address)
+        answer = run(
+            self._verify,
+            [keys.user, keys.outbox, keys.tries],
+            [
+                keys.user_id,
+                self._names.number(number),
+                keys.number_prefix,
+                budget.amount,
+                budget.window_ms,
+                WRONG_IN_A_ROW,
+                LAYOUT_VERSION,
+            ],
         )
-        return Stored(registration, owner if lease_taken else None)
+        match answer:
+            case [b"verified", sealed]:
+                draft, _ = self._records.open(sealed, keys.user_id)
+                return keys.user_id, draft
+            case [b"limited", left_ms]:
+                raise TooManyAttempts("VERIFY_LIMIT is used up", seconds(left_ms))
+            case [b"newer"]:
+                raise StorageUnavailable("The record can only be read by a newer process")
+            case _:
+                raise VerificationFailed("The number does not confirm this address")
+
+    def find(self, user_id: str) -> UserRecord | None:
+        """What is known of a user; None when there is nothing. Raises SealBroken."""
+        keys = keys_of(user_id)
+        with storage_errors():
+            fields: dict[Any, Any] = self._client.hgetall(keys.user)
+        if not fields:
+            return None
+        if int(fields[b"v"]) > LAYOUT_VERSION:
+            raise StorageUnavailable("The record can only be read by a newer process")
+        draft, _ = self._records.open(fields[b"data"], user_id)
+        expires, mailed, error = (fields.get(name) for name in (b"expires_ms", b"mailed_ms", b"error"))
+        return UserRecord(
+            user_id=user_id,
+            email=draft.address.email,
+            delivery=Delivery(fields[b"delivery"].decode()),
+            created_ms=int(fields[b"created_ms"]),
+            attempts=int(fields[b"attempts"]),
+            expires_ms=int(expires) if expires else None,
+            mailed_ms=int(mailed) if mailed else None,
+            error=error.decode() if error else None,
+        )
+
+    def erase(self, user_id: str) -> bool:
+        """Erases everything of the address but its two budgets; False when there was nothing."""
+        keys = keys_of(user_id)
+        return bool(run(self._erase, [keys.user, keys.outbox], [user_id, keys.number_prefix]))
+
+
+def seconds(left_ms: int) -> int:
+    """Whole seconds to wait, at least one."""
+    return max(1, -(-left_ms // 1000))
 
 
 class RecordSeal:

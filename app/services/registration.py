@@ -1,9 +1,10 @@
 """The persistence service of the diagram: gives an address its one identification number."""
 
-from app.errors import NumberSpaceExhausted
+from app.errors import NumberSpaceExhausted, StorageUnavailable, UserNotFound
 from app.numbers import NumberGenerator
+from app.registrations import Delivery, Registration
 from app.repositories.guard import Guard
-from app.repositories.users import Draft, Stored, Users
+from app.repositories.users import Draft, Once, Replayed, Stored, Terms, UserRecord, Users
 from app.services.messaging import SendPlan
 
 FIRST_CANDIDATES = 4
@@ -12,22 +13,23 @@ the next call brings many."""
 
 MORE_CANDIDATES = 128
 MAX_CALLS = 32
-"""4 + 31 · 128 = 3,972 candidates: at 99.9 % full they fail in 2 of 100 cases."""
+"""4 + 31 x 128 = 3,972 candidates: at 99.9 % full they fail in 2 of 100 cases."""
 
 
 class RegistrationService:
-    """Registers addresses."""
+    """Registers addresses, tells of them and erases them."""
 
-    def __init__(self, users: Users, guard: Guard, numbers: NumberGenerator, life_ms: int) -> None:
+    def __init__(self, users: Users, guard: Guard, numbers: NumberGenerator, terms: Terms) -> None:
         self._users = users
         self._guard = guard
         self._numbers = numbers
-        self._life_ms = life_ms
+        self._terms = terms
 
-    def register(self, draft: Draft, plan: SendPlan) -> Stored:
+    def register(self, draft: Draft, plan: SendPlan, once: Once | None = None) -> Stored | Replayed:
         """Gives the address a unique number and replaces what it had: all of it, or nothing at all.
 
-        Raises NumberSpaceExhausted, StorageUnavailable.
+        `once`: the request is carried out once; a repetition gives Replayed. Raises NumberSpaceExhausted,
+        StorageUnavailable, TooManyRegistrations, RequestInProgress, IdempotencyKeyReused.
         """
         self._guard.check()
         keys = self._users.keys(draft.address)
@@ -38,11 +40,43 @@ class RegistrationService:
                 keys,
                 draft,
                 candidates,
+                self._terms,
                 lease_ms=plan.lease_ms,
                 wait_ms=plan.wait_ms,
-                life_ms=self._life_ms,
+                once=once,
             )
             if stored is not None:
                 return stored
             count = MORE_CANDIDATES
         raise NumberSpaceExhausted("No free number was found")
+
+    def once(self, client: str, draft: Draft, idempotency_key: str) -> Once | None:
+        """The mark of a request that a client named with an Idempotency-Key; None without one."""
+        return self._users.once(client, draft, idempotency_key) if idempotency_key else None
+
+    def answered(self, registration: Registration, once: Once, delivery: Delivery | None) -> None:
+        """Keeps the answer for repetitions; None: it came to nothing, so a repetition starts anew.
+
+        A Redis that fails now changes no answer: a repetition then gets it from the record.
+        """
+        try:
+            if delivery is None:
+                self._users.forget_answer(registration, once)
+            else:
+                self._users.remember_answer(registration, once, delivery)
+        except StorageUnavailable:
+            return
+
+    def find(self, user_id: str) -> UserRecord:
+        """Raises UserNotFound, StorageUnavailable."""
+        self._guard.check()
+        found = self._users.find(user_id)
+        if found is None:
+            raise UserNotFound("No registration has this id")
+        return found
+
+    def erase(self, user_id: str) -> None:
+        """Erases everything of the address but its two budgets. Raises UserNotFound, StorageUnavailable."""
+        self._guard.check()
+        if not self._users.erase(user_id):
+            raise UserNotFound("No registration has this id")

