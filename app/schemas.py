@@ -1,7 +1,7 @@
 """What a request and an answer may hold."""
 
 from datetime import UTC, datetime
-from typing import Any, ClassVar
+from typing import Any
 
 from marshmallow import RAISE, Schema, ValidationError, fields
 from marshmallow.validate import Length, OneOf
@@ -21,7 +21,7 @@ EMAIL = {"maxLength": MAX_LENGTH, "format": "email", "example": "ada@example.com
 class Text(fields.String):
     """A string that every store and every mail can carry: no NUL, no lone surrogate (RFC 8259 §8.2)."""
 
-    default_error_messages: ClassVar[dict[str, str]] = {
+    default_error_messages = {  # noqa: RUF012 - as marshmallow declares it
         "unprintable": "Must not hold NUL or a lone surrogate."
     }
 
