@@ -175,7 +175,11 @@ class Gunicorn:
             )
         self.session = threading.local()
         if ready:
-            wait_until(self.answers, 20, "gunicorn answers")
+            try:
+                wait_until(self.answers, 30, "gunicorn answers")
+            except BaseException:
+                self.kill()
+                raise
 
     @property
     def url(self) -> str:
@@ -189,7 +193,7 @@ class Gunicorn:
         if self.process.poll() is not None:
             raise AssertionError(f"gunicorn ended: {self.log}")
         try:
-            return requests.get(f"{self.url}/healthz", timeout=5).ok
+            return requests.get(f"{self.url}/healthz", timeout=20).ok
         except requests.ConnectionError:
             return False
 
