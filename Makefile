@@ -1,0 +1,54 @@
+# Everything that a developer does here; `make` alone lists it. Needs Python 3.11 or newer, nothing else.
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+PYTEST := $(BIN)/python -m pytest
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-header $(args) pyproject.toml
+
+.DEFAULT_GOAL := help
+.PHONY: help run test test-all lint format bench lock clean
+.DELETE_ON_ERROR:
+
+help: ## List what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo '  args="..." hands options on to pytest, the benchmarks and uv: make test args="-k numbers"'
+
+run: $(INSTALLED) ## Run everything on this machine; PORT=8000 SMTP_PORT=1025 MAILBOX_PORT=8025 choose others
+	@$(BIN)/python -m dev.run --end-with-parent
+
+test: $(INSTALLED) ## Run the tests that need nothing but Python
+	$(PYTEST) -m "not system and not slow" $(args)
+
+test-all: $(INSTALLED) ## Run every test; needs the Debian packages named in .ci/run
+	$(PYTEST) $(args)
+
+lint: $(INSTALLED) ## Check style, types and the layers
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(INSTALLED) ## Bring the code into its format
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(INSTALLED) ## Measure registrations against bare Flask
+	$(BIN)/python -m benchmarks $(args)
+
+lock: $(INSTALLED) ## Write requirements*.txt anew from pyproject.toml; args=--upgrade takes newer versions
+	$(LOCK) --output-file requirements.txt
+	$(LOCK) --extra dev --constraint requirements.txt --output-file requirements-dev.txt
+
+clean: ## Remove what can be made again; the data in instance/ stays
+	rm -rf .venv .coverage* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(INSTALLED): requirements-dev.txt
+	@$(PYTHON) -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+		{ echo "Needs Python 3.11 or newer with venv (Debian: apt install python3-venv), or make PYTHON=..." >&2; exit 1; }
+	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
+	@echo "Installing the locked dependencies into .venv (once) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@touch $@

@@ -1,0 +1,1 @@
+"""Programs for working on the service on one machine; none of them is part of what is deployed."""
