@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email import charset
+from email.header import Header
 from email.utils import format_datetime, formataddr, parseaddr
 from pathlib import Path
 
@@ -36,7 +37,7 @@ _NAMES = {token.encode(): name for name, token in _PLACEHOLDERS.items()}
 
 # Quoted-printable instead of Flask-Mail's 8bit: a mail that every server takes, and the placeholders
 # stay readable in it.
-charset.add_charset("utf-8", charset.SHORTEST, charset.QP, "utf-8")
+charset.add_charset("utf-8", charset.QP, charset.QP, "utf-8")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,11 @@ class Messages:
         Raises SettingsError when a template cannot be used, now and not at the first mail.
         """
         name, self._sender = parseaddr(sender)
-        self._from = formataddr((name, self._sender))
+        self._from = (
+            formataddr((name, self._sender))
+            if name.isascii()
+            else f"{_header_text('From', name)} <{self._sender}>"
+        )
         self._domain = self._sender.rpartition("@")[2]
         loaders = [FileSystemLoader(Path(overrides))] if overrides else []
         self._templates = Environment(
@@ -88,12 +93,14 @@ class Messages:
 
     def _compose(self, locale: str) -> list[bytes]:
         """The message of a locale, cut at its placeholders."""
+        subject = " ".join(self._render(locale, "subject.txt").split())
+        body, html = self._render(locale, "body.txt"), self._render(locale, "body.html")
         message = flask_mail.Message(
-            subject=" ".join(self._render(locale, "subject.txt").split()),
+            subject=subject,
             recipients=[_PLACEHOLDERS["to"]],
-            sender=self._from,
-            body=self._render(locale, "body.txt"),
-            html=self._render(locale, "body.html"),
+            sender=self._sender,
+            body=body,
+            html=html,
             extra_headers={
                 "Auto-Submitted": "auto-generated",
                 "Content-Language": locale,
@@ -102,19 +109,14 @@ class Messages:
         )
         message.date = 0
         message.msgId = _PLACEHOLDERS["message_id"]
-        text = re.sub(
-            rb"(?m)^Date: .*$", b"Date: " + _PLACEHOLDERS["date"].encode(), message.as_bytes(), count=1
-        )
+        text = message.as_bytes()
+        # Flask-Mail encodes an encoded name once more, and breaks long encoded headers inside a word.
+        text = _with_header(text, "From", self._from)
+        text = _with_header(text, "Subject", _header_text("Subject", subject))
+        text = _with_header(text, "Date", _PLACEHOLDERS["date"])
         text = re.sub(rb"\r?\n", b"\r\n", text)
         pieces = _CUT.split(re.sub(rb"(?m)^\.", b"..", text))
-        missing = [
-            name for name in ("to", "date", "message_id") if _PLACEHOLDERS[name].encode() not in pieces
-        ]
-        if pieces.count(_PLACEHOLDERS["number"].encode()) < 2 or missing:
-            raise SettingsError(
-                f"The mail templates of {NUMBER_MESSAGE}/{locale} do not show {{{{ number }}}} in body.txt and "
-                "body.html, or show it in a line that is too long: give it a line of its own."
-            )
+        _check(f"{NUMBER_MESSAGE}/{locale}", subject, body, html, pieces)
         return pieces
 
     def _render(self, locale: str, part: str) -> str:
@@ -127,6 +129,30 @@ class Messages:
             raise SettingsError(
                 f"The mail template {template} cannot be used: {type(error).__name__}"
             ) from error
+
+
+def _check(folder: str, subject: str, body: str, html: str, pieces: list[bytes]) -> None:
+    """Raises SettingsError where a person would not see what the templates show."""
+    if not (_PLACEHOLDERS["number"] in body and _PLACEHOLDERS["number"] in html):
+        raise SettingsError(f"The mail templates of {folder} do not show {{{{ number }}}} in both bodies.")
+    for name in ("number", "reference", "issued_at"):
+        shown = sum(part.count(_PLACEHOLDERS[name]) for part in (subject, body, html))
+        if pieces.count(_PLACEHOLDERS[name].encode()) != shown:
+            raise SettingsError(
+                f"The mail templates of {folder} show {{{{ {name} }}}} in a line that is too long: give it a "
+                "line of its own."
+            )
+
+
+def _header_text(name: str, text: str) -> str:
+    """The text of a header in ASCII, in lines that are short enough (RFC 2047)."""
+    return text if text.isascii() else Header(text, "utf-8", header_name=name).encode()
+
+
+def _with_header(message: bytes, name: str, value: str) -> bytes:
+    """The message with another value in one of its headers."""
+    line = f"{name}: {value}".encode("ascii")
+    return re.sub(rb"(?m)^" + name.encode() + rb": .*$(?:\r?\n[ \t].*$)*", lambda _: line, message, count=1)
 
 
 def reference(registration_id: str) -> str:
