@@ -1,0 +1,58 @@
+"""Reads what the service has stored, as a process with the same keys does."""
+
+import json
+from dataclasses import dataclass
+
+import redis
+
+from app.addresses import Address
+from app.repositories.keys import Names, UserKeys
+from app.repositories.sealing import Sealer
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What is sealed in a record."""
+
+    email: str
+    token: str
+    number: str
+    locale: str
+
+
+class Records:
+    """The records of one store, opened with the secrets of the service (none: stored in clear)."""
+
+    def __init__(self, client: redis.Redis, *secrets: str, index_key: str = "") -> None:
+        self._client = client
+        self._names = Names(index_key or (secrets[0] if secrets else None))
+        self._sealer = Sealer(secrets)
+
+    def keys(self, address: str) -> UserKeys:
+        """The keys of an address, whether it is registered or not."""
+        return self._names.user(Address.parse(address).identity)
+
+    def of(self, address: str) -> Stored | None:
+        """What is stored for an address; None where nothing is. Raises SealBroken."""
+        keys = self.keys(address)
+        sealed = self._client.hget(keys.user, "data")
+        if sealed is None:
+            return None
+        return Stored(*json.loads(self._sealer.open(sealed, keys.user_id)))
+
+    def number_of(self, address: str) -> str:
+        """The live number of an address that is registered."""
+        stored = self.of(address)
+        assert stored is not None, "nothing is stored for the address"
+        return stored.number
+
+    def addresses_in_shard(self, shard: int, count: int) -> list[str]:
+        """So many addresses that all belong to one shard."""
+        found: list[str] = []
+        candidate = 0
+        while len(found) < count:
+            address = f"neighbour{candidate}@example.com"
+            if self.keys(address).shard == shard:
+                found.append(address)
+            candidate += 1
+        return found
