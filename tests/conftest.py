@@ -5,8 +5,12 @@ from pathlib import Path
 
 import pytest
 import redis
+from hypothesis import settings
 
 from tests.support.servers import Gunicorn, MailServer, Valkey
+
+settings.register_profile("cedula", deadline=None)  # a busy machine is no wrong answer
+settings.load_profile("cedula")
 
 WITHOUT_TTL = ("user", "number", "outbox", "keycheck")
 """The kinds of key that may live for ever; whatever else has no TTL is a leak."""

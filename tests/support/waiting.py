@@ -17,5 +17,6 @@ def wait_until(holds: Callable[[], T], timeout_s: float = 10.0, what: str = "") 
         if found:
             return found
         if time.monotonic() > deadline:
-            raise AssertionError(f"not within {timeout_s} s: {what or getattr(holds, '__name__', 'condition')}")
+            name = what or getattr(holds, "__name__", "condition")
+            raise AssertionError(f"not within {timeout_s} s: {name}")
         time.sleep(STEP_S)
