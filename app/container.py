@@ -59,10 +59,13 @@ class Container:
         self.relay = Relay(self.outbox, self.messaging, self.guard)
 
     def start(self) -> None:
-        """Starts the relay, in this process and in every process that is forked from it."""
+        """Starts the relay in this process, or, once it forks (`gunicorn --preload`), in its children."""
         self.relay.start()
-        os.register_at_fork(after_in_child=self._start_in_child)
+        os.register_at_fork(before=self._stop_relay, after_in_child=self._start_in_child)
         atexit.register(self.stop)
+
+    def _stop_relay(self) -> None:
+        self.relay.stop()
 
     def _start_in_child(self) -> None:
         self._build_workers()

@@ -48,14 +48,16 @@ def register(body: dict[str, Any]) -> ResponseReturnValue:
     """Register an address: it gets one identification number, which reaches the person by e-mail."""
     draft = Draft(body["email"], body["token"], body.get("locale") or services().settings.default_locale)
     once = services().registration.once(caller(), draft, idempotency_key())
-    plan = services().messaging.plan()
+    plan = services().messaging.plan(wait=not prefers_async())
     stored = services().registration.register(draft, plan, once)
     if isinstance(stored, Replayed):
         return registered(stored.user_id, draft, stored.delivery, stored.created_ms)
-    answer = services().messaging.send(stored, plan, wait=not prefers_async())
-    delivery = None if answer is Answer.REFUSED else Delivery(answer.value)
+    answer = services().messaging.send(stored, plan)
+    delivery = None if answer in (Answer.REFUSED, Answer.UNKNOWN) else Delivery(answer.value)
     if once:
         services().registration.answered(stored.registration, once, delivery)
+    if answer is Answer.UNKNOWN:
+        raise StorageUnavailable("Redis failed while the registration was taken back")
     if delivery is None:
         raise AddressRefused("The mail server refused this address for good")
     return registered(stored.registration.user_id, draft, delivery, stored.registration.created_ms)

@@ -14,7 +14,15 @@ from email.utils import format_datetime, formataddr, parseaddr
 from pathlib import Path
 
 import flask_mail
-from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PackageLoader, StrictUndefined, TemplateError
+from jinja2 import (
+    ChoiceLoader,
+    Environment,
+    FileSystemLoader,
+    PackageLoader,
+    StrictUndefined,
+    TemplateError,
+    select_autoescape,
+)
 
 from app.errors import SettingsError
 from app.numbers import grouped
@@ -67,7 +75,7 @@ class Messages:
         loaders = [FileSystemLoader(Path(overrides))] if overrides else []
         self._templates = Environment(
             loader=ChoiceLoader([*loaders, PackageLoader("app", "templates/mail")]),
-            autoescape=lambda template: bool(template and template.endswith(".html")),
+            autoescape=select_autoescape(("html",)),
             undefined=StrictUndefined,
             trim_blocks=True,
         )

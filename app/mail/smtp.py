@@ -12,12 +12,14 @@ import smtplib
 import socket
 import ssl
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
 import flask_mail
 from flask import Flask
 
+from app.errors import SettingsError
 from app.mail.messages import Mail
 
 FINAL_REPLY_TIMEOUT_S = 600.0
@@ -25,6 +27,10 @@ FINAL_REPLY_TIMEOUT_S = 600.0
 
 CHECK_AFTER_IDLE_S = 2.0
 """A connection that rested longer is asked with NOOP before it is trusted with a mail."""
+
+CHECK_SHARE = 0.25
+"""Of MAIL_TIMEOUT, for the answer to NOOP: a connection that a firewall forgot must not cost a request its
+whole wait."""
 
 MAX_IDLE_S = 60.0
 """After this a resting connection is closed: servers do the same, less politely, after some minutes."""
@@ -41,6 +47,12 @@ REFUSED_FOR_GOOD = frozenset({"5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.1.10", "5.2
 """RFC 3463/7505 codes that blame the recipient's address. 5.1.7 and 5.1.8 blame the sender's."""
 
 REFUSED_FOR_GOOD_BARE = frozenset({550, 551, 553})
+
+OPERATORS_FAULT = re.compile(r"5\.7\.\d+|5\.1\.[78]")
+"""Answers to RCPT that blame us: relaying denied, login or encryption required, sender or host refused."""
+
+CLOSING = 421
+"""RFC 5321 §3.8: at any time; the server ends the connection."""
 
 _ENHANCED = re.compile(rb"([245]\.\d{1,3}\.\d{1,3})(?:\s|$)")
 
@@ -99,8 +111,12 @@ class SmtpMail(flask_mail.Mail):
     """Flask-Mail, connecting with a time-out for every step and a certificate that is checked."""
 
     def __init__(self, app: Flask, timeout_s: float, ca_file: str = "") -> None:
+        """Raises SettingsError when `ca_file` holds no certificates."""
         self.timeout_s = timeout_s
-        self.tls = ssl.create_default_context(cafile=ca_file or None)
+        try:
+            self.tls = ssl.create_default_context(cafile=ca_file or None)
+        except (ssl.SSLError, OSError) as error:
+            raise SettingsError("MAIL_CA_FILE: Must hold certificates in PEM.") from error
         super().__init__(app)
 
     def connect(self) -> "SmtpConnection":
@@ -143,21 +159,22 @@ class SmtpSession:
         self._opened = self._used = 0.0
         self._mails = 0
 
-    def send(self, mail: Mail) -> None:
+    def send(self, mail: Mail, may_go: Callable[[], bool] = lambda: True) -> None:
         """Returns when the server has accepted the mail (250 after DATA). Raises MailFault.
 
-        A kept connection that breaks before the content was sent is replaced once: nothing was said yet.
+        `may_go` is asked last, right before the content: if false, the mail is not sent. A kept connection
+        that breaks before the content was sent is replaced once: nothing was said yet.
         """
         kept = self._keep_healthy()
         try:
-            self._converse(mail)
+            self._converse(mail, may_go)
         except _Disconnected as broken:
             self.close()
             if not kept or broken.content_sent:
                 raise MailFault(Blame.SERVER, broken.code) from broken
             self._open()
             try:
-                self._converse(mail)
+                self._converse(mail, may_go)
             except _Disconnected as again:
                 self.close()
                 raise MailFault(Blame.SERVER, again.code) from again
@@ -200,10 +217,12 @@ class SmtpSession:
         if now - self._used <= CHECK_AFTER_IDLE_S:
             return True
         try:
-            self._write(b"NOOP\r\n")
-            return self._reply("noop").accepted
-        except _Disconnected:
+            self._socket.settimeout(self._mail.timeout_s * CHECK_SHARE)
+            alive = self._ask(b"NOOP\r\n", "noop").accepted
+            self._socket.settimeout(self._mail.timeout_s)
+        except (_Disconnected, OSError):
             return False
+        return alive
 
     def _readable(self) -> bool:
         poll = select.poll()
@@ -222,7 +241,8 @@ class SmtpSession:
         except smtplib.SMTPNotSupportedError as error:
             raise MailFault(Blame.OPERATOR, "starttls or login not offered", connected=False) from error
         except smtplib.SMTPResponseException as error:
-            raise MailFault(Blame.SERVER, f"connect {error.smtp_code}", connected=False) from error
+            blame = Blame.OPERATOR if error.smtp_code >= 500 else Blame.SERVER
+            raise MailFault(blame, f"connect {error.smtp_code}", connected=False) from error
         except TimeoutError as error:
             raise MailFault(Blame.SERVER, "connect timeout", connected=False) from error
         except (OSError, smtplib.SMTPException, ValueError) as error:
@@ -231,7 +251,7 @@ class SmtpSession:
         self._opened = self._used = time.monotonic()
         self._mails = 0
 
-    def _converse(self, mail: Mail) -> None:
+    def _converse(self, mail: Mail, may_go: Callable[[], bool]) -> None:
         """One mail transaction (RFC 5321 §3.3). Raises MailFault or _Disconnected."""
         commands = [
             f"MAIL FROM:<{mail.sender}>\r\n".encode(),
@@ -249,9 +269,11 @@ class SmtpSession:
         if fault is not None:
             self._leave(data)
             raise fault
+        if not may_go():
+            self.close()
+            raise MailFault(Blame.MOMENT, "lease lost")
         final = self._hand_over(mail.content)
         if not final.accepted:
-            self._after(final)
             raise MailFault(Blame.MOMENT, final.told("content"))
 
     def _hand_over(self, content: bytes) -> Reply:
@@ -271,16 +293,9 @@ class SmtpSession:
         """Ends a transaction that came to nothing, so that the connection can carry the next one."""
         try:
             if data.code == 354:  # RFC 2920 §3.1: DATA can be accepted although no recipient was
-                self._after(self._ask(b".\r\n", "content"))
-            self._after(data)
-            if self._host is not None:
-                self._after(self._ask(b"RSET\r\n", "reset"))
+                self._ask(b".\r\n", "content")
+            self._ask(b"RSET\r\n", "reset")
         except _Disconnected:
-            self.close()
-
-    def _after(self, reply: Reply) -> None:
-        """421: the server is closing this connection (RFC 5321 §3.8)."""
-        if reply.code == 421:
             self.close()
 
     def _ask(self, command: bytes, stage: str) -> Reply:
@@ -300,10 +315,11 @@ class SmtpSession:
             raise _Disconnected("write broken") from error
 
     def _reply(self, stage: str) -> Reply:
-        """Reads one reply. Raises _Disconnected when there is none: smtplib's own reader would close."""
-        assert self._host is not None
-        file = self._host.file
-        assert file is not None
+        """Reads one reply. Raises _Disconnected when there is none, or 421 (smtplib's own reader would
+        give up the connection when a reply is late)."""
+        file = self._host.file if self._host is not None else None
+        if file is None:
+            raise _Disconnected("closed")
         for _ in range(MAX_LINES):
             try:
                 line = file.readline(MAX_LINE)
@@ -315,7 +331,10 @@ class SmtpSession:
                 raise _Disconnected(f"{stage} broken")
             if line[3:4] != b"-":
                 found = _ENHANCED.match(line, 4)
-                return Reply(int(line[:3]), found[1].decode() if found else "")
+                reply = Reply(int(line[:3]), found[1].decode() if found else "")
+                if reply.code == CLOSING:
+                    raise _Disconnected(reply.told(stage))
+                return reply
         raise _Disconnected(f"{stage} broken")
 
 
@@ -336,4 +355,6 @@ def _blame_of_recipient(reply: Reply) -> Blame:
         return Blame.ADDRESS
     if not reply.enhanced and reply.code in REFUSED_FOR_GOOD_BARE:
         return Blame.ADDRESS
-    return Blame.OPERATOR if reply.code >= 500 else Blame.MOMENT
+    if reply.code == 530 or OPERATORS_FAULT.fullmatch(reply.enhanced):
+        return Blame.OPERATOR
+    return Blame.MOMENT

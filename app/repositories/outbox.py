@@ -11,9 +11,10 @@ from typing import Any
 
 import redis
 
+from app.errors import InvalidAddress
 from app.registrations import Delivery, Registration
 from app.repositories.keys import RELAY_LOCK, UserKeys, keys_of, outbox_key
-from app.repositories.sealing import Sealer
+from app.repositories.sealing import SealBroken, Sealer
 from app.repositories.store import load_script, run, storage_errors
 from app.repositories.users import LAYOUT_VERSION, RecordSeal
 
@@ -33,11 +34,20 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What came of asking for a lease. Without a registration the mail is not ours to send:
-    after `busy_ms` (0 = never) it may be."""
+    """What came of asking for a lease. It is ours where there is a registration id.
 
-    registration: Registration | None
-    busy_ms: int = 0
+    `registration`: what to mail; None with `unreadable`, when the record does not open.
+    `later_ms`: not now, but then. Without either there is nothing to do.
+    """
+
+    registration_id: str = ""
+    registration: Registration | None = None
+    attempts: int = 0
+    later_ms: int | None = None
+
+    @property
+    def unreadable(self) -> bool:
+        return bool(self.registration_id) and self.registration is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,16 +85,21 @@ class Outbox:
         self._hold = load_script(client, "hold_lock")
 
     def claim(self, user_id: str, owner: str) -> Claim:
-        """Takes the lease of an address whose mail is owed. Raises SealBroken for a foreign record."""
+        """Takes the lease of an address whose mail is due."""
         keys = keys_of(user_id)
         answer = run(
             self._claim,
             [keys.user, keys.sender, keys.outbox],
-            [user_id, owner, self.lease_ms, LAYOUT_VERSION],
+            [user_id, owner, self.lease_ms, LAYOUT_VERSION, GIVE_UP_MS],
         )
-        if answer[0] == b"claimed":
-            return Claim(self._registration(keys, answer[1:]))
-        return Claim(None, busy_ms=answer[1] if answer[0] == b"busy" else 0)
+        match answer:
+            case [b"claimed", registration_id, _, _, attempts]:
+                registration = self._registration(keys, answer[1:])
+                return Claim(registration_id.decode(), registration, int(attempts))
+            case [b"later", left_ms]:
+                return Claim(later_ms=left_ms)
+            case _:
+                return Claim()
 
     def renew(self, user_id: str, owner: str) -> bool:
         """Keeps the lease; False when it is no longer ours."""
@@ -93,7 +108,8 @@ class Outbox:
 
     def settle(
         self,
-        registration: Registration,
+        user_id: str,
+        registration_id: str,
         owner: str,
         outcome: Outcome,
         *,
@@ -105,13 +121,13 @@ class Outbox:
 
         `go_on`: where the registration was replaced meanwhile, keep the lease and return the new one.
         """
-        keys = keys_of(registration.user_id)
+        keys = keys_of(user_id)
         answer = run(
             self._settle,
             [keys.user, keys.sender, keys.outbox],
             [
-                keys.user_id,
-                registration.registration_id,
+                user_id,
+                registration_id,
                 owner,
                 self.lease_ms,
                 outcome.value,
@@ -123,13 +139,16 @@ class Outbox:
                 LAYOUT_VERSION,
             ],
         )
-        match answer[0]:
-            case b"settled":
-                return Settled(delivery=Delivery(answer[1].decode()) if answer[1] else None)
-            case b"replaced":
-                return Settled(replacement=self._registration(keys, answer[1:]))
-            case kind:
+        match answer:
+            case [b"settled", state]:
+                return Settled(delivery=Delivery(state.decode()) if state else None)
+            case [b"replaced", *fields]:
+                replacement = self._registration(keys, fields)
+                return Settled(replacement=replacement, left=replacement is None)
+            case [kind]:
                 return Settled(left=kind == b"left", lost=kind == b"lost")
+            case _:
+                raise AssertionError("settle_mail.lua and this method do not agree")
 
     def due(self, shards: Iterable[int], until_ms: int, limit: int) -> list[Due]:
         """Entries of these shards that are due until then, at most `limit` a shard; one round trip."""
@@ -141,7 +160,7 @@ class Outbox:
         return [Due(user.decode(), int(due)) for entries in answers for user, due in entries]
 
     def hold_relay(self, owner: str, ttl_ms: int) -> bool:
-        """Takes or keeps the right to sweep; one process has it at a time."""
+        """Takes or keeps the right to sweep, 0 lets it go; one process has it at a time."""
         return bool(run(self._hold, [RELAY_LOCK], [owner, ttl_ms]))
 
     def now_ms(self) -> int:
@@ -150,9 +169,13 @@ class Outbox:
             seconds, micros = self._client.time()
         return int(seconds) * 1000 + int(micros) // 1000
 
-    def _registration(self, keys: UserKeys, fields: list[Any]) -> Registration:
+    def _registration(self, keys: UserKeys, fields: list[Any]) -> Registration | None:
+        """None for a record that does not open: sealed with a key that this process lacks, or the like."""
         registration_id, sealed, created_ms, attempts = fields
-        draft, number = self._records.open(sealed, keys.user_id)
+        try:
+            draft, number = self._records.open(sealed, keys.user_id)
+        except (SealBroken, InvalidAddress):
+            return None
         return Registration(
             user_id=keys.user_id,
             registration_id=registration_id.decode(),

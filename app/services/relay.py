@@ -4,16 +4,16 @@ One process at a time sweeps the shards. A sweep looks ahead to the next one, so
 when it falls due and not when it is found.
 """
 
-import os
 import threading
 import time
+from contextlib import suppress
 
 import structlog
 
 from app.errors import StorageUnavailable
 from app.numbers import SHARDS
 from app.repositories.guard import Guard
-from app.repositories.outbox import Outbox
+from app.repositories.outbox import GIVE_UP_MS, Outbox
 from app.repositories.users import fresh_token
 from app.services.messaging import MessagingService
 
@@ -25,6 +25,9 @@ SHARDS_A_TIME = 100
 
 ENTRIES_A_SHARD = 100
 """Of one shard in one sweep: 100,000 entries a sweep in all, more than senders can mail meanwhile."""
+
+STOP_WITHIN_S = 5.0
+"""What the thread may still be waiting for is an answer of Redis."""
 
 log = structlog.get_logger()
 
@@ -43,19 +46,21 @@ class Relay:
         self._next_shard = 0
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self._pid = 0
 
     def start(self) -> None:
-        """Starts the thread of this process, once."""
-        if self._pid != os.getpid():
-            self._pid = os.getpid()
+        """Starts the thread, once."""
+        if self._thread is None:
             self._thread = threading.Thread(target=self._run, daemon=True, name="outbox-relay")
             self._thread.start()
 
     def stop(self) -> None:
+        """Ends the thread, and lets another process sweep. Again, or without a start, it does nothing."""
+        thread, self._thread = self._thread, None
         self._stop.set()
-        if self._thread is not None and self._pid == os.getpid():
-            self._thread.join(self._sweep_s)
+        if thread is not None:
+            thread.join(STOP_WITHIN_S)
+            with suppress(StorageUnavailable):
+                self._outbox.hold_relay(self._owner, 0)
 
     def _run(self) -> None:
         while not self._stop.wait(TICK_S):
@@ -66,7 +71,7 @@ class Relay:
             except StorageUnavailable:
                 self._sweeping = False
             except Exception as error:  # the relay must outlive whatever one round does to it
-                log.error("relay_failed", error=type(error).__name__)
+                log.error("relay_failed", exception=error)
 
     def _sweep_if_time(self) -> None:
         now = time.monotonic()
@@ -90,4 +95,7 @@ class Relay:
             shards = range(self._next_shard, self._next_shard + SHARDS_A_TIME)
             self._next_shard = (self._next_shard + SHARDS_A_TIME) % SHARDS
             for entry in self._outbox.due(shards, horizon_ms, ENTRIES_A_SHARD):
-                self._messaging.remember(entry.user_id, max(0.0, (entry.due_ms - now_ms) / 1000))
+                if now_ms - entry.due_ms > GIVE_UP_MS:  # the mail server was away for all that time
+                    self._outbox.claim(entry.user_id, self._owner)
+                else:
+                    self._messaging.remember(entry.user_id, (entry.due_ms - now_ms) / 1000)

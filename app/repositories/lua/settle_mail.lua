@@ -4,7 +4,7 @@
 -- KEYS[1] user record   KEYS[2] sender lease   KEYS[3] outbox
 -- ARGV[1] user id   ARGV[2] registration id   ARGV[3] owner   ARGV[4] lease in ms
 -- ARGV[5] outcome: sent | retry | fail | erase | release     ARGV[6] wait in ms before a retry
--- ARGV[7] age in ms at which a retry becomes a failure       ARGV[8] error code, '' = none
+-- ARGV[7] age in ms at which a mail is given up              ARGV[8] error code, '' = none
 -- ARGV[9] 1 = where the registration was replaced, keep the lease and hand out the new one
 -- ARGV[10] what every number key of the shard starts with   ARGV[11] newest layout version we can read
 --
@@ -15,26 +15,27 @@
 --      or {'lost'}: the lease is another's, or ran out; nothing is changed.
 local user, sender, outbox = KEYS[1], KEYS[2], KEYS[3]
 local id, registration, owner, lease_ms = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
-local outcome, wait_ms = ARGV[5], tonumber(ARGV[6])
+local outcome, wait_ms, prefix = ARGV[5], tonumber(ARGV[6]), ARGV[10]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
-local record = redis.call('HMGET', user, 'registration', 'data', 'created_ms', 'attempts', 'v', 'number')
-if record[6] then redis.call('EXISTS', ARGV[10] .. record[6]) end
-local live = record[1] == registration
+local record = redis.call('HMGET', user,
+  'registration', 'data', 'created_ms', 'attempts', 'v', 'number', 'since_ms')
+if record[6] then redis.call('EXISTS', prefix .. record[6]) end
 local holder = redis.call('GET', sender)
--- A lease that ran out with nobody after it: what the mail server accepted is still the truth.
-if holder ~= owner and (holder or not live or outcome ~= 'sent') then return {'lost'} end
+-- A lease that ran out with nobody after it: what the mail server accepted is still the truth, and a
+-- number that was replaced meanwhile is mailed (again) after it.
+if holder ~= owner and (holder or outcome ~= 'sent') then return {'lost'} end
 
 if not record[1] then
   redis.call('ZREM', outbox, id)
   redis.call('DEL', sender)
   return {'gone'}
 end
-if not live then
+if record[1] ~= registration then
   if ARGV[9] == '1' and tonumber(record[5]) <= tonumber(ARGV[11]) then
     redis.call('ZADD', outbox, now + lease_ms, id)
-    redis.call('PEXPIRE', sender, lease_ms)
+    redis.call('SET', sender, owner, 'PX', lease_ms)
     return {'replaced', record[1], record[2], record[3], record[4]}
   end
   redis.call('ZADD', outbox, now + wait_ms, id)
@@ -43,9 +44,11 @@ if not live then
 end
 
 local state = ({sent = 'sent', retry = 'pending', fail = 'failed', release = 'pending', erase = ''})[outcome]
-if outcome == 'retry' and now + wait_ms - record[3] >= tonumber(ARGV[7]) then state = 'failed' end
+if outcome == 'retry' and now + wait_ms - (record[7] or record[3]) >= tonumber(ARGV[7]) then
+  state = 'failed'
+end
 if outcome == 'erase' then
-  redis.call('DEL', user, ARGV[10] .. record[6])
+  redis.call('DEL', user, prefix .. record[6])
 elseif outcome ~= 'release' then
   redis.call('HSET', user, 'delivery', state, 'attempts', record[4] + 1)
   if state == 'sent' then redis.call('HSET', user, 'mailed_ms', now) end
@@ -56,5 +59,5 @@ if state == 'pending' then
 else
   redis.call('ZREM', outbox, id)
 end
-if holder == owner then redis.call('DEL', sender) end
+redis.call('DEL', sender)
 return {'settled', state}
