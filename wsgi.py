@@ -1,6 +1,14 @@
-"""The WSGI entry point: `gunicorn wsgi:app`."""
+"""The WSGI entry point: `gunicorn wsgi:app`. A process that serves also mails; `flask outbox` does not."""
 
+import os
 import sys
+
+if "gunicorn.workers.ggevent" in sys.modules:
+    # gunicorn patches its gevent workers itself, but with --preload only after this module was read:
+    # locks that are made before would block the whole worker.
+    from gevent import monkey
+
+    monkey.patch_all()
 
 from app import create_app
 from app.errors import SettingsError, WrongIndexKey
@@ -10,4 +18,5 @@ try:
 except (SettingsError, WrongIndexKey) as error:
     sys.exit(f"cedula cannot start. {error}")
 
-app.extensions["cedula"].start()
+if os.environ.get("FLASK_RUN_FROM_CLI") != "true" or "run" in sys.argv:
+    app.extensions["cedula"].start()

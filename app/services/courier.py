@@ -63,7 +63,7 @@ class Courier:
             self._carry(job, session)
         except StorageUnavailable:
             self._queue.remember(job.user_id, FIRST_WAIT_S)
-        except Exception as error:  # a sender must outlive whatever one mail does to it
+        except Exception as error:  # noqa: BLE001 a sender must outlive whatever one mail does to it
             log.error("sender_failed", exception=error)
             self._queue.remember(job.user_id, self.leases.lease_s)
         finally:
@@ -72,13 +72,11 @@ class Courier:
 
     def give_back(self, job: Job) -> None:
         """Lets the lease of a job that was not begun go: its mail is due for everybody."""
-        if job.registration is None:
+        registration = job.registration
+        if registration is None:
             return
         try:
-            registration = job.registration
-            self._outbox.settle(
-                registration.user_id, registration.registration_id, job.owner, Outcome.RELEASE
-            )
+            self._outbox.settle(job.user_id, registration.registration_id, job.owner, Outcome.RELEASE)
         except StorageUnavailable:
             log.warning("lease_left_to_end")
 

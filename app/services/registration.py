@@ -63,7 +63,7 @@ class RegistrationService:
             if delivery is None:
                 self._users.forget_answer(registration, once)
             else:
-                self._users.remember_answer(registration, once, delivery)
+                self._users.remember_answer(registration, once, delivery, self._terms.mark_ms)
         except StorageUnavailable:
             return
 

@@ -70,7 +70,7 @@ class Relay:
                 self._sweep_if_time()
             except StorageUnavailable:
                 self._sweeping = False
-            except Exception as error:  # the relay must outlive whatever one round does to it
+            except Exception as error:  # noqa: BLE001 the relay must outlive whatever one round does to it
                 log.error("relay_failed", exception=error)
 
     def _sweep_if_time(self) -> None:
