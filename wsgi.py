@@ -6,7 +6,7 @@ import sys
 if "gunicorn.workers.ggevent" in sys.modules:
     # gunicorn patches its gevent workers itself, but with --preload only after this module was read:
     # locks that are made before would block the whole worker.
-    from gevent import monkey
+    from gevent import monkey  # type: ignore[import-untyped]
 
     monkey.patch_all()
 

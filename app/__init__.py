@@ -4,6 +4,7 @@ import structlog
 from flask import Flask
 
 from app import auth, logs, web
+from app.commands import outbox
 from app.config import Settings
 from app.container import Container
 from app.errors import StorageUnavailable, WrongIndexKey
@@ -32,6 +33,7 @@ def create_app(settings: Settings | None = None, randbelow: RandBelow | None = N
     app.url_map.converters["user_id"] = UserIdConverter
     app.register_blueprint(api)
     app.register_blueprint(operations)
+    app.cli.add_command(outbox)
     return app
 
 

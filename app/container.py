@@ -10,6 +10,7 @@ from app.config import LOCALES, Settings
 from app.mail.messages import Messages
 from app.mail.smtp import SmtpMail, SmtpSession
 from app.numbers import NumberGenerator, RandBelow
+from app.repositories.backlog import Backlog
 from app.repositories.guard import Guard
 from app.repositories.keys import Names
 from app.repositories.outbox import Outbox
@@ -27,12 +28,13 @@ class Container:
 
     def __init__(self, app: Flask, settings: Settings, randbelow: RandBelow = secrets.randbelow) -> None:
         self.settings = settings
-        self.redis = connect(settings.redis_url, settings.redis_timeout_s)
+        self.redis = connect(settings.redis_url, settings.redis_timeout_s, settings.redis_wait_replicas)
         self.names = names = Names(settings.index_key or None)
         sealer = Sealer([key for key in (settings.secret_key, *settings.secret_key_fallbacks) if key])
         self.guard = Guard(self.redis, names, sealer)
         self.users = Users(self.redis, names, sealer)
         self.outbox = Outbox(self.redis, sealer, settings.lease_ms)
+        self.backlog = Backlog(self.redis, sealer)
         self._mail = SmtpMail(app, settings.mail_timeout_s, settings.mail_ca_file)
         with app.app_context():  # Flask-Mail composes with the app's settings
             self._messages = Messages(settings.mail_default_sender, LOCALES, settings.mail_templates)

@@ -4,6 +4,7 @@ An exception is logged by its class and the places it passed through, never by i
 variables: those may quote what a client sent.
 """
 
+import os
 import sys
 import traceback
 from types import TracebackType
@@ -13,7 +14,8 @@ from structlog.typing import EventDict, WrappedLogger
 
 
 def configure() -> None:
-    """Sets up structlog for the process."""
+    """Sets up structlog for the process. Under the flask command, stdout is for what was asked for."""
+    stream = sys.stderr if os.environ.get("FLASK_RUN_FROM_CLI") == "true" else sys.stdout
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
@@ -21,7 +23,7 @@ def configure() -> None:
             _places,
             structlog.processors.JSONRenderer(),
         ],
-        logger_factory=structlog.WriteLoggerFactory(sys.stdout),
+        logger_factory=structlog.WriteLoggerFactory(stream),
         cache_logger_on_first_use=True,
     )
 
