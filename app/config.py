@@ -17,9 +17,9 @@ import limits
 from environs import EnvValidationError, FileAwareEnv
 from marshmallow import ValidationError
 from marshmallow.validate import OneOf, Range
-from redis.connection import parse_url
 
 from app.errors import SettingsError
+from app.redis_url import SCHEMES, RedisUrl
 from app.registrations import Budget
 
 MIN_SECRET_LENGTH: Final = 32
@@ -34,8 +34,6 @@ FIVE_IN_15_MINUTES: Final = Budget(5, 900)
 """480 guesses a day at most, and 100 end the registration anyway."""
 
 API_KEY: Final = re.compile(r"([A-Za-z0-9._-]{1,64}):([0-9A-Fa-f]{64})")
-
-REDIS_SCHEMES: Final = ("redis://", "rediss://", "unix://")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +50,7 @@ class Settings:
 
     redis_url: str = field(default="redis://localhost:6379/0", repr=False)
     redis_timeout_s: float = 2.0
+    redis_wait_replicas: int = 0
     secret_key: str = field(default="", repr=False)
     secret_key_fallbacks: tuple[str, ...] = field(default=(), repr=False)
     index_key: str = field(default="", repr=False)
@@ -117,6 +116,7 @@ class _Reader:
         settings = Settings(
             redis_url=self._text("REDIS_URL", Settings.redis_url, _redis_url),
             redis_timeout_s=self._number("REDIS_TIMEOUT", 2.0, 0.05, 60),
+            redis_wait_replicas=self._whole("REDIS_WAIT_REPLICAS", Settings.redis_wait_replicas, 0, 100),
             secret_key=secret_key,
             secret_key_fallbacks=fallbacks,
             index_key=index_key or secret_key,
@@ -141,7 +141,7 @@ class _Reader:
             client_limit=self._limit("CLIENT_LIMIT", ""),
             api_keys=self._api_keys(),
             trusted_proxies=self._whole("TRUSTED_PROXIES", Settings.trusted_proxies, 0, 100),
-            idempotency_ttl_s=self._whole("IDEMPOTENCY_TTL", Settings.idempotency_ttl_s, 60, 366 * 86_400),
+            idempotency_ttl_s=self._whole("IDEMPOTENCY_TTL", Settings.idempotency_ttl_s, 1, 366 * 86_400),
         )
         self._raise_if_wrong()
         return settings
@@ -233,10 +233,10 @@ def _not_empty(value: str) -> None:
 
 
 def _redis_url(value: str) -> None:
-    if not value.startswith(REDIS_SCHEMES):
-        raise ValidationError(f"Must start with {', '.join(REDIS_SCHEMES)}.")
+    if value.split("://")[0] not in SCHEMES or "://" not in value:
+        raise ValidationError(f"Must start with {', '.join(f'{scheme}://' for scheme in SCHEMES)}.")
     try:
-        parse_url(value)  # type: ignore[no-untyped-call]
+        RedisUrl.read(value)
     except (ValueError, TypeError) as error:
         raise ValidationError("Cannot be read as a Redis URL.") from error
 

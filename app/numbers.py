@@ -46,14 +46,8 @@ class NumberGenerator:
 
 
 def is_well_formed(number: str, digits: int) -> bool:
-    """Whether a number of this many digits, check digit included, can have been drawn."""
-    return (
-        len(number) == digits
-        and number.isascii()
-        and number.isdigit()
-        and not number.startswith("0")
-        and bool(damm.is_valid(number))
-    )
+    """Whether this is a number of that many digits with the right check digit."""
+    return len(number) == digits and number.isascii() and number.isdigit() and bool(damm.is_valid(number))
 
 
 def grouped(number: str) -> str:

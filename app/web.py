@@ -5,6 +5,7 @@ import re
 import secrets
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, NoReturn
 
 import flask
@@ -13,7 +14,7 @@ from flask import Flask, Request, Response, current_app, g, request
 from flask_smorest import Blueprint
 from marshmallow import ValidationError
 from webargs.flaskparser import FlaskParser
-from werkzeug.exceptions import HTTPException, InternalServerError, RequestEntityTooLarge
+from werkzeug.exceptions import HTTPException, InternalServerError
 
 from app.errors import (
     PROBLEMS,
@@ -81,7 +82,7 @@ def read_json(req: Request) -> Any:
         return json.loads(
             req.get_data(cache=False).decode(), object_pairs_hook=_unique, parse_constant=_no_constant
         )
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError, OSError) as error:  # OSError: a chunk that is none, a lost client
         raise MalformedJson("The body is not valid JSON") from error
 
 
@@ -121,6 +122,7 @@ def problem_response(
 def install(app: Flask) -> None:
     """Gives an app request ids, log lines and problems."""
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
+    app.url_map.merge_slashes = False  # a path is what it is; nobody is sent to another one
     app.before_request(_begin)
     app.after_request(_finish)
     app.register_error_handler(CedulaError, domain_problem)
@@ -136,6 +138,8 @@ def _begin() -> None:
 
 
 def _finish(response: Response) -> Response:
+    if response.status_code >= 400:
+        _discard_body()
     response.headers["X-Request-ID"] = g.request_id
     for name, value in SECURITY_HEADERS.items():
         response.headers.setdefault(name, value)
@@ -162,7 +166,10 @@ def domain_problem(error: CedulaError) -> Response:
         headers["Retry-After"] = str(error.retry_after_s)
     if isinstance(error, Unauthorized):
         headers["WWW-Authenticate"] = "Bearer"
-    return problem_response(PROBLEMS[SLUGS[type(error)]], headers=headers)
+    slug = SLUGS.get(type(error))
+    if slug is None:
+        return _unforeseen_problem(error)
+    return problem_response(PROBLEMS[slug], headers=headers)
 
 
 def _validation_problem(error: ValidationError) -> Response:
@@ -172,8 +179,6 @@ def _validation_problem(error: ValidationError) -> Response:
 def _http_problem(error: HTTPException) -> flask.typing.ResponseReturnValue:
     if error.code is None or error.code < 400:
         return error.get_response()
-    if isinstance(error, RequestEntityTooLarge):
-        _discard_body()
     if isinstance(error, InternalServerError):
         return _unforeseen_problem(error.original_exception or error)
     slug = HTTP_PROBLEMS.get(error.code, "bad-request")
@@ -187,7 +192,8 @@ def _unforeseen_problem(error: BaseException) -> Response:
 
 
 def _discard_body() -> None:
-    """Reads the rest of a body that was too large: closing on unread data would cost the client the answer."""
+    """Reads the rest of a body that was refused: closing on unread data would cost the client the answer."""
     stream, left = request.environ["wsgi.input"], DISCARD_AT_MOST_BYTES
-    while left > 0 and (chunk := stream.read(min(left, 65_536))):
-        left -= len(chunk)
+    with suppress(OSError):  # a chunk that is none, a client that has gone
+        while left > 0 and (chunk := stream.read(min(left, 65_536))):
+            left -= len(chunk)

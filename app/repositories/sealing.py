@@ -32,6 +32,11 @@ class Sealer:
     def seals(self) -> bool:
         return bool(self._keys)
 
+    @property
+    def readable(self) -> bytes:
+        """The first bytes of all seals that open here."""
+        return b"".join(mark for mark, _ in self._keys) or CLEAR
+
     def seal(self, text: bytes, user_id: str) -> bytes:
         if not self._keys:
             return CLEAR + text

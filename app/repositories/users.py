@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import redis
+import structlog
 
 from app.addresses import Address
 from app.errors import (
@@ -19,12 +20,13 @@ from app.errors import (
 )
 from app.registrations import Budget, Delivery, Registration
 from app.repositories.keys import Names, UserKeys, keys_of
-from app.repositories.sealing import Sealer
+from app.repositories.sealing import Sealer, SealBroken
 from app.repositories.store import load_script, run, storage_errors
+
+log = structlog.get_logger()
 
 LAYOUT_VERSION = 1
 """Of the record's fields and of what is sealed in it. A process leaves a newer record to a newer process."""
-
 
 RUNNING_MS = 60_000
 """How long a request can be running: longer than any waits for its mail (MAIL_TIMEOUT is at most 50 s).
@@ -35,7 +37,7 @@ WRONG_IN_A_ROW = 100
 
 
 def fresh_token() -> str:
-    """A name that nobody else draws: 16 characters, 80 bits."""
+    """A name that nobody else draws: 20 characters, 80 bits."""
     return secrets.token_hex(10)
 
 
@@ -177,12 +179,14 @@ class Users:
             case _:
                 return None
 
-    def remember_answer(self, registration: Registration, once: Once, delivery: Delivery) -> None:
-        """Every later request with this mark gets the same answer."""
+    def remember_answer(
+        self, registration: Registration, once: Once, delivery: Delivery, mark_ms: int
+    ) -> None:
+        """Every later request with this mark gets the same answer, for `mark_ms`."""
         value = f"{once.fingerprint}|{registration.registration_id}|{registration.created_ms}|{delivery}"
         with storage_errors():
             self._client.set(
-                keys_of(registration.user_id).idempotency(once.digest), value, xx=True, keepttl=True
+                keys_of(registration.user_id).idempotency(once.digest), value, xx=True, px=mark_ms
             )
 
     def forget_answer(self, registration: Registration, once: Once) -> None:
@@ -207,21 +211,22 @@ class Users:
                 budget.window_ms,
                 WRONG_IN_A_ROW,
                 LAYOUT_VERSION,
+                self._records.readable,
             ],
         )
         match answer:
             case [b"verified", sealed]:
-                draft, _ = self._records.open(sealed, keys.user_id)
+                draft, _ = self._open(sealed, keys.user_id)
                 return keys.user_id, draft
             case [b"limited", left_ms]:
                 raise TooManyAttempts("VERIFY_LIMIT is used up", seconds(left_ms))
-            case [b"newer"]:
-                raise StorageUnavailable("The record can only be read by a newer process")
+            case [b"foreign"]:
+                raise StorageUnavailable("The record can only be read by another process")
             case _:
                 raise VerificationFailed("The number does not confirm this address")
 
     def find(self, user_id: str) -> UserRecord | None:
-        """What is known of a user; None when there is nothing. Raises SealBroken."""
+        """What is known of a user; None when there is nothing."""
         keys = keys_of(user_id)
         with storage_errors():
             fields: dict[Any, Any] = self._client.hgetall(keys.user)
@@ -229,7 +234,7 @@ class Users:
             return None
         if int(fields[b"v"]) > LAYOUT_VERSION:
             raise StorageUnavailable("The record can only be read by a newer process")
-        draft, _ = self._records.open(fields[b"data"], user_id)
+        draft, _ = self._open(fields[b"data"], user_id)
         expires, mailed, error = (fields.get(name) for name in (b"expires_ms", b"mailed_ms", b"error"))
         return UserRecord(
             user_id=user_id,
@@ -247,6 +252,13 @@ class Users:
         keys = keys_of(user_id)
         return bool(run(self._erase, [keys.user, keys.outbox], [user_id, keys.number_prefix]))
 
+    def _open(self, sealed: bytes, user_id: str) -> tuple[Draft, str]:
+        try:
+            return self._records.open(sealed, user_id)
+        except SealBroken as error:
+            log.error("record_does_not_open", hint="was the data sealed with a key that is not set here?")
+            raise StorageUnavailable("The record can only be read by another process") from error
+
 
 def seconds(left_ms: int) -> int:
     """Whole seconds to wait, at least one."""
@@ -258,6 +270,7 @@ class RecordSeal:
 
     def __init__(self, sealer: Sealer) -> None:
         self._sealer = sealer
+        self.readable = sealer.readable
 
     def seal(self, draft: Draft, number: str, user_id: str) -> bytes:
         text = json.dumps(

@@ -9,7 +9,7 @@
 -- ARGV[8] what every number key of the shard starts with
 -- ARGV[9] registrations allowed in a window, 0 = any number  ARGV[10] the window in ms
 -- ARGV[11] fingerprint of the request                        ARGV[12] its mark's life in ms, 0 = no mark
--- ARGV[13] age in ms at which a mark without an answer is no longer a running request
+-- ARGV[13] age in ms at which a mark without an answer is no longer a running request (it lives as long)
 -- ARGV[14..] for each candidate: its digest, its sealed record
 --
 -- Returns {'registered', index of the candidate from 1, now in ms, 1 if the lease was taken else 0}
@@ -22,6 +22,7 @@ local user, sender, outbox, sends, mark = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KE
 local id, registration, owner, version, prefix = ARGV[1], ARGV[2], ARGV[3], ARGV[7], ARGV[8]
 local lease_ms, wait_ms, life_ms = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local limit, window_ms, mark_ms = tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[12])
+local running_ms = tonumber(ARGV[13])
 local fingerprint, FIRST_KEY, FIRST_ARGUMENT = ARGV[11], 6, 14
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -37,10 +38,10 @@ if seen then
   local known, made, created, delivery = string.match(seen, '^(%w+)|(%w+)|(%d+)|(%w*)$')
   if known ~= fingerprint then return {'reused'} end
   if delivery == '' then
-    if now - created < tonumber(ARGV[13]) then return {'running'} end
+    if now - created < running_ms then return {'running'} end
     local record = redis.call('HMGET', user, 'registration', 'delivery')
     delivery = record[1] == made and record[2] == 'sent' and 'sent' or 'pending'
-    redis.call('SET', mark, table.concat({known, made, created, delivery}, '|'), 'KEEPTTL')
+    redis.call('SET', mark, table.concat({known, made, created, delivery}, '|'), 'PX', mark_ms)
   end
   return {'replayed', delivery, created}
 end
@@ -78,6 +79,7 @@ end
 redis.call('ZADD', outbox, due, id)
 if limit > 0 and redis.call('INCR', sends) == 1 then redis.call('PEXPIRE', sends, window_ms) end
 if mark_ms > 0 then
-  redis.call('SET', mark, table.concat({fingerprint, registration, now, ''}, '|'), 'PX', mark_ms)
+  redis.call('SET', mark, table.concat({fingerprint, registration, now, ''}, '|'),
+    'PX', math.max(mark_ms, running_ms))
 end
 return {'registered', chosen + 1, now, taken}

@@ -5,10 +5,12 @@
 -- ARGV[1] user id   ARGV[2] digest of the number   ARGV[3] what every number key of the shard starts with
 -- ARGV[4] wrong numbers allowed in a window, 0 = any number   ARGV[5] the window in ms
 -- ARGV[6] wrong numbers in a row that erase the registration   ARGV[7] newest layout version we can read
+-- ARGV[8] first bytes of the seals that we can open
 --
 -- Returns {'verified', sealed record}   {'wrong'}
 --      or {'limited', ms until the window ends}
---      or {'newer'} for a record that only a newer process can read; nothing is changed.
+--      or {'foreign'} for a record that another process can read and we cannot; nothing is changed, so
+--         that a token is not consumed and then lost.
 local user, outbox, tries = KEYS[1], KEYS[2], KEYS[3]
 local id, number, prefix = ARGV[1], ARGV[2], ARGV[3]
 local limit, window_ms = tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -19,7 +21,9 @@ if live then redis.call('EXISTS', prefix .. live) end
 if limit > 0 and tonumber(redis.call('GET', tries) or 0) >= limit then
   return {'limited', redis.call('PTTL', tries)}
 end
-if live and tonumber(record[3]) > tonumber(ARGV[7]) then return {'newer'} end
+local readable = live and tonumber(record[3]) <= tonumber(ARGV[7])
+  and string.find(ARGV[8], string.sub(record[2], 1, 1), 1, true)
+if live and not readable then return {'foreign'} end
 
 if live == number then
   redis.call('DEL', user, prefix .. live)
