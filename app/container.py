@@ -9,8 +9,10 @@ from flask import Flask
 from app.config import LOCALES, Settings
 from app.mail.messages import Messages
 from app.mail.smtp import SmtpMail, SmtpSession
+from app.metrics import Metrics
 from app.numbers import NumberGenerator, RandBelow
 from app.repositories.backlog import Backlog
+from app.repositories.census import Census
 from app.repositories.guard import Guard
 from app.repositories.keys import Names
 from app.repositories.outbox import Outbox
@@ -18,6 +20,7 @@ from app.repositories.sealing import Sealer
 from app.repositories.store import connect
 from app.repositories.users import Terms, Users
 from app.services.messaging import MessagingService
+from app.services.monitoring import Monitoring
 from app.services.registration import RegistrationService
 from app.services.relay import Relay
 from app.services.verification import VerificationService
@@ -38,15 +41,20 @@ class Container:
         self._mail = SmtpMail(app, settings.mail_timeout_s, settings.mail_ca_file)
         with app.app_context():  # Flask-Mail composes with the app's settings
             self._messages = Messages(settings.mail_default_sender, LOCALES, settings.mail_templates)
+        self.metrics = Metrics()
+        self.numbers = NumberGenerator(settings.number_digits, randbelow)
         self.registration = RegistrationService(
             self.users,
             self.guard,
-            NumberGenerator(settings.number_digits, randbelow),
+            self.numbers,
             Terms(settings.number_ttl_s * 1000, settings.address_limit, settings.idempotency_ttl_s * 1000),
+            self.metrics,
         )
         self.verification = VerificationService(
             self.users, self.guard, settings.number_digits, settings.verify_limit
         )
+        self.census = Census(self.redis)
+        self.monitoring = Monitoring(self.metrics, self.guard, self.outbox, self.census, self.numbers)
         self._build_workers()
 
     def _build_workers(self) -> None:
@@ -57,6 +65,7 @@ class Container:
             lambda: SmtpSession(self._mail),
             connections=self.settings.mail_connections,
             timeout_s=self.settings.mail_timeout_s,
+            metrics=self.metrics,
         )
         self.relay = Relay(self.outbox, self.messaging, self.guard)
 
