@@ -120,7 +120,7 @@ def _client(url: str, timeout_s: float) -> redis.Redis | RedisCluster:
     if where.scheme == CLUSTER:
         options.pop("db", None)
         return RedisCluster(
-            startup_nodes=[ClusterNode(host, port) for host, port in where.hosts],
+            startup_nodes=[ClusterNode(host, port) for host, port in where.hosts],  # type: ignore[no-untyped-call]
             connection_pool_class=KeptConnections,
             **options,
         )
@@ -129,8 +129,10 @@ def _client(url: str, timeout_s: float) -> redis.Redis | RedisCluster:
 
 def _sentinel(where: RedisUrl, options: dict[str, Any]) -> redis.Redis:
     ways = {name: value for name, value in options.items() if name not in ("db", "max_connections")}
-    sentinels = Sentinel(where.hosts, sentinel_kwargs={**ways, "username": None, "password": None})
-    pool = KeptSentinelConnections(where.service, sentinels, **options)
+    sentinels = Sentinel(  # type: ignore[no-untyped-call]
+        where.hosts, sentinel_kwargs={**ways, "username": None, "password": None}
+    )
+    pool = KeptSentinelConnections(where.service, sentinels, **options)  # type: ignore[no-untyped-call]
     return redis.Redis(connection_pool=pool)
 
 
@@ -194,7 +196,7 @@ class Script:
                 cluster.nodes_manager.move_slot(moved)
                 pool, asking = None, False
             except AskError as ask:
-                node = cluster.nodes_manager.get_node(ask.host, ask.port)  # type: ignore[no-untyped-call]
+                node = cluster.nodes_manager.get_node(ask.host, ask.port)
                 pool, asking = _pool(cluster, node), True
             except TryAgainError:
                 time.sleep(TRY_AGAIN_S)
