@@ -1,6 +1,12 @@
 """gunicorn as Cedula is meant to be run. Every value can be overridden on the command line."""
 
+import contextlib
+import fcntl
+import glob
+import itertools
 import os
+import shutil
+import tempfile
 
 bind = os.environ.get("BIND", "0.0.0.0:8000")
 
@@ -23,3 +29,68 @@ control_socket_disable = True
 # The application writes one JSON line for each request.
 accesslog = None
 loglevel = "info"
+
+# Metrics: the workers' counts lie in files that they share, so that any worker can answer for all.
+SHARED_MEMORY = "/dev/shm"
+METRICS_PREFIX = "cedula-metrics-"
+
+
+def share_metrics():
+    """Sets PROMETHEUS_MULTIPROC_DIR to a folder that is empty, before a worker starts.
+
+    A folder of our own lies in memory and carries a lock for as long as a process of ours lives, which
+    tells it from the folder of a gunicorn that was killed. A folder that the operator chose is emptied.
+    A reload (SIGHUP) comes here again and finds everything done.
+    """
+    if os.environ.get("CEDULA_METRICS_OF") == str(os.getpid()):
+        return
+    os.environ["CEDULA_METRICS_OF"] = str(os.getpid())
+    chosen = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    if chosen:
+        os.makedirs(chosen, exist_ok=True)
+        for counts in glob.glob(os.path.join(chosen, "*.db")):
+            os.remove(counts)
+        return
+    parent = SHARED_MEMORY if os.access(SHARED_MEMORY, os.W_OK) else tempfile.gettempdir()
+    for left in glob.glob(os.path.join(parent, f"{METRICS_PREFIX}*")):
+        with contextlib.suppress(OSError):
+            lock_folder(left)
+            shutil.rmtree(left)
+    new = tempfile.mkdtemp(dir=parent, prefix="cedula-new-")
+    lock_folder(new)
+    folder = os.path.join(parent, METRICS_PREFIX + os.path.basename(new).rpartition("-")[2])
+    os.rename(new, folder)
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = os.environ["CEDULA_METRICS_FOLDER"] = folder
+
+
+def lock_folder(path):
+    """Raises OSError where the folder is another's. The lock ends with the last process that has it open."""
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(folder)
+        raise
+
+
+share_metrics()
+
+
+def pre_fork(server, worker):
+    """Gives the worker the lowest number that none of its siblings has; its files are named by it."""
+    taken = {sibling.slot for sibling in server.WORKERS.values()}
+    worker.slot = next(slot for slot in itertools.count(1) if slot not in taken)
+    os.environ["CEDULA_WORKER_SLOT"] = str(worker.slot)
+
+
+def child_exit(server, worker):
+    """What a dead worker said of its present state no longer holds; what it counted stays."""
+    from prometheus_client.multiprocess import mark_process_dead
+
+    mark_process_dead(worker.slot)
+
+
+def on_exit(server):
+    folder = os.environ.get("CEDULA_METRICS_FOLDER")
+    if folder:
+        shutil.rmtree(folder, ignore_errors=True)

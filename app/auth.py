@@ -90,7 +90,8 @@ def _count_requests(app: Flask, limit: str, names: Names, client: redis.Redis) -
         key_func=lambda: names.client(caller() or request.remote_addr or ""),
         app=app,
         application_limits=[limit],
-        application_limits_exempt_when=lambda: not is_protected(request.path),
+        # /metrics says that Redis is away, so it must not ask Redis first.
+        application_limits_exempt_when=lambda: not is_protected(request.path) or request.path == "/metrics",
         storage_uri="redis://",  # only names the kind; the connections are ours, and never repeat a write
         storage_options={
             "connection_pool": client.connection_pool,  # type: ignore[dict-item]

@@ -26,6 +26,7 @@ from app.errors import (
     Unauthorized,
     UnsupportedMediaType,
 )
+from app.metrics import Metrics
 
 MAX_BODY_BYTES = 64 * 1024
 DISCARD_AT_MOST_BYTES = 16 * 1024 * 1024
@@ -99,23 +100,23 @@ def _no_constant(_: str) -> NoReturn:
 
 
 def problem_response(
-    problem: Problem, detail: str = "", errors: Any = None, headers: Mapping[str, str] | None = None
+    problem: Problem, headers: Mapping[str, str] | None = None, more: Mapping[str, Any] | None = None
 ) -> Response:
-    """An RFC 9457 answer."""
+    """An RFC 9457 answer. `more`: members beyond the usual four."""
     body: dict[str, Any] = {
         "type": f"/problems/{problem.slug}",
         "title": problem.title,
         "status": problem.status,
-        "detail": detail or problem.explanation,
+        "detail": problem.explanation,
+        **(more or {}),
     }
-    if errors is not None:
-        body["errors"] = errors
     response = current_app.response_class(
         json.dumps(body) + "\n", problem.status, content_type="application/problem+json"
     )
     if problem.status == 503:
         response.headers["Retry-After"] = str(RETRY_AFTER_S)
     response.headers.update(headers or {})
+    _metrics().problem(problem.slug)
     return response
 
 
@@ -143,20 +144,28 @@ def _finish(response: Response) -> Response:
     response.headers["X-Request-ID"] = g.request_id
     for name, value in SECURITY_HEADERS.items():
         response.headers.setdefault(name, value)
-    rule = request.url_rule
+    route = request.url_rule.rule if request.url_rule is not None else "none"
+    method = request.method if request.method in KNOWN_METHODS else "other"
+    duration_s = time.perf_counter() - g.started
     log.info(
         "request",
         request_id=g.request_id,
-        method=request.method if request.method in KNOWN_METHODS else "other",
-        route=rule.rule if rule is not None else "none",
+        method=method,
+        route=route,
         status=response.status_code,
-        duration_ms=round((time.perf_counter() - g.started) * 1000, 2),
+        duration_ms=round(duration_s * 1000, 2),
     )
+    _metrics().answered(route, method, response.status_code, duration_s)
     return response
 
 
+def _metrics() -> Metrics:
+    found: Metrics = current_app.extensions["cedula"].metrics
+    return found
+
+
 KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-"""Others are the client's own words and stay out of the log."""
+"""Others are the client's own words and stay out of the log and the metrics."""
 
 
 def domain_problem(error: CedulaError) -> Response:
@@ -173,7 +182,7 @@ def domain_problem(error: CedulaError) -> Response:
 
 
 def _validation_problem(error: ValidationError) -> Response:
-    return problem_response(PROBLEMS["invalid-request"], errors=error.messages_dict)
+    return problem_response(PROBLEMS["invalid-request"], more={"errors": error.messages_dict})
 
 
 def _http_problem(error: HTTPException) -> flask.typing.ResponseReturnValue:

@@ -8,6 +8,7 @@ import pybreaker
 import structlog
 
 from app.mail.smtp import Blame, MailFault
+from app.metrics import Metrics
 
 FAILURES_TO_OPEN = 3
 """In a row. One broken connection is a hiccup; three are a server that is down."""
@@ -27,8 +28,9 @@ class MailBreaker:
     its lock for as long as a mail takes.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, metrics: Metrics | None = None) -> None:
         self._clock = clock
+        self._metrics = metrics or Metrics()
         self._trial_s = FIRST_TRIAL_S
         self._trial_at = 0.0
         self._breaker = pybreaker.CircuitBreaker(fail_max=FAILURES_TO_OPEN, reset_timeout=0)
@@ -63,10 +65,12 @@ class MailBreaker:
             self._breaker.close()
         self._server_fault = ""
         if was_open:
+            self._metrics.breaker(is_open=False)
             log.info("mail_server_back")
 
     def faulted(self, fault: MailFault) -> None:
         """A mail was not accepted, or no connection could be made. Operators' faults are said loudly."""
+        self._metrics.mail_fault(fault.blame)
         if fault.blame is Blame.OPERATOR:
             self._operator_fault = fault.code if fault.connected else ""
             log.error("mail_refused_by_server", fault=fault.code)
@@ -85,6 +89,7 @@ class MailBreaker:
             self._breaker.call(_raise, fault)
         if self.open:
             self._put_off()
+            self._metrics.breaker(is_open=True)
             log.warning("mail_server_down", fault=fault.code)
 
     def _put_off(self) -> None:

@@ -10,6 +10,7 @@ import structlog
 from app.errors import StorageUnavailable
 from app.mail.messages import Messages
 from app.mail.smtp import Blame, MailFault, SmtpSession
+from app.metrics import MailOutcome, Metrics
 from app.registrations import Delivery, Registration
 from app.repositories.outbox import Outbox, Outcome, Settled
 from app.services.breaker import MailBreaker
@@ -49,12 +50,14 @@ class Courier:
         breaker: MailBreaker,
         *,
         jitter: Callable[[], float] = random.random,
+        metrics: Metrics | None = None,
     ) -> None:
         self._outbox = outbox
         self._messages = messages
         self._queue = queue
         self._breaker = breaker
         self._jitter = jitter
+        self._metrics = metrics or Metrics()
         self.leases = Leases(outbox)
 
     def carry(self, job: Job, session: SmtpSession) -> None:
@@ -124,6 +127,7 @@ class Courier:
         )
 
     def _attempt(self, job: Job, registration: Registration, session: SmtpSession) -> Attempt:
+        started = time.perf_counter()
         try:
             session.send(self._messages.mail(registration), lambda: self.leases.ours(job.owner))
         except MailFault as fault:
@@ -133,6 +137,8 @@ class Courier:
                 return Attempt(outcome, Answer.REFUSED, error=fault.code)
             wait_s = 0.0 if self._breaker.open else self._wait_s(registration.attempts)
             return Attempt(Outcome.RETRY, Answer.PENDING, wait_s, fault.code)
+        finally:
+            self._metrics.mailed(time.perf_counter() - started)
         self._breaker.accepted()
         return Attempt(Outcome.SENT, Answer.SENT)
 
@@ -162,8 +168,18 @@ class Courier:
                     raise
                 time.sleep(SETTLE_AGAIN_S)
         job.tell(Answer.PENDING if settled.lost else attempt.answer)
+        self._metrics.delivery(_told(attempt, settled))
         if settled.delivery is Delivery.FAILED:
             log.error("mail_given_up", fault=attempt.error)
         if settled.left or settled.delivery is Delivery.PENDING:
             self._queue.remember(registration.user_id, attempt.wait_s)
         return settled
+
+
+def _told(attempt: Attempt, settled: Settled) -> MailOutcome:
+    """What the operator is told of an attempt: above all, what the mail server said."""
+    if attempt.outcome is Outcome.SENT:
+        return MailOutcome.SENT
+    if attempt.answer is Answer.REFUSED:
+        return MailOutcome.REFUSED
+    return MailOutcome.GIVEN_UP if settled.delivery is Delivery.FAILED else MailOutcome.PUT_OFF

@@ -13,6 +13,7 @@ import structlog
 
 from app.mail.messages import Messages
 from app.mail.smtp import MAX_IDLE_S, MailFault, SmtpSession
+from app.metrics import Metrics
 from app.repositories.outbox import Outbox
 from app.repositories.users import Stored, fresh_token
 from app.services.breaker import MailBreaker
@@ -46,14 +47,15 @@ class MessagingService:
         *,
         connections: int,
         timeout_s: float,
+        metrics: Metrics | None = None,
     ) -> None:
         self._outbox = outbox
         self._open_session = open_session
         self._connections = connections
         self._timeout_s = timeout_s
         self._queue = JobQueue()
-        self._breaker = MailBreaker()
-        self._courier = Courier(outbox, messages, self._queue, self._breaker)
+        self._breaker = MailBreaker(metrics=metrics)
+        self._courier = Courier(outbox, messages, self._queue, self._breaker, metrics=metrics)
         self._senders: list[threading.Thread] = []
         self._starting = threading.Lock()
 

@@ -1,6 +1,9 @@
 """The persistence service of the diagram: gives an address its one identification number."""
 
+import time
+
 from app.errors import NumberSpaceExhausted, StorageUnavailable, UserNotFound
+from app.metrics import Metrics
 from app.numbers import NumberGenerator
 from app.registrations import Delivery, Registration
 from app.repositories.guard import Guard
@@ -19,11 +22,19 @@ MAX_CALLS = 32
 class RegistrationService:
     """Registers addresses, tells of them and erases them."""
 
-    def __init__(self, users: Users, guard: Guard, numbers: NumberGenerator, terms: Terms) -> None:
+    def __init__(
+        self,
+        users: Users,
+        guard: Guard,
+        numbers: NumberGenerator,
+        terms: Terms,
+        metrics: Metrics | None = None,
+    ) -> None:
         self._users = users
         self._guard = guard
         self._numbers = numbers
         self._terms = terms
+        self._metrics = metrics or Metrics()
 
     def register(self, draft: Draft, plan: SendPlan, once: Once | None = None) -> Stored | Replayed:
         """Gives the address a unique number and replaces what it had: all of it, or nothing at all.
@@ -33,7 +44,7 @@ class RegistrationService:
         """
         self._guard.check()
         keys = self._users.keys(draft.address)
-        count = FIRST_CANDIDATES
+        started, tried, count = time.perf_counter(), 0, FIRST_CANDIDATES
         for _ in range(MAX_CALLS):
             candidates = self._numbers.draw_distinct(keys.shard, count)
             stored = self._users.register(
@@ -45,9 +56,14 @@ class RegistrationService:
                 wait_ms=plan.wait_ms,
                 once=once,
             )
+            if isinstance(stored, Stored):
+                tried += candidates.index(stored.registration.number) + 1
+                self._metrics.registered(tried, time.perf_counter() - started)
             if stored is not None:
                 return stored
+            tried += len(candidates)
             count = MORE_CANDIDATES
+        self._metrics.exhausted(tried)
         raise NumberSpaceExhausted("No free number was found")
 
     def once(self, client: str, draft: Draft, idempotency_key: str) -> Once | None:
