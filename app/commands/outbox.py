@@ -1,15 +1,12 @@
-"""The operator's commands: `flask --app wsgi outbox list | retry | drop`."""
+"""`flask --app wsgi outbox list | retry | drop`: mails that did not go out."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from itertools import chain
 
 import click
-from flask import current_app
 from flask.cli import AppGroup
 
-from app.container import Container
-from app.errors import StorageUnavailable
+from app.commands.common import services, told_in_words
 from app.repositories.backlog import Backlog, Dropped, Owed
 
 outbox = AppGroup("outbox", help="Mails that did not go out: those still due, and those given up.")
@@ -24,7 +21,7 @@ COLUMNS = ("id", "delivery", "attempts", "age", "due", "reason")
 def list_mails(kind: str | None, addresses: bool) -> None:
     """List the mails that did not go out, with attempts and the reason of the last one."""
     with told_in_words():
-        now_ms = _services().outbox.now_ms()
+        now_ms = services().outbox.now_ms()
         click.echo("\t".join([*COLUMNS, *(["address"] if addresses else [])]))
         count = 0
         for mail in _mails(kind):
@@ -70,21 +67,8 @@ def drop(user_id: str) -> None:
                 raise click.ClickException("No mail of this id is due.")
 
 
-@contextmanager
-def told_in_words() -> Iterator[None]:
-    try:
-        yield
-    except StorageUnavailable as error:
-        raise click.ClickException("Redis does not answer, or refuses the write.") from error
-
-
-def _services() -> Container:
-    found: Container = current_app.extensions["cedula"]
-    return found
-
-
 def _backlog() -> Backlog:
-    return _services().backlog
+    return services().backlog
 
 
 def _mails(kind: str | None) -> Iterator[Owed]:

@@ -1,0 +1,7 @@
+"""The operator's commands, in one place: `flask --app wsgi --help`. None of them starts the relay."""
+
+from app.commands.numbers import numbers
+from app.commands.outbox import outbox
+from app.commands.users import users
+
+COMMANDS = (numbers, outbox, users)
