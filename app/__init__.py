@@ -3,12 +3,13 @@
 import structlog
 from flask import Flask
 
-from app import auth, logs, web
-from app.commands import outbox
+from app import auth, logs, openapi, web
+from app.commands import COMMANDS
 from app.config import Settings
 from app.container import Container
 from app.errors import StorageUnavailable, WrongIndexKey
 from app.numbers import RandBelow
+from app.pages import pages
 from app.routes import UserIdConverter, api, operations
 
 
@@ -31,9 +32,13 @@ def create_app(settings: Settings | None = None, randbelow: RandBelow | None = N
     web.install(app)
     auth.install(app, settings, container.names, container.redis)
     app.url_map.converters["user_id"] = UserIdConverter
-    app.register_blueprint(api)
-    app.register_blueprint(operations)
-    app.cli.add_command(outbox)
+    document = openapi.install(app, settings)
+    document.register_converter(UserIdConverter, lambda _: openapi.USER_ID_SCHEMA)
+    document.register_blueprint(api)
+    document.register_blueprint(operations)
+    app.register_blueprint(pages)
+    for command in COMMANDS:
+        app.cli.add_command(command)
     return app
 
 

@@ -3,17 +3,20 @@
 import re
 from typing import Any
 
-from flask import Blueprint, Response, current_app, jsonify, request
+from flask import Response, current_app, jsonify, request
 from flask.typing import ResponseReturnValue
 from marshmallow import ValidationError
 from werkzeug.routing import BaseConverter
 
+from app import openapi
 from app.auth import caller
 from app.container import Container
-from app.errors import AddressRefused, StorageUnavailable
+from app.errors import PROBLEMS, AddressRefused, StorageUnavailable
+from app.metrics import CONTENT_TYPE
 from app.registrations import Delivery
 from app.repositories.users import Draft, Replayed, UserRecord
 from app.schemas import (
+    IDEMPOTENCY_KEY_PATTERN,
     RegistrationAnswer,
     RegistrationRequest,
     UserAnswer,
@@ -22,19 +25,18 @@ from app.schemas import (
     rfc3339,
 )
 from app.services.jobs import Answer
-from app.web import JsonBlueprint
+from app.web import JsonBlueprint, problem_response
 
 api = JsonBlueprint("users", __name__, url_prefix="/api", description="Registrations of e-mail addresses")
-operations = Blueprint("operations", __name__)
+operations = JsonBlueprint("operations", __name__, description="For those who run the service")
 
-IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
-"""Visible ASCII: a UUID, quoted or not, is what clients send."""
+IDEMPOTENCY_KEY = re.compile(IDEMPOTENCY_KEY_PATTERN)
 
 
 class UserIdConverter(BaseConverter):
     """A user id in a path: nothing else looks like one, `verify` least of all."""
 
-    regex = r"[a-z2-7]{26}"
+    regex = "[a-z2-7]{26}"
 
 
 def services() -> Container:
@@ -43,6 +45,7 @@ def services() -> Container:
 
 
 @api.route("/users", methods=["POST"])
+@openapi.REGISTER
 @api.arguments(RegistrationRequest)
 def register(body: dict[str, Any]) -> ResponseReturnValue:
     """Register an address: it gets one identification number, which reaches the person by e-mail."""
@@ -64,6 +67,7 @@ def register(body: dict[str, Any]) -> ResponseReturnValue:
 
 
 @api.route("/users/verify", methods=["POST"])
+@openapi.VERIFY
 @api.arguments(VerificationRequest)
 def verify(body: dict[str, Any]) -> ResponseReturnValue:
     """Hand in the number that the person typed: the token comes back, once."""
@@ -74,32 +78,46 @@ def verify(body: dict[str, Any]) -> ResponseReturnValue:
 
 
 @api.route("/users/<user_id:user_id>", methods=["GET"])
+@openapi.LOOK_UP
 def look_up(user_id: str) -> ResponseReturnValue:
     """What is known of a registration: above all, where its mail stands. Consumes nothing."""
     return jsonify(described(services().registration.find(user_id)))
 
 
 @api.route("/users/<user_id:user_id>", methods=["DELETE"])
+@openapi.ERASE
 def erase(user_id: str) -> ResponseReturnValue:
     """Erase everything of an address, but its budgets."""
     services().registration.erase(user_id)
-    return Response(status=204)
+    response = Response(status=204)
+    del response.headers["Content-Type"]
+    return response
 
 
 @operations.get("/healthz")
+@openapi.HEALTHZ
 def healthz() -> ResponseReturnValue:
     """The process is alive."""
     return jsonify(status="ok")
 
 
 @operations.get("/readyz")
+@openapi.READYZ
 def readyz() -> ResponseReturnValue:
     """Redis answers and accepts writes. The mail server is reported and does not make us unready."""
+    smtp = services().messaging.state
     try:
         services().guard.ready()
     except StorageUnavailable:
-        return jsonify(status="unavailable", redis="unavailable", smtp=services().messaging.state), 503
-    return jsonify(status="ready", redis="ok", smtp=services().messaging.state)
+        return problem_response(PROBLEMS["storage-unavailable"], more={"redis": "unavailable", "smtp": smtp})
+    return jsonify(status="ready", redis="ok", smtp=smtp)
+
+
+@operations.get("/metrics")
+@openapi.METRICS
+def metrics() -> ResponseReturnValue:
+    """What the service has counted, for Prometheus. Nothing personal."""
+    return Response(services().monitoring.exposition(), content_type=CONTENT_TYPE)
 
 
 def registered(user_id: str, draft: Draft, delivery: Delivery, created_ms: int) -> Response:
@@ -113,7 +131,7 @@ def registered(user_id: str, draft: Draft, delivery: Delivery, created_ms: int) 
     response = jsonify(RegistrationAnswer().dump(body))
     response.status_code = 201 if delivery is Delivery.SENT else 202
     response.headers["Location"] = f"/api/users/{user_id}"
-    if prefers_async():
+    if delivery is not Delivery.SENT and prefers_async():
         response.headers["Preference-Applied"] = "respond-async"
     return response
 

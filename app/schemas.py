@@ -12,10 +12,13 @@ from app.errors import InvalidAddress
 from app.registrations import Delivery
 
 MAX_TOKEN_LENGTH = 4096
-MAX_TYPED_LENGTH = 64
-"""Of a number with all the spaces and hyphens that a person may put into it."""
+IDEMPOTENCY_KEY_PATTERN = "^[!-~]([ -~]{0,253}[!-~])?$"
+"""Visible ASCII, at most 255: a UUID, quoted or not, is what clients send."""
 
-EMAIL = {"maxLength": MAX_LENGTH, "format": "email", "example": "ada@example.com"}
+WITHOUT_NUL = r"^[^\u0000]*$"
+EMAIL = {"maxLength": MAX_LENGTH, "format": "email", "examples": ["ada@example.com"]}
+USER_ID = {"pattern": "^[a-z2-7]{26}$", "description": "Always the same for the same address."}
+MOMENT = {"format": "date-time"}
 
 
 class Text(fields.String):
@@ -54,18 +57,29 @@ class RegistrationRequest(Schema):
         unknown = RAISE
 
     email = EmailAddress(required=True, metadata=EMAIL)
-    token = Text(required=True, validate=Length(1, MAX_TOKEN_LENGTH))
-    locale = Text(validate=OneOf(LOCALES))
+    token = Text(
+        required=True,
+        validate=Length(1, MAX_TOKEN_LENGTH),
+        metadata={
+            "description": "Whatever you want back when the number is handed in. No NUL, no lone surrogate.",
+            "pattern": WITHOUT_NUL,
+            "examples": ["order 4711, basket 3"],
+        },
+    )
+    locale = Text(
+        validate=OneOf(LOCALES),
+        metadata={"description": "The language of the mail; DEFAULT_LOCALE where it is missing."},
+    )
 
 
 class RegistrationAnswer(Schema):
     """A registration that is stored. Neither the number nor the token is in it."""
 
-    id = fields.String(required=True)
+    id = fields.String(required=True, metadata=USER_ID)
     email = fields.String(required=True)
-    status = fields.Constant("registered")
-    delivery = fields.Enum(Delivery, by_value=True, required=True)
-    created_at = fields.String(required=True, metadata={"format": "date-time"})
+    status = fields.Constant("registered", required=True, metadata={"type": "string", "enum": ["registered"]})
+    delivery = fields.String(required=True, validate=OneOf([Delivery.SENT, Delivery.PENDING]))
+    created_at = fields.String(required=True, metadata=MOMENT)
 
 
 class VerificationRequest(Schema):
@@ -77,10 +91,10 @@ class VerificationRequest(Schema):
     email = EmailAddress(required=True, metadata=EMAIL)
     number = Text(
         required=True,
-        validate=Length(1, MAX_TYPED_LENGTH),
         metadata={
-            "description": "Spaces and hyphens do not count.",
-            "example": "4821 0937 5526",
+            "description": "As the person typed it; spaces and hyphens do not count. NUMBER_DIGITS digits, "
+            "the last one a check digit: a typing error is `mistyped-number` and costs no try.",
+            "examples": ["4821 0937 5523"],
         },
     )
 
@@ -88,7 +102,7 @@ class VerificationRequest(Schema):
 class VerificationAnswer(Schema):
     """What was registered. The registration is consumed: this answer is given once."""
 
-    id = fields.String(required=True)
+    id = fields.String(required=True, metadata=USER_ID)
     email = fields.String(required=True)
     token = fields.String(required=True)
 
@@ -96,20 +110,51 @@ class VerificationAnswer(Schema):
 class UserAnswer(RegistrationAnswer):
     """What is known of a registration."""
 
-    expires_at = fields.String(metadata={"format": "date-time"})
-    mailed_at = fields.String(metadata={"format": "date-time"})
-    mail_attempts = fields.Integer(required=True)
-    mail_error = fields.String()
+    delivery = fields.String(required=True, validate=OneOf(list(Delivery)))
+    expires_at = fields.String(metadata={**MOMENT, "description": "Only where NUMBER_TTL is set."})
+    mailed_at = fields.String(metadata={**MOMENT, "description": "When the mail server accepted the mail."})
+    mail_attempts = fields.Integer(required=True, metadata={"minimum": 0})
+    mail_error = fields.String(
+        metadata={"description": "What became of the last attempt, as the mail server's code or in a word."}
+    )
 
 
 class ProblemAnswer(Schema):
     """An RFC 9457 problem."""
 
-    type = fields.String(required=True, metadata={"format": "uri-reference"})
+    type = fields.String(
+        required=True,
+        metadata={"format": "uri-reference", "pattern": "^/problems/[a-z-]+$", "description": "Its page."},
+    )
     title = fields.String(required=True)
-    status = fields.Integer(required=True)
+    status = fields.Integer(required=True, metadata={"minimum": 400, "maximum": 599})
     detail = fields.String(required=True)
-    errors = fields.Dict(keys=fields.String(), values=fields.List(fields.String()))
+    errors = fields.Dict(
+        keys=fields.String(),
+        values=fields.List(fields.String()),
+        metadata={"description": "For `invalid-request`: what is wrong with which field."},
+    )
+
+
+class HealthAnswer(Schema):
+    """The process is alive."""
+
+    status = fields.String(required=True, validate=OneOf(["ok"]))
+
+
+class ReadinessAnswer(Schema):
+    """What this process needs, and how that is."""
+
+    status = fields.String(required=True, validate=OneOf(["ready"]))
+    redis = fields.String(required=True, validate=OneOf(["ok"]))
+    smtp = fields.String(required=True, metadata={"description": "`ok`, or what is wrong."})
+
+
+class ReadinessProblem(ProblemAnswer):
+    """Redis does not answer or refuses writes."""
+
+    redis = fields.String(required=True, validate=OneOf(["unavailable"]))
+    smtp = fields.String(required=True, metadata={"description": "`ok`, or what is wrong."})
 
 
 def rfc3339(unix_ms: int) -> str:

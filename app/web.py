@@ -58,7 +58,7 @@ log = structlog.get_logger()
 class JsonParser(FlaskParser):
     """webargs' parser, reading bodies as `read_json` does."""
 
-    def load_json(self, req: Request, schema: Any) -> Any:
+    def load_json(self, req: Request, schema: Any) -> Any:  # noqa: ARG002 - webargs calls it so
         return read_json(req)
 
     def handle_error(self, error: ValidationError, *_: Any, **__: Any) -> NoReturn:
