@@ -14,7 +14,7 @@ from flask import Flask, Request, Response, current_app, g, request
 from flask_smorest import Blueprint
 from marshmallow import ValidationError
 from webargs.flaskparser import FlaskParser
-from werkzeug.exceptions import HTTPException, InternalServerError
+from werkzeug.exceptions import BadRequest, HTTPException, InternalServerError
 
 from app.errors import (
     PROBLEMS,
@@ -80,11 +80,23 @@ def read_json(req: Request) -> Any:
     if req.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise UnsupportedMediaType("The body must not have a content coding")
     try:
-        return json.loads(
-            req.get_data(cache=False).decode(), object_pairs_hook=_unique, parse_constant=_no_constant
-        )
-    except (ValueError, RecursionError, OSError) as error:  # OSError: a chunk that is none, a lost client
+        text = read_body(req).decode()
+        return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
         raise MalformedJson("The body is not valid JSON") from error
+
+
+def read_body(req: Request) -> bytes:
+    """The bytes of a body. Raises RequestEntityTooLarge, and BadRequest where the client breaks off."""
+    try:
+        body = req.get_data(cache=False)
+        if len(body) == MAX_BODY_BYTES:
+            req.stream.read(1)  # of a chunked body Werkzeug only cuts the rest off; reading on raises
+    except HTTPException:
+        raise
+    except Exception as error:  # every server has its own for chunks that are none
+        raise BadRequest from error
+    return body
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -203,6 +215,6 @@ def _unforeseen_problem(error: BaseException) -> Response:
 def _discard_body() -> None:
     """Reads the rest of a body that was refused: closing on unread data would cost the client the answer."""
     stream, left = request.environ["wsgi.input"], DISCARD_AT_MOST_BYTES
-    with suppress(OSError):  # a chunk that is none, a client that has gone
+    with suppress(Exception):  # as in `read_body`; the answer is known already
         while left > 0 and (chunk := stream.read(min(left, 65_536))):
             left -= len(chunk)
