@@ -211,11 +211,15 @@ class SmtpSession:
         return True
 
     def _alive(self, now: float) -> bool:
-        """A server that wants to end a kept connection has already said so, or does not answer NOOP."""
-        if self._readable():
-            return False
+        """A connection that rested is alive when the server has not ended it and answers NOOP.
+
+        One that was used just now is not looked at, which costs: if it is dead, the mail finds out before
+        its content is sent, and goes on a new one.
+        """
         if now - self._used <= CHECK_AFTER_IDLE_S:
             return True
+        if self._readable():
+            return False
         try:
             self._socket.settimeout(self._mail.timeout_s * CHECK_SHARE)
             alive = self._ask(b"NOOP\r\n", "noop").accepted
@@ -243,10 +247,8 @@ class SmtpSession:
         except smtplib.SMTPResponseException as error:
             blame = Blame.OPERATOR if error.smtp_code >= 500 else Blame.SERVER
             raise MailFault(blame, f"connect {error.smtp_code}", connected=False) from error
-        except TimeoutError as error:
-            raise MailFault(Blame.SERVER, "connect timeout", connected=False) from error
         except (OSError, smtplib.SMTPException, ValueError) as error:
-            raise MailFault(Blame.SERVER, f"connect {type(error).__name__}", connected=False) from error
+            raise MailFault(Blame.SERVER, f"connect {_told(error)}", connected=False) from error
         self._pipelining = self._host.has_extn("pipelining")
         self._opened = self._used = time.monotonic()
         self._mails = 0
@@ -336,6 +338,19 @@ class SmtpSession:
                     raise _Disconnected(reply.told(stage))
                 return reply
         raise _Disconnected(f"{stage} broken")
+
+
+def _told(error: Exception) -> str:
+    """Why there is no connection, in a word."""
+    if isinstance(error, smtplib.SMTPServerDisconnected) and isinstance(error.__context__, OSError):
+        error = error.__context__  # smtplib hides a time-out in it
+    kinds: dict[type[Exception], str] = {
+        TimeoutError: "timeout",
+        ConnectionRefusedError: "refused",
+        socket.gaierror: "to unknown host",
+        ssl.SSLError: "without TLS",
+    }
+    return next((word for kind, word in kinds.items() if isinstance(error, kind)), "broken")
 
 
 def _envelope_fault(sender: Reply, recipient: Reply, data: Reply) -> MailFault | None:
