@@ -14,7 +14,7 @@ from flask import Flask, Request, Response, current_app, g, request
 from flask_smorest import Blueprint
 from marshmallow import ValidationError
 from webargs.flaskparser import FlaskParser
-from werkzeug.exceptions import BadRequest, HTTPException, InternalServerError
+from werkzeug.exceptions import BadRequest, HTTPException, InternalServerError, RequestEntityTooLarge
 
 from app.errors import (
     PROBLEMS,
@@ -90,12 +90,14 @@ def read_body(req: Request) -> bytes:
     """The bytes of a body. Raises RequestEntityTooLarge, and BadRequest where the client breaks off."""
     try:
         body = req.get_data(cache=False)
-        if len(body) == MAX_BODY_BYTES:
-            req.stream.read(1)  # of a chunked body Werkzeug only cuts the rest off; reading on raises
+        # Of a chunked body that is too large, Werkzeug only cuts the rest off.
+        cut_off = len(body) == MAX_BODY_BYTES and req.environ["wsgi.input"].read(1)
     except HTTPException:
         raise
     except Exception as error:  # every server has its own for chunks that are none
         raise BadRequest from error
+    if cut_off:
+        raise RequestEntityTooLarge
     return body
 
 
