@@ -17,10 +17,8 @@ from app.registrations import Delivery
 from app.repositories.users import Draft, Replayed, UserRecord
 from app.schemas import (
     IDEMPOTENCY_KEY_PATTERN,
-    RegistrationAnswer,
     RegistrationRequest,
     UserAnswer,
-    VerificationAnswer,
     VerificationRequest,
     rfc3339,
 )
@@ -72,9 +70,7 @@ def register(body: dict[str, Any]) -> ResponseReturnValue:
 def verify(body: dict[str, Any]) -> ResponseReturnValue:
     """Hand in the number that the person typed: the token comes back, once."""
     user_id, draft = services().verification.verify(body["email"], body["number"])
-    return jsonify(
-        VerificationAnswer().dump({"id": user_id, "email": draft.address.email, "token": draft.token})
-    )
+    return jsonify(id=user_id, email=draft.address.email, token=draft.token)
 
 
 @api.route("/users/<user_id:user_id>", methods=["GET"])
@@ -122,13 +118,15 @@ def metrics() -> ResponseReturnValue:
 
 def registered(user_id: str, draft: Draft, delivery: Delivery, created_ms: int) -> Response:
     """201 when the mail server has accepted the mail, else 202."""
-    body = {
-        "id": user_id,
-        "email": draft.address.email,
-        "delivery": delivery,
-        "created_at": rfc3339(created_ms),
-    }
-    response = jsonify(RegistrationAnswer().dump(body))
+    response = (
+        jsonify(  # as RegistrationAnswer says, but not through it: that takes ten times as long
+            id=user_id,
+            email=draft.address.email,
+            status="registered",
+            delivery=delivery,
+            created_at=rfc3339(created_ms),
+        )
+    )
     response.status_code = 201 if delivery is Delivery.SENT else 202
     response.headers["Location"] = f"/api/users/{user_id}"
     if delivery is not Delivery.SENT and prefers_async():

@@ -159,5 +159,5 @@ class ReadinessProblem(ProblemAnswer):
 
 def rfc3339(unix_ms: int) -> str:
     """`2026-11-22T16:53:29.123Z` (RFC 3339)."""
-    moment = datetime.fromtimestamp(unix_ms // 1000, UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{unix_ms % 1000:03}Z"
+    moment = datetime.fromtimestamp(unix_ms // 1000, UTC).replace(microsecond=unix_ms % 1000 * 1000)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -4,13 +4,14 @@ import json
 import re
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import wraps
 from typing import Any, NoReturn
 
-import flask
 import structlog
 from flask import Flask, Request, Response, current_app, g, request
+from flask.typing import ResponseReturnValue
 from flask_smorest import Blueprint
 from marshmallow import ValidationError
 from webargs.flaskparser import FlaskParser
@@ -52,18 +53,29 @@ SECURITY_HEADERS: Mapping[str, str] = {
 }
 """On every answer; a page that needs more says so itself."""
 
+View = Callable[..., ResponseReturnValue]
+
 log = structlog.get_logger()
 
 
 class JsonParser(FlaskParser):
-    """webargs' parser, reading bodies as `read_json` does."""
+    """Reads bodies as `read_json` does, and nothing but bodies.
 
-    def load_json(self, req: Request, schema: Any) -> Any:  # noqa: ARG002 - webargs calls it so
-        return read_json(req)
+    webargs' own way through a request, with a new schema for each, costs a tenth of a registration.
+    """
 
-    def handle_error(self, error: ValidationError, *_: Any, **__: Any) -> NoReturn:
-        """Raises it again without the location that webargs has put around the fields."""
-        raise ValidationError(error.messages_dict.get("json", error.messages))
+    def use_args(self, argmap: Any, *_: Any, **__: Any) -> Callable[[View], View]:
+        """Hands a view what the schema makes of the body, after its other arguments."""
+        schema = argmap() if isinstance(argmap, type) else argmap
+
+        def decorator(view: View) -> View:
+            @wraps(view)
+            def wrapper(*args: Any, **kwargs: Any) -> ResponseReturnValue:
+                return view(*args, schema.load(read_json(request)), **kwargs)
+
+            return wrapper
+
+        return decorator
 
 
 class JsonBlueprint(Blueprint):  # type: ignore[misc]
@@ -156,8 +168,7 @@ def _finish(response: Response) -> Response:
     if response.status_code >= 400:
         _discard_body()
     response.headers["X-Request-ID"] = g.request_id
-    for name, value in SECURITY_HEADERS.items():
-        response.headers.setdefault(name, value)
+    _secure(response)
     route = request.url_rule.rule if request.url_rule is not None else "none"
     method = request.method if request.method in KNOWN_METHODS else "other"
     duration_s = time.perf_counter() - g.started
@@ -171,6 +182,16 @@ def _finish(response: Response) -> Response:
     )
     _metrics().answered(route, method, response.status_code, duration_s)
     return response
+
+
+def _secure(response: Response) -> None:
+    """The security headers, but for those that a page has set itself."""
+    headers = response.headers
+    if "Cache-Control" in headers or "Content-Security-Policy" in headers:
+        for name, value in SECURITY_HEADERS.items():
+            headers.setdefault(name, value)
+    else:
+        headers.extend(SECURITY_HEADERS)
 
 
 def _metrics() -> Metrics:
@@ -199,7 +220,7 @@ def _validation_problem(error: ValidationError) -> Response:
     return problem_response(PROBLEMS["invalid-request"], more={"errors": error.messages_dict})
 
 
-def _http_problem(error: HTTPException) -> flask.typing.ResponseReturnValue:
+def _http_problem(error: HTTPException) -> ResponseReturnValue:
     if error.code is None or error.code < 400:
         return error.get_response()
     if isinstance(error, InternalServerError):

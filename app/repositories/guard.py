@@ -10,6 +10,11 @@ from app.repositories.store import storage_errors
 READINESS_TTL_S = 60
 
 
+def mark(names: Names, *, seals: bool) -> bytes:
+    """What a process with this index key leaves in Redis: enough to tell its data from another's."""
+    return f"{names.check_value()}:{'sealed' if seals else 'clear'}".encode()
+
+
 class Guard:
     """Keeps a process from writing into data that was made with another index key.
 
@@ -19,7 +24,7 @@ class Guard:
 
     def __init__(self, client: redis.Redis, names: Names, sealer: Sealer) -> None:
         self._client = client
-        self._value = f"{names.check_value()}:{'sealed' if sealer.seals else 'clear'}".encode()
+        self._value = mark(names, seals=sealer.seals)
         self._passed = False
 
     def check(self) -> None:
@@ -36,7 +41,7 @@ class Guard:
                     self._passed = False
                     raise WrongIndexKey(
                         "The data in Redis was written with another INDEX_KEY (or SECRET_KEY without "
-                        "INDEX_KEY), or was sealed and this process has no SECRET_KEY, or the other way round."
+                        "INDEX_KEY), or it was sealed and this process has no SECRET_KEY, or the reverse."
                     )
         self._passed = True
 
