@@ -39,6 +39,11 @@ MAX_AGE_S = 300.0
 MAX_MAILS = 100
 """After these a connection is made anew, so that load balancers and changed addresses come to bear."""
 
+NEW_CONNECTIONS = 2
+"""How many may break under one mail before it is put off."""
+
+BROKEN = "broken"
+
 MAX_LINE = 8192
 MAX_LINES = 100
 """A reply that is longer is no reply."""
@@ -86,10 +91,11 @@ class _Disconnected(Exception):
     `content_sent`: the mail may have been accepted all the same.
     """
 
-    def __init__(self, code: str, *, content_sent: bool = False) -> None:
+    def __init__(self, code: str, *, timed_out: bool = False) -> None:
         super().__init__(code)
         self.code = code
-        self.content_sent = content_sent
+        self.timed_out = timed_out
+        self.content_sent = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,33 +164,40 @@ class SmtpSession:
         self._host: smtplib.SMTP | None = None
         self._opened = self._used = 0.0
         self._mails = 0
+        self._kept = False
 
     def send(self, mail: Mail, may_go: Callable[[], bool] = lambda: True) -> None:
         """Returns when the server has accepted the mail (250 after DATA). Raises MailFault.
 
-        `may_go` is asked last, right before the content: if false, the mail is not sent. A kept connection
-        that breaks before the content was sent is replaced once: nothing was said yet.
+        `may_go` is asked last, right before the content: if false, the mail is not sent. A connection that
+        breaks before the content was sent is replaced, a new one once: nothing was said yet.
         """
-        kept = self._keep_healthy()
-        try:
-            self._converse(mail, may_go)
-        except _Disconnected as broken:
-            self.close()
-            if not kept or broken.content_sent:
-                raise MailFault(Blame.SERVER, broken.code) from broken
-            self._open()
-            try:
-                self._converse(mail, may_go)
-            except _Disconnected as again:
-                self.close()
-                raise MailFault(Blame.SERVER, again.code) from again
+        left = NEW_CONNECTIONS
+        while not self._try(mail, may_go, left):
+            left -= not self._kept
         self._used = time.monotonic()
         self._mails += 1
 
+    def _try(self, mail: Mail, may_go: Callable[[], bool], left: int) -> bool:
+        """False when the connection broke and a new one may do better."""
+        self._kept = False
+        try:
+            self._kept = self._keep_healthy()
+            self._converse(mail, may_go)
+        except _Disconnected as broken:
+            self.close()
+            hopeless = not self._kept and (broken.timed_out or left == 1)
+            if broken.content_sent or hopeless:
+                raise MailFault(Blame.SERVER, broken.code) from broken
+            return False
+        return True
+
     def probe(self) -> None:
         """Opens a connection, with all that belongs to it. Raises MailFault."""
-        if not self._keep_healthy():
-            self._used = time.monotonic()
+        try:
+            self._keep_healthy()
+        except _Disconnected as broken:
+            raise MailFault(Blame.SERVER, broken.code, connected=False) from broken
 
     def close(self) -> None:
         """Lets the connection go; says QUIT without waiting for the answer."""
@@ -199,7 +212,9 @@ class SmtpSession:
             self.close()
 
     def _keep_healthy(self) -> bool:
-        """True when the connection is a kept one, False when it was just made. Raises MailFault."""
+        """True when the connection is a kept one, False when it was just made.
+
+        Raises MailFault, or _Disconnected when the server broke off before it let us in."""
         now = time.monotonic()
         if self._host is not None and (now - self._opened > MAX_AGE_S or self._mails >= MAX_MAILS):
             self.close()
@@ -234,7 +249,8 @@ class SmtpSession:
         return bool(poll.poll(0))
 
     def _open(self) -> None:
-        """Connects, starts TLS, logs in. Raises MailFault: what fails here fails for every mail."""
+        """Connects, starts TLS, logs in. Raises MailFault for what will fail for every mail, and
+        _Disconnected when the server broke off."""
         try:
             self._host = self._mail.connect().configure_host()
         except ssl.SSLCertVerificationError as error:
@@ -248,7 +264,10 @@ class SmtpSession:
             blame = Blame.OPERATOR if error.smtp_code >= 500 else Blame.SERVER
             raise MailFault(blame, f"connect {error.smtp_code}", connected=False) from error
         except (OSError, smtplib.SMTPException, ValueError) as error:
-            raise MailFault(Blame.SERVER, f"connect {_told(error)}", connected=False) from error
+            told = _told(error)
+            if told == BROKEN:
+                raise _Disconnected(f"connect {told}") from error
+            raise MailFault(Blame.SERVER, f"connect {told}", connected=False) from error
         self._pipelining = self._host.has_extn("pipelining")
         self._opened = self._used = time.monotonic()
         self._mails = 0
@@ -283,12 +302,10 @@ class SmtpSession:
             self._write(content + b".\r\n")
             self._socket.settimeout(FINAL_REPLY_TIMEOUT_S)
             reply = self._reply("content")
-            self._socket.settimeout(self._mail.timeout_s)
-        except OSError as error:
-            raise _Disconnected("content broken", content_sent=True) from error
         except _Disconnected as broken:
             broken.content_sent = True
             raise
+        self._socket.settimeout(self._mail.timeout_s)
         return reply
 
     def _leave(self, data: Reply) -> None:
@@ -326,7 +343,7 @@ class SmtpSession:
             try:
                 line = file.readline(MAX_LINE)
             except TimeoutError as error:
-                raise _Disconnected(f"{stage} timeout") from error
+                raise _Disconnected(f"{stage} timeout", timed_out=True) from error
             except OSError as error:
                 raise _Disconnected(f"{stage} broken") from error
             if not line.endswith(b"\n") or not line[:3].isdigit():
@@ -350,7 +367,7 @@ def _told(error: Exception) -> str:
         socket.gaierror: "to unknown host",
         ssl.SSLError: "without TLS",
     }
-    return next((word for kind, word in kinds.items() if isinstance(error, kind)), "broken")
+    return next((word for kind, word in kinds.items() if isinstance(error, kind)), BROKEN)
 
 
 def _envelope_fault(sender: Reply, recipient: Reply, data: Reply) -> MailFault | None:

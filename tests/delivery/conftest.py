@@ -1,0 +1,105 @@
+"""The service inside the test's own process (threads, no gunicorn), beside a scripted mail server."""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import redis
+from werkzeug.test import TestResponse
+
+from app import create_app
+from app.config import Settings
+from app.container import Container
+from app.registrations import Budget
+from tests.support.certificates import Authority
+from tests.support.records import Records
+from tests.support.servers import Valkey
+from tests.support.smtp import ScriptedSmtp
+from tests.support.waiting import wait_until
+
+MAIL_TIMEOUT_S = 1.0
+"""A tenth of the default, so that a lease lasts 7 s and a sweep 3.5 s."""
+
+
+class Service:
+    """One process's share of the service: routes, senders and relay."""
+
+    def __init__(self, redis_url: str, smtp: ScriptedSmtp, **settings: Any) -> None:
+        chosen = {
+            "redis_url": redis_url,
+            "mail_server": "127.0.0.1",
+            "mail_port": smtp.port,
+            "mail_default_sender": "Cedula <no-reply@example.com>",
+            "mail_timeout_s": MAIL_TIMEOUT_S,
+            "mail_connections": 4,
+            "address_limit": Budget(),
+        }
+        self.app = create_app(Settings(**{**chosen, **settings}))
+        self.container: Container = self.app.extensions["cedula"]
+        self.records = Records(self.container.redis)
+        self.container.relay.start()
+
+    def register(self, address: str, *, headers: dict[str, str] | None = None) -> tuple[TestResponse, float]:
+        """The answer, and the seconds it took."""
+        began = time.monotonic()
+        answer = self.app.test_client().post(
+            "/api/users", json={"email": address, "token": "t0ken"}, headers=headers
+        )
+        return answer, time.monotonic() - began
+
+    def look_up(self, address: str) -> dict[str, Any] | None:
+        answer = self.app.test_client().get(f"/api/users/{self.records.keys(address).user_id}")
+        return answer.json if answer.status_code == 200 else None
+
+    def erase(self, address: str) -> int:
+        path = f"/api/users/{self.records.keys(address).user_id}"
+        return self.app.test_client().delete(path).status_code
+
+    def delivery(self, address: str) -> str:
+        found = self.look_up(address)
+        return found["delivery"] if found else "gone"
+
+    def wait_for_delivery(
+        self, address: str, delivery: str, timeout_s: float = 15.0
+    ) -> dict[str, Any] | None:
+        wait_until(lambda: self.delivery(address) == delivery, timeout_s, f"delivery is {delivery}")
+        return self.look_up(address)
+
+    @property
+    def smtp_state(self) -> str:
+        return self.app.test_client().get("/readyz").json["smtp"]
+
+    def stop(self) -> None:
+        self.container.stop()
+        self.container.redis.close()
+
+
+Serve = Callable[..., Service]
+
+
+@pytest.fixture
+def smtp() -> Iterator[ScriptedSmtp]:
+    server = ScriptedSmtp()
+    yield server
+    server.close()
+    assert server.violations == []
+
+
+@pytest.fixture
+def serve(valkey_server: Valkey, store: redis.Redis) -> Iterator[Serve]:
+    """Starts services; they end with the test."""
+    started: list[Service] = []
+
+    def start(smtp: ScriptedSmtp, **settings: Any) -> Service:
+        started.append(Service(valkey_server.url, smtp, **settings))
+        return started[-1]
+
+    yield start
+    for service in started:
+        service.stop()
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("certificates"))

@@ -1,0 +1,375 @@
+"""The fault table: what a mail server can do wrong, what the caller hears, what is kept, what arrives."""
+
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import redis
+
+from tests.delivery.conftest import MAIL_TIMEOUT_S, Serve, Service
+from tests.support.certificates import Authority
+from tests.support.scan import contradictions, kinds
+from tests.support.servers import Valkey
+from tests.support.smtp import Behaviour, Conversation, Cut, ScriptedSmtp, cut, late, say, silence
+from tests.support.waiting import wait_until
+
+ADA = "ada.fault@example.com"
+AT_ONCE_S = 0.9
+"""An answer that did not wait for a time-out, on a busy machine."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A row: the script of the server, and the error that a look-up shows (empty: not compared)."""
+
+    script: Mapping[str, Behaviour]
+    error: str
+    server: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    waits: bool = False  # the answer comes with the time-out
+    operators: bool = False  # readiness keeps saying it
+
+
+LOGIN = {"mail_username": "cedula", "mail_password": "wrong"}
+
+PUT_OFF = {
+    "accept and silence": Fault({"connect": silence}, "connect timeout", waits=True),
+    "421 greeting": Fault({"connect": say("421 4.3.2 Shutting down")}, "connect 421"),
+    "554 greeting": Fault({"connect": say("554 5.7.1 Go away")}, "connect 554"),
+    "silence after EHLO": Fault({"ehlo": silence}, "connect timeout", waits=True),
+    "421 to MAIL": Fault({"mail": say("421 4.3.2 Shutting down")}, "sender 421 4.3.2"),
+    "450 to RCPT": Fault({"rcpt": say(f"450 4.2.1 <{ADA}> busy")}, "recipient 450 4.2.1"),
+    "mailbox full": Fault({"rcpt": say(f"552 5.2.2 <{ADA}> full")}, "recipient 552 5.2.2"),
+    "our sender is refused at RCPT": Fault(
+        {"rcpt": say("550 5.1.8 Bad sender")}, "recipient 550 5.1.8", operators=True
+    ),
+    "relaying denied": Fault(
+        {"rcpt": say(f"550 5.7.1 <{ADA}> Relaying denied")}, "recipient 550 5.7.1", operators=True
+    ),
+    "421 to RCPT": Fault({"rcpt": say("421 4.7.0 Slow down")}, "recipient 421 4.7.0"),
+    "silence after RCPT": Fault({"rcpt": silence}, "recipient timeout", waits=True),
+    "451 to DATA": Fault({"data": say("451 4.3.0 Not now")}, "data 451 4.3.0"),
+    "552 after DATA": Fault({"content": say("552 5.3.4 Too big")}, "content 552 5.3.4"),
+    "451 after DATA": Fault({"content": say("451 4.3.0 Disk full")}, "content 451 4.3.0"),
+    "421 after DATA": Fault({"content": say("421 4.3.2 Shutting down")}, "content 421 4.3.2"),
+    "cut after DATA": Fault({"content": cut}, "content broken"),
+    "cut after DATA, no PIPELINING": Fault({"content": cut}, "content broken", {"pipelining": False}),
+    "login refused": Fault({"auth": say("535 5.7.8 No")}, "login 535", {"login": True}, LOGIN),
+    "login not offered": Fault({}, "starttls or login not offered", {"login": False}, LOGIN),
+    "STARTTLS not offered": Fault({}, "starttls or login not offered", {}, {"mail_use_tls": True}),
+    "sender refused": Fault({"mail": say("550 5.7.1 No")}, "sender 550 5.7.1", operators=True),
+    "sender refused, no PIPELINING": Fault(
+        {"mail": say("550 No")}, "sender 550", {"pipelining": False}, operators=True
+    ),
+    "nonsense": Fault({"rcpt": say("what?")}, "recipient broken"),
+}
+
+
+@pytest.fixture(scope="module")
+def played(
+    tmp_path_factory: pytest.TempPathFactory, authority: Authority
+) -> Iterator[dict[str, Future[None]]]:
+    """Every row has a mail server, a service and a database of its own; eight are played at a time."""
+    valkey = Valkey(tmp_path_factory.mktemp("faults"), save="", databases=len(PUT_OFF))
+    with ThreadPoolExecutor(8) as pool:
+        yield {
+            name: pool.submit(_play, name, valkey, database, authority)
+            for database, name in enumerate(PUT_OFF)
+        }
+    valkey.stop()
+
+
+@pytest.mark.parametrize("name", PUT_OFF)
+def test_a_fault_that_is_not_the_addresses_is_put_off_and_the_mail_arrives_in_the_end(
+    name: str, played: dict[str, Future[None]]
+) -> None:
+    """202; the registration and its outbox entry stay with the reason; one mail when the server is well."""
+    played[name].result(60)
+
+
+def _play(name: str, valkey: Valkey, database: int, authority: Authority) -> None:
+    fault = PUT_OFF[name]
+    url = f"redis://127.0.0.1:{valkey.port}/{database}"
+    smtp = ScriptedSmtp(**fault.server)
+    smtp.script.update(fault.script)
+    service = Service(url, smtp, mail_ca_file=str(authority.ca_file), **fault.settings)
+    store = redis.Redis.from_url(url)
+    try:
+        answer, took = service.register(ADA)
+        assert (answer.status_code, answer.json["delivery"]) == (202, "pending"), answer.text
+        least, most = (MAIL_TIMEOUT_S, MAIL_TIMEOUT_S + AT_ONCE_S) if fault.waits else (0.0, AT_ONCE_S)
+        assert least <= took < most
+        wait_until(lambda: service.look_up(ADA).get("mail_error") == fault.error, 5, fault.error)
+        assert service.delivery(ADA) == "pending"
+        assert kinds(store)["outbox"] == kinds(store)["user"] == 1
+        assert smtp.mails == []
+        assert service.smtp_state in ((fault.error,) if fault.operators else (fault.error, "ok"))
+
+        smtp.script.clear()
+        _cure(smtp, name, authority)
+        assert_arrives(service, smtp, store)
+        assert service.smtp_state == "ok"
+    finally:
+        service.stop()
+        store.close()
+        smtp.close()
+
+
+def _cure(smtp: ScriptedSmtp, name: str, authority: Authority) -> None:
+    if name == "login not offered":
+        smtp.login = True
+    if name == "STARTTLS not offered":
+        smtp.tls = authority.server()
+
+
+def assert_arrives(service: Service, smtp: ScriptedSmtp, store: redis.Redis, address: str = ADA) -> None:
+    """One mail, with the number that is live; nothing stays in the outbox."""
+    user = service.wait_for_delivery(address, "sent")
+    assert "mail_error" not in user
+    (mail,) = smtp.to(address)
+    assert mail.number == service.records.number_of(address)
+    assert kinds(store)["outbox"] == kinds(store)["sender"] == 0
+    assert contradictions(store) == []
+
+
+@pytest.mark.parametrize(
+    "reply",
+    ["550 5.1.1 No such user", "550 No such user", "553 Bad name", "551 Not here", "550 5.2.1 Disabled",
+     "556 5.1.10 Null MX", "550-5.1.1 No such\r\n550 5.1.1 user"],
+)  # fmt: skip
+def test_an_address_that_is_refused_for_good_is_told_at_once_and_nothing_stays(
+    reply: str, serve: Serve, smtp: ScriptedSmtp, store: redis.Redis
+) -> None:
+    """422 undeliverable-address; the next mail goes over the same connection."""
+    service = serve(smtp)
+    smtp.script["rcpt"] = say(reply)
+    answer, took = service.register(ADA)
+    assert (answer.status_code, answer.json["type"]) == (422, "/problems/undeliverable-address")
+    assert took < AT_ONCE_S
+    assert set(kinds(store)) <= {"keycheck", "ready", "relay"}
+    assert service.smtp_state == "ok"
+    smtp.script.clear()
+    assert service.register("bob.fault@example.com")[0].status_code == 201
+    assert smtp.connections == 1
+
+
+def test_an_address_is_refused_for_good_where_data_is_accepted_all_the_same(
+    serve: Serve, smtp: ScriptedSmtp, store: redis.Redis
+) -> None:
+    """RFC 2920 §3.1: with PIPELINING a server may say 354 although no recipient was accepted."""
+    service = serve(smtp)
+    smtp.script.update(rcpt=say("550 5.1.1 No"), data=say("354 Go"), content=say("554 5.5.1 No recipients"))
+    assert service.register(ADA)[0].status_code == 422
+    smtp.script.clear()
+    assert service.register(ADA)[0].status_code == 201
+    assert (smtp.connections, smtp.contents[0]) == (1, b"")
+
+
+def test_a_refusal_after_the_answer_marks_the_mail_as_failed_and_erases_nothing(
+    serve: Serve, smtp: ScriptedSmtp, store: redis.Redis
+) -> None:
+    """The caller was told 202; GET says `failed` and why."""
+    service = serve(smtp)
+    smtp.script["rcpt"] = say("450 4.2.1 Later")
+    assert service.register(ADA)[0].status_code == 202
+    smtp.script["rcpt"] = say("550 5.1.1 No such user")
+    user = service.wait_for_delivery(ADA, "failed")
+    assert user["mail_error"] == "recipient 550 5.1.1"
+    assert user["mail_attempts"] == 2
+    assert kinds(store)["outbox"] == 0
+    assert contradictions(store) == []
+
+
+def test_connection_refused_is_answered_at_once_and_the_mail_arrives_when_the_server_is_up(
+    serve: Serve, smtp: ScriptedSmtp, store: redis.Redis
+) -> None:
+    """202 without waiting; found out within a few seconds that the server is back."""
+    service = serve(smtp)
+    smtp.stop()
+    answer, took = service.register(ADA)
+    assert answer.status_code == 202
+    assert took < AT_ONCE_S
+    assert service.look_up(ADA)["mail_error"] == "connect refused"
+    smtp.start()
+    assert_arrives(service, smtp, store)
+
+
+def test_a_final_reply_that_comes_late_is_waited_for_and_no_mail_is_repeated(
+    serve: Serve, smtp: ScriptedSmtp, store: redis.Redis
+) -> None:
+    """202 after the time-out; one mail, although its 250 comes after the lease would have ended."""
+    service = serve(smtp)
+    lease_s = service.container.outbox.lease_ms / 1000
+    smtp.script["content"] = late(lease_s + 1.5)
+    answer, took = service.register(ADA)
+    assert answer.status_code == 202
+    assert MAIL_TIMEOUT_S <= took < MAIL_TIMEOUT_S + AT_ONCE_S
+    assert_arrives(service, smtp, store)
+    assert len(smtp.contents) == 1
+
+
+@pytest.mark.slow
+def test_a_final_reply_after_12_seconds_gives_one_mail(
+    serve: Serve, smtp: ScriptedSmtp, store: redis.Redis
+) -> None:
+    """With the default time-out of 10 s."""
+    service = serve(smtp, mail_timeout_s=10.0)
+    smtp.script["content"] = late(12)
+    answer, took = service.register(ADA)
+    assert answer.status_code == 202
+    assert 10 <= took < 11
+    assert_arrives(service, smtp, store)
+    assert len(smtp.contents) == 1
+
+
+@pytest.mark.parametrize("step_s", [0.3, pytest.param(5.0, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("pipelining", [True, False])
+def test_a_server_that_is_slow_at_every_step_gets_each_mail_through(
+    step_s: float, pipelining: bool, serve: Serve, store: redis.Redis
+) -> None:
+    """202 after the time-out, and one mail: no step takes longer than a step may."""
+    smtp = ScriptedSmtp(pipelining=pipelining)
+    try:
+        smtp.script.update(
+            {stage: late(step_s) for stage in ("connect", "ehlo", "mail", "rcpt", "data", "content")}
+        )
+        timeout_s = 2 * step_s
+        service = serve(smtp, mail_timeout_s=timeout_s)
+        answer, took = service.register(ADA)
+        assert answer.status_code == 202
+        assert timeout_s <= took < timeout_s + AT_ONCE_S
+        service.wait_for_delivery(ADA, "sent", 60)
+        assert_arrives(service, smtp, store)
+        assert smtp.violations == []
+    finally:
+        smtp.close()
+
+
+def test_a_server_that_drops_every_second_connection_gets_every_mail_once(
+    serve: Serve, smtp: ScriptedSmtp, store: redis.Redis
+) -> None:
+    """201 every time: a connection that breaks before the mail was handed over is replaced at once."""
+
+    async def drop_even(conversation: Conversation, usual: str) -> str:
+        if conversation.serial % 2 == 0:
+            raise Cut
+        return usual
+
+    async def one_mail_each(conversation: Conversation, usual: str) -> str:
+        return "421 4.3.2 Enough" if conversation.mails else usual
+
+    service = serve(smtp)
+    for stage in ("connect", "rcpt"):
+        smtp.script = {stage: drop_even, "noop": one_mail_each, "mail": one_mail_each}
+        for number in range(5):
+            address = f"{stage}{number}@example.com"
+            assert service.register(address)[0].status_code == 201
+            smtp.hang_up()
+            assert_arrives(service, smtp, store, address)
+
+
+def test_a_server_that_closes_idle_connections_costs_nobody_a_wait(serve: Serve, smtp: ScriptedSmtp) -> None:
+    """Closed between two mails, with and without a 421; closed just as the next mail begins: 201."""
+    service = serve(smtp)
+    assert service.register("idle0@example.com")[0].status_code == 201
+    smtp.hang_up()
+    wait_until(lambda: not smtp.open_connections)
+    assert service.register("idle1@example.com")[0].status_code == 201
+
+    async def reluctant(conversation: Conversation, usual: str) -> str:
+        if conversation.mails:
+            raise Cut
+        return usual
+
+    smtp.script["mail"] = reluctant
+    assert service.register("idle2@example.com")[0].status_code == 201
+
+    async def polite(conversation: Conversation, usual: str) -> str:
+        return "421 4.4.2 Idle too long" if conversation.mails else usual
+
+    smtp.script["mail"] = polite
+    assert service.register("idle3@example.com")[0].status_code == 201
+    assert (smtp.connections, len(smtp.mails)) == (4, 4)
+
+
+def test_a_server_that_knows_no_ehlo_gets_helo(serve: Serve, store: redis.Redis) -> None:
+    """RFC 5321 §3.2; without EHLO there is no PIPELINING."""
+    smtp = ScriptedSmtp(ehlo=False, pipelining=False)
+    try:
+        service = serve(smtp)
+        assert service.register(ADA)[0].status_code == 201
+        assert smtp.heard["helo"] == 1
+        assert smtp.violations == []
+    finally:
+        smtp.close()
+
+
+@pytest.mark.parametrize("implicit", [True, False], ids=["implicit", "starttls"])
+@pytest.mark.parametrize("wrong", ["expired", "wrong name", "unknown authority"])
+def test_a_certificate_that_does_not_hold_is_the_operators_fault(
+    wrong: str, implicit: bool, serve: Serve, store: redis.Redis, authority: Authority
+) -> None:
+    """No mail and no password goes to such a server; 202, said on /readyz; with a good one it arrives."""
+    name = "mail.example.org" if wrong == "wrong name" else "127.0.0.1"
+    smtp = ScriptedSmtp(tls=authority.server(name, expired=wrong == "expired"), implicit=implicit, login=True)
+    try:
+        trusted = {} if wrong == "unknown authority" else {"mail_ca_file": str(authority.ca_file)}
+        settings = {"mail_use_ssl": implicit, "mail_use_tls": not implicit, **LOGIN}
+        service = serve(smtp, **settings, **trusted)
+        answer, took = service.register(ADA)
+        assert answer.status_code == 202
+        assert took < AT_ONCE_S
+        assert service.look_up(ADA)["mail_error"] == "certificate refused"
+        assert service.smtp_state == "certificate refused"
+        assert smtp.heard["auth"] == smtp.heard["mail"] == 0
+        if wrong == "unknown authority":
+            return
+        smtp.tls = authority.server()
+        smtp.stop()
+        smtp.start()
+        assert_arrives(service, smtp, store)
+    finally:
+        smtp.close()
+
+
+@pytest.mark.parametrize("implicit", [True, False], ids=["implicit", "starttls"])
+def test_a_private_authority_is_trusted_where_it_is_named(
+    implicit: bool, serve: Serve, authority: Authority
+) -> None:
+    """MAIL_CA_FILE, with login, over STARTTLS and implicit TLS; the connection is kept."""
+    smtp = ScriptedSmtp(tls=authority.server(), implicit=implicit, login=True)
+    try:
+        service = serve(
+            smtp,
+            mail_use_ssl=implicit,
+            mail_use_tls=not implicit,
+            mail_ca_file=str(authority.ca_file),
+            **LOGIN,
+        )
+        for number in range(3):
+            assert service.register(f"tls{number}@example.com")[0].status_code == 201
+        assert smtp.heard["auth"] == smtp.connections == 1
+    finally:
+        smtp.close()
+
+
+def test_nothing_that_the_server_says_is_logged_or_stored(
+    serve: Serve, smtp: ScriptedSmtp, store: redis.Redis, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Servers quote the address in their answers; only codes are kept."""
+    service = serve(smtp)
+    for stage, reply in (("rcpt", "450 4.2.1"), ("content", "451 4.3.0"), ("mail", "550 5.7.1")):
+        smtp.script.clear()
+        smtp.script[stage] = say(f"{reply} <secret.{ADA}> is greylisted by mx17")
+        service.register(f"{stage}.{ADA}")
+    kept = b"".join(
+        value
+        for key in store.scan_iter(match="*:user:*")
+        for name, value in store.hgetall(key).items()
+        if name != b"data"
+    )
+    for word in ("secret", "greylisted", "mx17"):
+        assert word not in capfd.readouterr().out
+        assert word.encode() not in kept
