@@ -11,12 +11,13 @@ if "gunicorn.workers.ggevent" in sys.modules:
     monkey.patch_all()
 
 from app import create_app
+from app.commands.doctor import asked_for, patient
 from app.errors import SettingsError, WrongIndexKey
 
 try:
-    app = create_app()
+    app = patient() if asked_for() else create_app()
 except (SettingsError, WrongIndexKey) as error:
-    sys.exit(f"cedula cannot start. {error}")
+    sys.exit(f"cedula cannot start. {error}\n`flask --app wsgi doctor` tells more.")
 
 if os.environ.get("FLASK_RUN_FROM_CLI") != "true" or "run" in sys.argv:
     app.extensions["cedula"].start()
