@@ -1,0 +1,17 @@
+"""The storm in small; `python -m tests.delivery.storm --seconds 300` is the large one."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.delivery.storm import storm
+
+
+@pytest.mark.timeout(240)
+def test_after_a_storm_every_address_has_its_live_number_as_its_last_mail(tmp_path: Path) -> None:
+    """20 s of kills, cuts, slowness and restarts; then the outbox empties and everything fits together."""
+    with storm(tmp_path, 20) as weather:
+        report = weather.run()
+        assert report.problems == []
+        assert report.mails > 300
+        assert report.kills >= 3
