@@ -1,0 +1,142 @@
+"""The API from outside: gunicorn, Valkey and a mail server, shared by tests with addresses of their own."""
+
+import hashlib
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import pytest
+import redis
+import requests
+from stdnum import damm
+
+from tests.support.records import Records
+from tests.support.servers import Gunicorn, MailServer, Valkey
+
+T = TypeVar("T")
+
+SHOP, SHOP_NEXT, BANK = "key-of-the-shop", "next-key-of-the-shop", "key-of-the-bank"
+API_KEYS = ",".join(
+    f"{name}:{hashlib.sha256(key.encode()).hexdigest()}"
+    for name, key in (("shop", SHOP), ("shop", SHOP_NEXT), ("bank", BANK))
+)
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+def wrong(number: str, other: int = 1) -> str:
+    """Another number with a right check digit, of the same shard."""
+    secret = (int(number[:-4]) + other) % 10 ** (len(number) - 4)
+    body = f"{secret:0{len(number) - 4}}{number[-4:-1]}"
+    return body + str(damm.calc_check_digit(body))
+
+
+def at_once(count: int, act: Callable[[], T]) -> list[T]:
+    """What `act` returned in so many threads that began together."""
+    start = threading.Barrier(count)
+
+    def begin(_: int) -> T:
+        start.wait(30)
+        return act()
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(begin, range(count)))
+
+
+class Api:
+    """One service, and the mailboxes of its users."""
+
+    def __init__(self, server: Gunicorn, mail: MailServer, key: str = "") -> None:
+        self.server, self.mail = server, mail
+        self.url = server.url
+        self.headers = bearer(key) if key else {}
+
+    def call(self, method: str, path: str, **options: Any) -> requests.Response:
+        headers = {**self.headers, **options.pop("headers", {})}
+        return self.server.http.request(
+            method, f"{self.url}{path}", headers=headers, timeout=60, allow_redirects=False, **options
+        )
+
+    def register(self, email: str, token: str = "t0ken", **more: Any) -> requests.Response:
+        headers = more.pop("headers", {})
+        return self.call("POST", "/api/users", json={"email": email, "token": token, **more}, headers=headers)
+
+    def verify(self, email: str, number: str) -> requests.Response:
+        return self.call("POST", "/api/users/verify", json={"email": email, "number": number})
+
+    def registered(self, email: str, token: str = "t0ken") -> str:
+        """Registers, and returns the number that was mailed."""
+        answer = self.register(email, token)
+        assert answer.status_code == 201, answer.text
+        return self.number_of(email)
+
+    def number_of(self, email: str) -> str:
+        """The number that was mailed last."""
+        return self.mail.box.wait_for(email)[-1].number
+
+
+@pytest.fixture
+def email() -> str:
+    """An address that no other test uses."""
+    return f"ada.{uuid.uuid4().hex[:12]}@example.com"
+
+
+@pytest.fixture(scope="package")
+def mail() -> Iterator[MailServer]:
+    server = MailServer()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="package")
+def boundless(
+    valkey_server: Valkey, mail: MailServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Gunicorn]:
+    """The service, open and without budgets."""
+    environment = {
+        "REDIS_URL": valkey_server.url,
+        "MAIL_SERVER": "127.0.0.1",
+        "MAIL_PORT": str(mail.port),
+        "ADDRESS_LIMIT": "",
+        "VERIFY_LIMIT": "",
+    }
+    server = Gunicorn(tmp_path_factory.mktemp("boundless"), environment)
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="package")
+def guarded(
+    valkey_server: Valkey, mail: MailServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Gunicorn]:
+    """The service as it comes, with API keys."""
+    environment = {
+        "REDIS_URL": valkey_server.url,
+        "MAIL_SERVER": "127.0.0.1",
+        "MAIL_PORT": str(mail.port),
+        "API_KEYS": API_KEYS,
+    }
+    server = Gunicorn(tmp_path_factory.mktemp("guarded"), environment)
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def api(boundless: Gunicorn, mail: MailServer, store: redis.Redis) -> Api:
+    """The API without keys and budgets, on an empty store."""
+    return Api(boundless, mail)
+
+
+@pytest.fixture
+def keyed(guarded: Gunicorn, mail: MailServer, store: redis.Redis) -> Api:
+    """The API as the shop calls it, with the usual budgets, on an empty store."""
+    return Api(guarded, mail, SHOP)
+
+
+@pytest.fixture
+def records(store: redis.Redis) -> Records:
+    return Records(store)

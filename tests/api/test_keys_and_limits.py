@@ -1,0 +1,246 @@
+"""Who may call, and how often."""
+
+import http.client
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import redis
+import requests
+
+from app.auth import ApiKeys, digest
+from app.config import ApiKey, Settings
+from tests.api.conftest import API_KEYS, BANK, SHOP, SHOP_NEXT, Api, at_once, bearer
+from tests.support.servers import ROOT, MailServer, Valkey, gunicorn
+
+
+@pytest.mark.parametrize(
+    "authorization",
+    [
+        None,
+        "",
+        "Bearer",
+        "Bearer ",
+        "Bearer wrong",
+        f"Bearer {SHOP}x",
+        f"Basic {SHOP}",
+        f"Token {SHOP}",
+        SHOP,
+        f"Bearer {SHOP} {SHOP}",
+        "Bearer \u00fc",
+    ],
+)
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/api/users"),
+        ("POST", "/api/users/verify"),
+        ("GET", "/api/users/" + "a" * 26),
+        ("DELETE", "/api/users/" + "a" * 26),
+        ("GET", "/metrics"),
+        ("PUT", "/api/users"),
+        ("OPTIONS", "/api/users"),
+        ("GET", "/api/nothing"),
+        ("GET", "/api/"),
+        ("GET", "/api"),
+    ],
+)
+def test_without_a_key_nobody_learns_anything(
+    keyed: Api, method: str, path: str, authorization: str | None
+) -> None:
+    """401 comes before 404 and 405, and before the body is looked at."""
+    headers = {} if authorization is None else {"Authorization": authorization.encode("latin-1")}
+    answer = keyed.server.http.request(method, keyed.url + path, headers=headers, data=b"{", timeout=10)
+    assert answer.status_code == 401
+    assert answer.headers["WWW-Authenticate"] == "Bearer"
+    assert answer.json()["type"] == "/problems/unauthorized"
+    assert "Allow" not in answer.headers
+
+
+@pytest.mark.parametrize("path", ["//api/users", "///api/users", "//metrics", "/%61pi/users"])
+def test_no_way_of_writing_a_path_needs_no_key(keyed: Api, path: str) -> None:
+    """The router overlooks slashes at the beginning; so does the guard."""
+    host, port = keyed.url.removeprefix("http://").split(":")
+    connection = http.client.HTTPConnection(host, int(port), timeout=10)
+    connection.request("GET", path)
+    assert connection.getresponse().status == 401
+    connection.close()
+
+
+@pytest.mark.parametrize("key", [SHOP, SHOP_NEXT, BANK])
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer"])
+def test_every_key_opens_the_same(keyed: Api, email: str, key: str, scheme: str) -> None:
+    """Several keys may have one name; all keys are one tenant."""
+    headers = {"Authorization": f"{scheme} {key}"}
+    user_id = keyed.register(email).json()["id"]
+    assert keyed.call("GET", f"/api/users/{user_id}", headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/openapi.json", "/docs", "/problems/unauthorized"])
+def test_what_is_not_personal_needs_no_key(keyed: Api, path: str) -> None:
+    """Probes and readers of the documentation have none."""
+    assert requests.get(keyed.url + path, timeout=10).status_code == 200
+
+
+def test_keys_are_compared_in_constant_time() -> None:
+    """Every key is compared whole, also after one that fits: the last of two equal ones gives the name."""
+    keys = ApiKeys([ApiKey("first", digest("key")), ApiKey("last", digest("key"))])
+    assert keys.owner("key") == "last"
+    assert keys.owner("kez") is None
+
+
+def test_a_key_is_shown_once_with_the_entry_to_add() -> None:
+    """`flask keys new`: the entry is the digest of the key and a setting that is accepted."""
+    command = [sys.executable, "-m", "flask", "--app", "wsgi", "keys", "new", "shop.1"]
+    environment = {"PATH": "", "REDIS_URL": "redis://127.0.0.1:1"}
+    outputs = [
+        subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+        for _ in range(2)
+    ]
+    found = []
+    for output in outputs:
+        key = re.search(r"^  (cedula_\S{43})$", output.stdout, re.MULTILINE)
+        entry = re.search(r"^  (shop\.1):([0-9a-f]{64})$", output.stdout, re.MULTILINE)
+        assert key
+        assert entry
+        assert digest(key[1]) == entry[2]
+        assert "Traceback" not in output.stderr
+        found.append(key[1])
+    assert found[0] != found[1]
+
+
+def test_a_name_that_could_not_be_configured_gets_no_key() -> None:
+    """A comma would end the entry."""
+    command = [sys.executable, "-m", "flask", "--app", "wsgi", "keys", "new", "a,b"]
+    environment = {"PATH": "", "REDIS_URL": "redis://127.0.0.1:1"}
+    output = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert output.returncode == 2
+    assert "cedula_" not in output.stdout
+
+
+def test_an_address_is_registered_ten_times_an_hour_however_it_is_written(
+    keyed: Api, email: str, store: redis.Redis
+) -> None:
+    """The eleventh hears how long to wait; what the tenth made stays whole."""
+    for turn in range(10):
+        assert keyed.register(email if turn % 2 else email.upper()).status_code == 201
+    answer = keyed.register(email)
+    assert answer.status_code == 429
+    assert answer.json()["type"] == "/problems/too-many-registrations"
+    assert 3590 <= int(answer.headers["Retry-After"]) <= 3600
+    number = max(keyed.mail.box.to(email), key=lambda mail: mail.message["Date"]).number
+    assert len(number) == 12
+    (sends,) = store.scan_iter("*:sends:*")
+    assert store.get(sends) == b"10"
+    store.delete(sends)
+    assert keyed.register(email).status_code == 201
+
+
+def test_a_hundred_registrations_at_once_are_all_counted(keyed: Api, email: str) -> None:
+    """No race lets a mailbox have more mails than the limit."""
+    answers = at_once(100, lambda: keyed.register(email).status_code)
+    assert sum(status in (201, 202) for status in answers) == 10
+    assert answers.count(429) == 90
+
+
+def test_a_refused_request_costs_nothing_of_the_budget(keyed: Api, email: str, store: redis.Redis) -> None:
+    """Only registrations count."""
+    for body in ({"email": email}, {"email": email, "token": ""}, {"email": email, "token": "t", "x": 1}):
+        assert keyed.call("POST", "/api/users", json=body).status_code == 422
+    assert not list(store.scan_iter("*:sends:*"))
+
+
+@pytest.fixture
+def limited(tmp_path: Path, environment: dict[str, str], mail_server: MailServer) -> Callable[..., object]:
+    def start(**settings: str) -> object:
+        return gunicorn(tmp_path, {**environment, "CLIENT_LIMIT": "3/minute", **settings})
+
+    return start
+
+
+def test_a_client_may_ask_so_often(limited: Callable[..., object], store: redis.Redis, email: str) -> None:
+    """Per owner of a key; probes and documentation are not counted, and 401 is not either."""
+    with limited(API_KEYS=API_KEYS) as server:  # type: ignore[attr-defined]
+        api = Api(server, MailServer)  # type: ignore[arg-type]
+        path = "/api/users/" + "a" * 26
+        for _ in range(5):
+            assert api.call("GET", path).status_code == 401
+            assert api.call("GET", "/healthz").status_code == 200
+        for key in (SHOP, SHOP_NEXT, SHOP):
+            assert api.call("GET", path, headers=bearer(key)).status_code == 404
+        answer = api.register(email, headers=bearer(SHOP))
+        assert answer.status_code == 429
+        assert answer.json()["type"] == "/problems/too-many-requests"
+        assert 1 <= int(answer.headers["Retry-After"]) <= 61
+        assert api.call("GET", path, headers=bearer(BANK)).status_code == 404
+        assert not list(store.scan_iter("*:user:*"))
+        assert all(store.ttl(key) > 0 for key in store.scan_iter("cedula:limits*"))
+
+
+def test_without_keys_a_client_is_its_ip_address(limited: Callable[..., object], store: redis.Redis) -> None:
+    """No proxy is believed, and no address stands in Redis."""
+    with limited() as server:  # type: ignore[attr-defined]
+        api = Api(server, MailServer)  # type: ignore[arg-type]
+        path = "/api/users/" + "a" * 26
+        statuses = [
+            api.call("GET", path, headers={"X-Forwarded-For": f"10.0.0.{turn}"}).status_code
+            for turn in range(4)
+        ]
+        assert statuses == [404, 404, 404, 429]
+        for key in store.scan_iter("*"):
+            assert b"127.0.0.1" not in key
+            assert b"10.0.0" not in key
+
+
+def test_behind_a_proxy_a_client_is_who_the_proxy_says(limited: Callable[..., object]) -> None:
+    """Of the forwarded addresses, only the one that the nearest proxy has added counts."""
+    with limited(TRUSTED_PROXIES="1") as server:  # type: ignore[attr-defined]
+        api = Api(server, MailServer)  # type: ignore[arg-type]
+        path = "/api/users/" + "a" * 26
+
+        def ask(forwarded: str) -> int:
+            return api.call("GET", path, headers={"X-Forwarded-For": forwarded}).status_code
+
+        assert [ask(f"1.2.3.{turn}, 10.0.0.1") for turn in range(4)] == [404, 404, 404, 429]
+        assert ask("10.0.0.2") == 404
+
+
+def test_limits_that_cannot_be_read_are_not_ignored(
+    tmp_path: Path, mail_server: MailServer, email: str
+) -> None:
+    """Redis away: 503 with Retry-After, and every request again when it is back."""
+    valkey = Valkey(tmp_path, save="")
+    try:
+        settings = {
+            "REDIS_URL": valkey.url,
+            "MAIL_SERVER": "127.0.0.1",
+            "MAIL_PORT": str(mail_server.port),
+            "CLIENT_LIMIT": "100/minute",
+        }
+        with gunicorn(tmp_path, settings) as server:
+            api = Api(server, mail_server)
+            assert api.register(email).status_code == 201
+            valkey.kill()
+            for answer in (api.register(email), api.call("GET", "/api/users/" + "a" * 26)):
+                assert answer.status_code == 503
+                assert answer.json()["type"] == "/problems/storage-unavailable"
+                assert int(answer.headers["Retry-After"]) >= 1
+            assert api.call("GET", "/healthz").status_code == 200
+            assert api.call("GET", "/readyz").status_code == 503
+            valkey.start()
+            assert api.register(email).status_code == 201
+    finally:
+        valkey.stop()
+
+
+def test_every_setting_of_limits_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names, digests in any case, an empty budget, one over several minutes."""
+    monkeypatch.setenv("API_KEYS", f" a:{'A' * 64} , b:{'b' * 64},")
+    monkeypatch.setenv("ADDRESS_LIMIT", "")
+    monkeypatch.setenv("VERIFY_LIMIT", "7/2 minutes")
+    found = Settings.from_environment()
+    assert [(key.name, key.sha256) for key in found.api_keys] == [("a", "a" * 64), ("b", "b" * 64)]
+    assert (found.address_limit.amount, found.verify_limit.amount, found.verify_limit.window_s) == (0, 7, 120)
