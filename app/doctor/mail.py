@@ -187,16 +187,16 @@ def _broken(error: Exception) -> Finding:
                 "Nothing listens at MAIL_SERVER and MAIL_PORT.",
                 "Correct them, or start the mail server; 587 and 465 are the usual ports.",
             )
-        case TimeoutError():
+        case smtplib.SMTPServerDisconnected() if "timed out" not in str(error):
+            return SMTP.problem(
+                "The mail server ends the conversation.",
+                "If the port wants TLS at once (465), set MAIL_USE_SSL=true; else see the server's log.",
+            )
+        case TimeoutError() | smtplib.SMTPServerDisconnected():
             return SMTP.problem(
                 "The mail server does not answer in time.",
                 "Check MAIL_SERVER, MAIL_PORT and the firewall: many providers close port 25, so use 587. "
                 "A port that wants TLS at once (465) needs MAIL_USE_SSL=true.",
-            )
-        case smtplib.SMTPServerDisconnected():
-            return SMTP.problem(
-                "The mail server ends the conversation.",
-                "If the port wants TLS at once (465), set MAIL_USE_SSL=true; else see the server's log.",
             )
         case smtplib.SMTPResponseException():
             return SMTP.problem(

@@ -35,6 +35,9 @@ FULL: Final = 0.8
 MAX_DRIFT_S: Final = 2.0
 
 TAGGED, OURS = "{000}:doctor", "cedula:doctor"
+ERRORS: Final = (redis.RedisError, RedisClusterException, OSError)
+"""redis-py's errors of a cluster are no RedisErrors."""
+
 SAY_TIME = "return redis.call('TIME')"
 
 COMMANDS: Final[tuple[tuple[str, ...], ...]] = (
@@ -73,8 +76,8 @@ def examine(settings: Settings, clock: Callable[[], float] = time.time) -> Itera
             server.ping()
     except NoPermissionError:
         servers = [client]
-    except (redis.RedisError, OSError) as error:
-        yield _unreachable(error)
+    except ERRORS as error:
+        yield _unreachable(error, tls=settings.redis_url.startswith("rediss:"))
         return
     yield REDIS.ok("It answers.")
     for server in servers:
@@ -90,12 +93,12 @@ def _primaries(client: redis.Redis) -> list[redis.Redis]:
     return [client]
 
 
-def _unreachable(error: Exception) -> Finding:
+def _unreachable(error: Exception, *, tls: bool) -> Finding:
     """Why there is no talking to it. The order matters: special cases first."""
     text = f"{error} {error.__cause__ or ''}".lower()
     for applies, says, cure in (
         (
-            (isinstance(error, AuthenticationError) and "required" in text) or "noauth" in text,
+            any(words in text for words in ("noauth", "authentication required", "already authenticated")),
             "Redis asks for a password, and REDIS_URL has none.",
             "Write it as redis://user:password@host:port/0, with special characters percent-encoded.",
         ),
@@ -115,9 +118,9 @@ def _unreachable(error: Exception) -> Finding:
             "Add ?ssl_ca_certs=/path/of/ca.pem to REDIS_URL, and use the host name that the certificate has.",
         ),
         (
-            "ssl" in text or "wrong version" in text,
+            tls and ("ssl" in text or "timeout" in text or "timed out" in text),
             "REDIS_URL says rediss://, and no TLS is spoken at that port.",
-            "Use the TLS port of Redis, or redis:// in a network that you trust.",
+            "Use the TLS port of Redis, or redis:// in a network that you trust. A firewall looks alike.",
         ),
         (
             "protected mode" in text,
@@ -165,7 +168,7 @@ def _unreachable(error: Exception) -> Finding:
 def _server(server: redis.Redis, settings: Settings) -> Iterator[Finding]:
     try:
         info: dict[str, Any] = server.info()
-    except redis.RedisError:
+    except ERRORS:
         yield REDIS.note(
             "We may not ask for INFO, so version, memory and persistence were not examined.",
             "Allow it (ACL SETUSER ... +info +config|get), or look at docs/deployment.md yourself.",
@@ -246,7 +249,7 @@ def _config(server: redis.Redis) -> dict[str, str] | None:
     try:
         found = server.config_get("save", "appendfsync")
         return {str(name): str(value or "") for name, value in found.items()}
-    except redis.RedisError:
+    except ERRORS:
         return None
 
 
@@ -259,7 +262,7 @@ def _writes(client: redis.Redis) -> Iterator[Finding]:
         except NoPermissionError as error:
             keys = keys or "key" in str(error).lower()
             commands.append(command[0].lower())
-        except redis.RedisError as error:
+        except ERRORS as error:
             yield _refused(error)
             return
     if keys:
@@ -276,7 +279,7 @@ def _writes(client: redis.Redis) -> Iterator[Finding]:
         yield REDIS.ok("It takes our writes, and the ACL allows every command.")
 
 
-def _refused(error: redis.RedisError) -> Finding:
+def _refused(error: Exception) -> Finding:
     text = str(error)
     if isinstance(error, ReadOnlyError):
         return REDIS.problem(
@@ -306,7 +309,7 @@ def _refused(error: redis.RedisError) -> Finding:
 def _key(client: redis.Redis, settings: Settings) -> Iterator[Finding]:
     try:
         found: Any = client.get(KEY_CHECK)
-    except redis.RedisError:
+    except ERRORS:
         return
     ours = mark(Names(settings.index_key or None), seals=bool(settings.secret_key))
     if found is None:
@@ -336,7 +339,7 @@ def _clock(server: redis.Redis, clock: Callable[[], float]) -> Iterator[Finding]
         before = clock()
         seconds, micros = server.time()
         drift_s = (before + clock()) / 2 - (int(seconds) + int(micros) / 1_000_000)
-    except redis.RedisError:
+    except ERRORS:
         return
     if abs(drift_s) > MAX_DRIFT_S:
         yield CLOCK.warning(
