@@ -4,9 +4,13 @@ import contextlib
 import fcntl
 import glob
 import itertools
+import json
 import os
+import secrets
 import shutil
 import tempfile
+
+from gunicorn import util
 
 bind = os.environ.get("BIND", "0.0.0.0:8000")
 
@@ -94,3 +98,25 @@ def on_exit(server):
     folder = os.environ.get("CEDULA_METRICS_FOLDER")
     if folder:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_problem(sock, status, reason, message):
+    """What is no HTTP never reaches the application: gunicorn answers it, here in the words of the API.
+
+    Its own page would be HTML, without a request id and with a piece of what was sent.
+    """
+    slug = "bad-request" if status < 500 else "internal-error"
+    body = json.dumps({"type": f"/problems/{slug}", "title": reason, "status": status, "detail": reason})
+    head = [
+        f"HTTP/1.1 {status} {reason}",
+        "Connection: close",
+        "Content-Type: application/problem+json",
+        f"Content-Length: {len(body)}",
+        "Cache-Control: no-store",
+        "X-Content-Type-Options: nosniff",
+        f"X-Request-ID: {secrets.token_hex(16)}",
+    ]
+    util.write_nonblock(sock, "\r\n".join([*head, "", body]).encode("latin-1"))
+
+
+util.write_error = write_problem
