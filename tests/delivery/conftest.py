@@ -2,21 +2,28 @@
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import pytest
 import redis
 from werkzeug.test import TestResponse
 
 from app import create_app
+from app.addresses import Address
 from app.config import Settings
 from app.container import Container
 from app.registrations import Budget
-from tests.support.certificates import Authority
+from app.repositories.users import Draft
+from app.services.messaging import SendPlan
+from tests.support.authority import Authority
 from tests.support.records import Records
 from tests.support.servers import Valkey
 from tests.support.smtp import ScriptedSmtp
 from tests.support.waiting import wait_until
+
+T = TypeVar("T")
 
 MAIL_TIMEOUT_S = 1.0
 """A tenth of the default, so that a lease lasts 7 s and a sweep 3.5 s."""
@@ -47,6 +54,18 @@ class Service:
             "/api/users", json={"email": address, "token": "t0ken"}, headers=headers
         )
         return answer, time.monotonic() - began
+
+    def store_without_sending(self, address: str) -> None:
+        """A registration whose process dies right after the commit: the lease is taken and nobody sends."""
+        draft = Draft(Address.parse(address), "t0ken", "en")
+        plan = SendPlan(lease_ms=self.container.outbox.lease_ms)
+        self.container.registration.register(draft, plan)
+
+    @contextmanager
+    def in_thread(self, work: Callable[[], T]) -> Iterator[Future[T]]:
+        """Does something beside the test, and waits for its end."""
+        with ThreadPoolExecutor(1) as pool:
+            yield pool.submit(work)
 
     def look_up(self, address: str) -> dict[str, Any] | None:
         answer = self.app.test_client().get(f"/api/users/{self.records.keys(address).user_id}")

@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from tests.delivery.conftest import MAIL_TIMEOUT_S, Serve, Service
-from tests.support.certificates import Authority
+from tests.support.authority import Authority
 from tests.support.scan import contradictions, kinds
 from tests.support.servers import Valkey
 from tests.support.smtp import Behaviour, Conversation, Cut, ScriptedSmtp, cut, late, say, silence

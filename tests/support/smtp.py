@@ -44,6 +44,10 @@ class Conversation:
         self.content = b""
         self.mails = 0
 
+    async def in_thread(self, work: Callable[[], Any]) -> Any:
+        """Lets work be done while the server goes on."""
+        return await asyncio.to_thread(work)
+
 
 Behaviour = Callable[[Conversation, str], Awaitable[str]]
 
@@ -77,9 +81,13 @@ async def silence(_: Conversation, __: str) -> str:
 
 
 class Gate:
-    """Holds conversations at one stage until it is opened: `server.script["content"] = gate`."""
+    """Holds conversations at one stage until it is opened: `server.script["content"] = gate`.
 
-    def __init__(self) -> None:
+    `reply`: what they hear then, instead of the usual.
+    """
+
+    def __init__(self, reply: str = "") -> None:
+        self._reply = reply
         self.waiting: list[Conversation] = []
         self._open = threading.Event()
 
@@ -87,7 +95,7 @@ class Gate:
         self.waiting.append(conversation)
         while not self._open.is_set():
             await asyncio.sleep(0.01)
-        return usual
+        return self._reply or usual
 
     def wait(self, count: int = 1) -> None:
         """Until so many conversations have come to the gate."""
