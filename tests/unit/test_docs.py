@@ -1,0 +1,150 @@
+"""The documentation says what the code does: settings, problems, commands, metrics, files, links."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import unquote
+
+import click
+import pytest
+
+from app.commands import COMMANDS
+from app.config import Settings
+from app.errors import PROBLEMS
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+READMES = [ROOT / "README.md", ROOT / "README.es.md"]
+
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+HEADING = re.compile(r"^#{1,6} +(.+)$", re.MULTILINE)
+CODE_BLOCK = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+ROW = re.compile(r"^\| `([A-Z_]+)` \| ([^|]*) \|", re.MULTILINE)
+SETTING_READ = re.compile(r'self\._[a-z_]+\(\s*"([A-Z_]+)"')
+VARIABLE_READ = re.compile(r'os\.environ\.get\("([A-Z_]+)"')
+COMMAND = re.compile(r"flask (?:--app wsgi )?([a-z]+)(?: ([a-z]+))?")
+METRIC = re.compile(r"\bcedula_[a-z_]+\b")
+FILE = re.compile(r"`((?:app|dev|docs|deploy|tests|benchmarks|\.ci)/[\w./-]*)`")
+OWN_VARIABLE = "CEDULA_"
+"""Variables by which the project's own processes talk to each other; nobody sets them."""
+
+WITHOUT_A_VALUE = {
+    "SECRET_KEY",
+    "SECRET_KEY_FALLBACKS",
+    "INDEX_KEY",
+    "MAIL_USERNAME",
+    "MAIL_PASSWORD",
+    "MAIL_DEFAULT_SENDER",
+    "MAIL_CA_FILE",
+    "MAIL_TEMPLATES",
+    "CLIENT_LIMIT",
+    "API_KEYS",
+}
+"""Settings whose default is none, empty, or another setting's value."""
+
+
+def text(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+def prose(page: Path) -> str:
+    return CODE_BLOCK.sub("", text(page))
+
+
+def anchors(page: Path) -> set[str]:
+    """The headings of a page as GitHub names them in a URL."""
+    words = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in HEADING.findall(prose(page)))
+    return {word.strip().replace(" ", "-") for word in words}
+
+
+def relative_links() -> Iterator[tuple[Path, str]]:
+    for page in PAGES:
+        for link in LINK.findall(prose(page)):
+            if "://" not in link and not link.startswith("mailto:"):
+                yield page, unquote(link)
+
+
+def rows(chapter: str) -> dict[str, str]:
+    """The settings in one chapter of docs/settings.md, with their defaults."""
+    chapters = re.split(r"^#+ ", text(ROOT / "docs/settings.md"), flags=re.MULTILINE)
+    found = next(part for part in chapters if part.startswith(chapter))
+    return dict(ROW.findall(found))
+
+
+def test_every_relative_link_leads_somewhere() -> None:
+    """A link names a file of the project and, after #, one of its headings."""
+    broken = []
+    for page, link in relative_links():
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            broken.append(f"{page.relative_to(ROOT)}: {link}")
+    assert broken == []
+
+
+def test_every_page_can_be_reached_from_the_readme() -> None:
+    """A page that nothing links to is not read."""
+    linked = {(page.parent / link.partition("#")[0]).resolve() for page, link in relative_links()}
+    assert {page.name for page in PAGES if page not in linked} <= {"README.md", "CHANGELOG.md"}
+
+
+def test_every_setting_is_documented_and_every_documented_setting_exists() -> None:
+    """One table has them all."""
+    read = set(SETTING_READ.findall(text(ROOT / "app/config.py")))
+    assert read == set(rows("Settings"))
+
+
+def test_every_variable_of_gunicorn_s_configuration_is_documented() -> None:
+    """Those that an operator may set."""
+    read = set(VARIABLE_READ.findall(text(ROOT / "gunicorn.conf.py")))
+    assert {name for name in read if not name.startswith(OWN_VARIABLE)} == set(rows("gunicorn"))
+
+
+@pytest.mark.parametrize(("name", "default"), rows("Settings").items())
+def test_a_documented_default_is_the_default(
+    name: str, default: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To set it changes nothing. Words in place of a value stand for unset."""
+    value = re.fullmatch(r"`([^`<]+)`", default.strip())
+    if name in WITHOUT_A_VALUE:
+        assert value is None or value[1] in rows("Settings")
+        return
+    assert value is not None
+    unset = Settings.from_environment()
+    monkeypatch.setenv(name, value[1])
+    assert Settings.from_environment() == unset
+
+
+@pytest.mark.parametrize("readme", READMES, ids=lambda page: page.name)
+@pytest.mark.parametrize("slug", PROBLEMS)
+def test_every_problem_is_in_the_readme_with_its_status(slug: str, readme: Path) -> None:
+    """A caller finds every answer in one table."""
+    assert re.search(rf"^\| .*\b{PROBLEMS[slug].status}\b.*`{slug}`", text(readme), re.MULTILINE)
+
+
+def test_every_command_that_is_named_exists() -> None:
+    """What a reader copies works."""
+    known = {command.name: command for command in COMMANDS}
+    for page in PAGES:
+        for name, subcommand in COMMAND.findall(text(page)):
+            assert name in known, f"{page.name}: flask {name}"
+            group = known[name]
+            if isinstance(group, click.Group):
+                assert not subcommand or subcommand in group.commands, (
+                    f"{page.name}: flask {name} {subcommand}"
+                )
+
+
+def test_every_metric_that_is_named_exists() -> None:
+    """By the name under which it is scraped, without what Prometheus puts behind it."""
+    source = text(ROOT / "app/metrics.py")
+    for page in PAGES:
+        for metric in METRIC.findall(text(page)):
+            name = re.sub(r"_(total|bucket|count|sum)$", "", metric)
+            assert f'"{name}"' in source, f"{page.name}: {metric}"
+
+
+def test_every_file_that_is_named_exists() -> None:
+    """A path in code letters is a file or a folder of the project."""
+    named = {(page.name, path) for page in PAGES for path in FILE.findall(text(page))}
+    assert {(page, path) for page, path in named if not (ROOT / path).exists()} == set()
