@@ -1,0 +1,121 @@
+"""For every alert rule: what must have happened for it to fire. In promtool's notation for series."""
+
+from typing import Final
+
+MINUTES: Final = 130
+"""How long each story lasts; every rule has fired by then if its condition holds all the while."""
+
+
+def steady(value: float) -> str:
+    return f"{value}+0x{MINUTES}"
+
+
+def rising(a_minute: float) -> str:
+    return f"0+{a_minute}x{MINUTES}"
+
+
+def histogram(name: str, below_s: float, a_minute: float = 60) -> dict[str, str]:
+    """A histogram all of whose observations are below `below_s`, and above a tenth of it."""
+    return {
+        f'{name}_bucket{{le="{below_s / 10:g}", {WHO}}}': steady(0),
+        f'{name}_bucket{{le="{below_s:g}", {WHO}}}': rising(a_minute),
+        f'{name}_bucket{{le="+Inf", {WHO}}}': rising(a_minute),
+    }
+
+
+WHO: Final = 'job="cedula", instance="a:8000"'
+
+
+def counter(name: str, labels: str, a_minute: float) -> dict[str, str]:
+    return {f"{name}{{{labels}, {WHO}}}": rising(a_minute)}
+
+
+def requests(status: int, a_minute: float) -> dict[str, str]:
+    return counter("cedula_requests_total", f'route="/api/users", method="POST", status="{status}"', a_minute)
+
+
+def deliveries(outcome: str, a_minute: float) -> dict[str, str]:
+    return counter("cedula_deliveries_total", f'outcome="{outcome}"', a_minute)
+
+
+def candidates(tried: float) -> dict[str, str]:
+    return {
+        f"cedula_registration_candidates_sum{{{WHO}}}": rising(60 * tried),
+        f"cedula_registration_candidates_count{{{WHO}}}": rising(60),
+    }
+
+
+Series = dict[str, str]
+
+UP: Final = f"up{{{WHO}}}"
+STORAGE: Final = f"cedula_storage_up{{{WHO}}}"
+BREAKER: Final = f'cedula_mail_breaker_open{{pid="1", {WHO}}}'
+AGE: Final = f"cedula_outbox_oldest_age_seconds{{{WHO}}}"
+FILL: Final = f'cedula_number_space_fill_ratio{{scope="fullest_shard", {WHO}}}'
+
+HEALTHY: Final[Series] = {
+    UP: steady(1),
+    STORAGE: steady(1),
+    BREAKER: steady(0),
+    AGE: steady(30),
+    FILL: steady(0.01),
+    **requests(201, 600),
+    **requests(503, 1),
+    **deliveries("sent", 600),
+    **deliveries("put_off", 10),
+    **deliveries("refused", 5),
+    **deliveries("given_up", 0),
+    **counter("cedula_mail_faults_total", 'blame="moment"', 10),
+    **counter("cedula_mail_faults_total", 'blame="operator"', 0),
+    **counter("cedula_problems_total", 'problem="internal-error"', 0),
+    **counter("cedula_problems_total", 'problem="number-space-exhausted"', 0),
+    **counter("cedula_problems_total", 'problem="unauthorized"', 1),
+    **counter("cedula_budgets_refused_total", 'budget="attempts"', 1),
+    **counter("cedula_budgets_refused_total", 'budget="registrations"', 1),
+    **candidates(1.01),
+    **histogram("cedula_registration_duration_seconds", 0.05),
+    **histogram("cedula_mail_duration_seconds", 1),
+}
+"""A service under load, with the few failures of every day."""
+
+FIRES_ON: Final[dict[str, Series]] = {
+    "CedulaDown": {UP: steady(0)},
+    "CedulaNotScraped": {UP: ""},
+    "CedulaStorageUnavailable": {STORAGE: steady(0)},
+    "CedulaServerErrors": requests(503, 20),
+    "CedulaInternalErrors": counter("cedula_problems_total", 'problem="internal-error"', 0.5),
+    "CedulaMailServerDown": {BREAKER: steady(1)},
+    "CedulaMailRefused": counter("cedula_mail_faults_total", 'blame="operator"', 0.5),
+    "CedulaOutboxOld": {AGE: steady(1000)},
+    "CedulaDeliveriesFailing": deliveries("put_off", 200),
+    "CedulaMailsGivenUp": deliveries("given_up", 0.1),
+    "CedulaManyAddressesRefused": deliveries("refused", 100),
+    "CedulaNumberSpaceFilling": {FILL: steady(0.81)},
+    "CedulaNumbersExhausted": counter("cedula_problems_total", 'problem="number-space-exhausted"', 0.5),
+    "CedulaGuessing": counter("cedula_budgets_refused_total", 'budget="attempts"', 5),
+    "CedulaMailFlood": counter("cedula_budgets_refused_total", 'budget="registrations"', 10),
+    "CedulaUnauthorized": counter("cedula_problems_total", 'problem="unauthorized"', 10),
+    "CedulaStorageSlow": histogram("cedula_registration_duration_seconds", 2.5),
+    "CedulaMailSlow": histogram("cedula_mail_duration_seconds", 30),
+}
+"""What turns the healthy service into the one that the rule is there for."""
+
+
+def story(alert: str | None, changes: Series) -> dict[str, object]:
+    """One of promtool's tests: these series, and exactly this alert fires (None: none does)."""
+    replaced = {name.split("{")[0] for name in changes if "_bucket" in name}
+    kept = {name: values for name, values in HEALTHY.items() if name.split("{")[0] not in replaced}
+    series = {name: values for name, values in {**kept, **changes}.items() if values}
+    firing = [{"labels": f'{{alertname="{alert}"}}', "value": 1}] if alert else []
+    return {
+        "name": alert or "healthy",
+        "interval": "1m",
+        "input_series": [{"series": name, "values": values} for name, values in series.items()],
+        "promql_expr_test": [
+            {
+                "expr": 'count by (alertname) (ALERTS{alertstate="firing"})',
+                "eval_time": f"{MINUTES - 5}m",
+                "exp_samples": firing,
+            }
+        ],
+    }

@@ -1,0 +1,69 @@
+"""The alert rules fire on what they name, and on nothing else; each has its section in the runbook."""
+
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.operate.alerts import FIRES_ON, candidates, story
+from tests.support.servers import ROOT
+
+RULES = ROOT / "deploy/prometheus/alerts.yml"
+
+
+def rules() -> dict[str, dict[str, Any]]:
+    """The alert rules by name."""
+    (group,) = yaml.safe_load(RULES.read_text())["groups"]
+    return {rule["alert"]: rule for rule in group["rules"]}
+
+
+@pytest.mark.system
+def test_prometheus_accepts_the_files() -> None:
+    """promtool reads the rules, and the example of a configuration with them."""
+    subprocess.run(["promtool", "check", "rules", RULES], check=True, capture_output=True)
+    subprocess.run(
+        ["promtool", "check", "config", "--syntax-only", RULES.with_name("prometheus.yml")],
+        check=True,
+        capture_output=True,
+    )
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("alert", [None, *FIRES_ON], ids=["healthy", *FIRES_ON])
+def test_an_alert_fires_on_its_condition_and_alone(tmp_path: Path, alert: str | None) -> None:
+    """promtool plays a healthy service in which one thing is wrong; of all rules, one fires."""
+    assert told(tmp_path, story(alert, FIRES_ON[alert] if alert else {})) == ""
+
+
+@pytest.mark.system
+def test_a_full_number_space_is_noticed_by_the_numbers_tried(tmp_path: Path) -> None:
+    """Whatever the estimate says: from 80 % on, five are tried on average."""
+    assert told(tmp_path, story("CedulaNumberSpaceFilling", candidates(6))) == ""
+
+
+def told(folder: Path, played: dict[str, object]) -> str:
+    """What promtool has to object."""
+    path = folder / "story.json"
+    path.write_text(json.dumps({"rule_files": [str(RULES)], "tests": [played]}))
+    found = subprocess.run(["promtool", "test", "rules", path], capture_output=True, text=True)
+    return "" if found.returncode == 0 else found.stdout + found.stderr
+
+
+def test_every_alert_is_tested() -> None:
+    """And no story is of a rule that is gone."""
+    assert set(rules()) == set(FIRES_ON)
+
+
+def test_every_alert_has_its_section_in_the_runbook() -> None:
+    """What it means, what to do; the annotation leads there, and no section is of a rule that is gone."""
+    text = (ROOT / "docs/runbook.md").read_text()
+    sections = re.findall(r"^## (Cedula\w+)$", text, re.MULTILINE)
+    assert sections == list(rules())
+    for alert, rule in rules().items():
+        assert rule["annotations"]["runbook"] == f"docs/runbook.md#{alert.lower()}"
+        assert rule["annotations"]["summary"]
+        assert rule["labels"]["severity"] in ("critical", "warning")
