@@ -323,7 +323,7 @@ METRICS = documented(
             "headers": _headers(),
             "content": {"text/plain": {"schema": {"type": "string"}}},
         },
-        **problems(*EVERYWHERE),
+        **problems("unauthorized", "internal-error"),
     },
     parameters=[REQUEST_ID],
 )
