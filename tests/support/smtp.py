@@ -135,6 +135,7 @@ class ScriptedSmtp:
         self.heard: Counter[str] = Counter()
         self.connections = 0
         self.open_connections: set[Conversation] = set()
+        self.pipelined = 0
         self.violations: list[str] = []
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -216,7 +217,9 @@ class ScriptedSmtp:
             verb, _, argument = line.decode("ascii").strip().partition(" ")
             verb = verb.lower()
             self.heard[verb] += 1
-            if not self.pipelining and conversation.reader._buffer:  # type: ignore[attr-defined]
+            if conversation.reader._buffer and verb == "mail":  # type: ignore[attr-defined]
+                self.pipelined += 1
+            if conversation.reader._buffer and not self.pipelining:  # type: ignore[attr-defined]
                 self.violations.append(f"pipelined after {verb}")
             if not await self._command(conversation, verb, argument):
                 return
