@@ -17,19 +17,23 @@ import structlog
 from redis.backoff import NoBackoff
 from redis.cluster import ClusterNode, RedisCluster
 from redis.crc import key_slot
-from redis.exceptions import AskError, ClusterError, MovedError, TryAgainError
+from redis.exceptions import (
+    AskError,
+    ClusterDownError,
+    ClusterError,
+    MovedError,
+    NoScriptError,
+    TryAgainError,
+)
 from redis.retry import Retry
-from redis.sentinel import Sentinel, SentinelConnectionPool
+from redis.sentinel import Sentinel
 
 from app.errors import StorageUnavailable
 from app.redis_url import CLUSTER, SENTINEL, RedisUrl
+from app.repositories.lines import KeptConnections, KeptSentinelConnections, Line
 
 MAX_CONNECTIONS = 4096
 """Connections per process: above any worker's number of requests at once, so none waits for another's."""
-
-CHECK_AFTER_IDLE_S = 1.0
-"""A connection that rested longer is looked at before it is used. One that was used just now and has died
-since means that Redis died just now: then 503 is the right answer."""
 
 REDIRECTIONS = 8
 TRY_AGAIN_S = 0.05
@@ -38,61 +42,9 @@ TRY_AGAIN_S = 0.05
 PROMISES = frozenset({"register", "verify_number", "erase_user", "settle_mail"})
 """The scripts on whose outcome somebody outside relies: they wait for replicas where that is asked for."""
 
-ACKNOWLEDGED_BY = "cedula_acknowledged_by"
+REPLICAS = "cedula_replicas"
 
 log = structlog.get_logger()
-
-
-class _Kept:
-    """A pool that hands out connections with little ado.
-
-    redis-py's own polls every connection at every checkout and counts each state for telemetry: a tenth of
-    the CPU time of a registration.
-    """
-
-    def get_connection(self, *_: Any, **__: Any) -> Any:
-        self._checkpid()  # type: ignore[attr-defined]
-        try:
-            connection = self._available_connections.pop()  # type: ignore[attr-defined]
-        except IndexError:
-            connection = self.make_connection()  # type: ignore[attr-defined]
-        try:
-            if time.monotonic() - getattr(connection, "rested_since", 0.0) > CHECK_AFTER_IDLE_S:
-                _look_at(connection)
-        except BaseException:
-            self.release(connection)
-            raise
-        return connection
-
-    def release(self, connection: Any) -> None:
-        self._checkpid()  # type: ignore[attr-defined]
-        if not self.owns_connection(connection):  # type: ignore[attr-defined]
-            connection.disconnect()
-            return
-        if connection.should_reconnect():
-            connection.disconnect()
-        connection.rested_since = time.monotonic()
-        self._available_connections.append(connection)  # type: ignore[attr-defined]
-
-
-class KeptConnections(_Kept, redis.ConnectionPool):
-    """For one server, or one node of a cluster."""
-
-
-class KeptSentinelConnections(_Kept, SentinelConnectionPool):
-    """For the master that the sentinels name."""
-
-
-def _look_at(connection: Any) -> None:
-    """Connects where needed. A connection that the server has closed, or said something on, is made anew."""
-    connection.connect()
-    try:
-        clean = not connection.can_read()
-    except (redis.ConnectionError, redis.TimeoutError, OSError):
-        clean = False
-    if not clean:
-        connection.disconnect()
-        connection.connect()
 
 
 def connect(url: str, timeout_s: float, replicas: int = 0) -> redis.Redis:
@@ -102,7 +54,7 @@ def connect(url: str, timeout_s: float, replicas: int = 0) -> redis.Redis:
     cannot be read. Only a cluster is asked for its nodes at once; raises RedisError where none answers.
     """
     client = _client(url, timeout_s)
-    vars(client)[ACKNOWLEDGED_BY] = (replicas, timeout_s)
+    vars(client)[REPLICAS] = replicas
     return cast(redis.Redis, client)  # a RedisCluster has the same commands
 
 
@@ -140,49 +92,27 @@ class Script:
     """A Lua script: one atomic decision, one round trip.
 
     `replicas`: how many replicas must have what it wrote before the call returns (WAIT, on the script's own
-    connection); fewer within `timeout_s` raise StorageUnavailable, and the write may stand.
+    connection); fewer raise StorageUnavailable, and the write may stand.
     """
 
-    def __init__(
-        self, client: redis.Redis | RedisCluster, name: str, replicas: int = 0, timeout_s: float = 0.0
-    ) -> None:
+    def __init__(self, client: redis.Redis | RedisCluster, name: str, replicas: int = 0) -> None:
         self._client = client
         self._text = files(__package__).joinpath("lua", f"{name}.lua").read_bytes()
         self._sha1 = hashlib.sha1(self._text, usedforsecurity=False).hexdigest()
         self._replicas = replicas
-        self._wait_ms = int(timeout_s * 900)  # its answer must come before the connection's time-out
 
     def __call__(self, keys: Sequence[str], args: Sequence[Any]) -> Any:
         """Runs the script. Raises RedisError."""
         if isinstance(self._client, RedisCluster):
             return self._on_cluster(self._client, keys, args)
-        return self._exchange(self._client.connection_pool, keys, args)
+        return self._on(self._client.connection_pool, keys, args)
 
-    def _exchange(self, pool: Any, keys: Sequence[str], args: Sequence[Any], *, asking: bool = False) -> Any:
-        connection = pool.get_connection()
+    def _on(self, pool: Any, keys: Sequence[str], args: Sequence[Any], *, asking: bool = False) -> Any:
+        call = Line.of(pool).call_alone if asking else Line.of(pool).call
         try:
-            if asking:
-                _ask(connection, "ASKING")
-            try:
-                answer = _ask(connection, "EVALSHA", self._sha1, len(keys), *keys, *args)
-            except redis.exceptions.NoScriptError:
-                if asking:
-                    _ask(connection, "ASKING")
-                answer = _ask(connection, "EVAL", self._text, len(keys), *keys, *args)
-            if self._replicas:
-                self._wait(connection)
-        except redis.ResponseError:
-            raise
-        except BaseException:
-            connection.disconnect()
-            raise
-        finally:
-            pool.release(connection)
-        return answer
-
-    def _wait(self, connection: Any) -> None:
-        if _ask(connection, "WAIT", self._replicas, self._wait_ms) < self._replicas:
-            raise redis.ConnectionError("too few replicas have it")
+            return call(("EVALSHA", self._sha1, len(keys), *keys, *args), self._replicas)
+        except NoScriptError:
+            return call(("EVAL", self._text, len(keys), *keys, *args), self._replicas)
 
     def _on_cluster(self, cluster: RedisCluster, keys: Sequence[str], args: Sequence[Any]) -> Any:
         """Follows the slot to where it is. What cannot be reached has the map of the cluster read anew."""
@@ -191,7 +121,7 @@ class Script:
             try:
                 if pool is None:
                     pool = _pool(cluster, _node(cluster, keys[0]))
-                return self._exchange(pool, keys, args, asking=asking)
+                return self._on(pool, keys, args, asking=asking)
             except MovedError as moved:
                 cluster.nodes_manager.move_slot(moved)
                 pool, asking = None, False
@@ -203,12 +133,7 @@ class Script:
             except (redis.ConnectionError, redis.TimeoutError, ClusterError):
                 _learn_anew(cluster)
                 raise
-        raise redis.exceptions.ClusterDownError("too many redirections")
-
-
-def _ask(connection: Any, *command: Any) -> Any:
-    connection.send_command(*command)
-    return connection.read_response()
+        raise ClusterDownError("too many redirections")
 
 
 def _node(cluster: RedisCluster, key: str) -> ClusterNode:
@@ -217,7 +142,7 @@ def _node(cluster: RedisCluster, key: str) -> ClusterNode:
 
 def _pool(cluster: RedisCluster, node: ClusterNode | None) -> Any:
     if node is None:
-        raise redis.exceptions.ClusterDownError("the slot's node is unknown")
+        raise ClusterDownError("the slot's node is unknown")
     return cluster.get_redis_connection(node).connection_pool
 
 
@@ -230,8 +155,7 @@ def _learn_anew(cluster: RedisCluster) -> None:
 
 def load_script(client: redis.Redis, name: str) -> Script:
     """The Lua script `lua/<name>.lua`; it is sent to Redis when it is first called."""
-    replicas, timeout_s = vars(client).get(ACKNOWLEDGED_BY, (0, 0.0))
-    return Script(client, name, replicas if name in PROMISES else 0, timeout_s)
+    return Script(client, name, vars(client).get(REPLICAS, 0) if name in PROMISES else 0)
 
 
 def run(script: Script, keys: Sequence[str], args: Sequence[Any]) -> Any:

@@ -1,0 +1,203 @@
+"""Connections to one Redis server: kept, and shared by many callers at a time.
+
+Every write to a socket costs as much as the rest of a script call. So callers of one process that come
+while an exchange is under way travel together in the next one (implicit pipelining): one write, one read,
+no waiting for company.
+"""
+
+import os
+import threading
+import time
+import weakref
+from typing import Any, Self
+
+import redis
+from redis.sentinel import SentinelConnectionPool
+
+CHECK_AFTER_IDLE_S = 1.0
+"""A connection that rested longer is looked at before it is used. One that was used just now and has died
+since means that Redis died just now: then 503 is the right answer."""
+
+WAIT_SHARE = 0.9
+"""Of a connection's time-out: the answer to WAIT must come before it."""
+
+
+class _Kept:
+    """A pool that hands out connections with little ado.
+
+    redis-py's own polls every connection at every checkout and counts each state for telemetry: a tenth of
+    the CPU time of a registration.
+    """
+
+    def get_connection(self, *_: Any, **__: Any) -> Any:
+        self._checkpid()  # type: ignore[attr-defined]
+        try:
+            connection = self._available_connections.pop()  # type: ignore[attr-defined]
+        except IndexError:
+            connection = self.make_connection()  # type: ignore[attr-defined]
+        try:
+            if time.monotonic() - getattr(connection, "rested_since", 0.0) > CHECK_AFTER_IDLE_S:
+                _look_at(connection)
+        except BaseException:
+            self.release(connection)
+            raise
+        return connection
+
+    def release(self, connection: Any) -> None:
+        self._checkpid()  # type: ignore[attr-defined]
+        if not self.owns_connection(connection):  # type: ignore[attr-defined]
+            connection.disconnect()
+            return
+        if connection.should_reconnect():
+            connection.disconnect()
+        connection.rested_since = time.monotonic()
+        self._available_connections.append(connection)  # type: ignore[attr-defined]
+
+
+class KeptConnections(_Kept, redis.ConnectionPool):
+    """For one server, or one node of a cluster."""
+
+
+class KeptSentinelConnections(_Kept, SentinelConnectionPool):
+    """For the master that the sentinels name."""
+
+
+def _look_at(connection: Any) -> None:
+    """Connects where needed. A connection that the server has closed, or said something on, is made anew."""
+    connection.connect()
+    try:
+        clean = not connection.can_read()
+    except (redis.ConnectionError, redis.TimeoutError, OSError):
+        clean = False
+    if not clean:
+        connection.disconnect()
+        connection.connect()
+
+
+class _Call:
+    """One command on its way: its answer, or what went wrong."""
+
+    __slots__ = ("answer", "command", "error", "leads", "ready", "replicas")
+
+    def __init__(self, command: tuple[Any, ...], replicas: int) -> None:
+        self.command = command
+        self.replicas = replicas
+        self.answer: Any = None
+        self.error: redis.RedisError | None = redis.ConnectionError("no answer yet")
+        self.leads = False
+        self.ready = threading.Lock()
+        self.ready.acquire()
+
+    def settle(self, answer: Any) -> None:
+        self.answer, self.error = answer, None
+
+    def result(self) -> Any:
+        if self.error is not None:
+            raise self.error
+        return self.answer
+
+
+class Line:
+    """Carries the commands of many callers to one server, in order, one exchange at a time.
+
+    Whoever finds the line idle leads an exchange: it sends what waits and reads every answer. Then the
+    first of those who came meanwhile leads the next. So nobody works for others longer than one exchange.
+    """
+
+    def __init__(self, pool: Any) -> None:
+        self._pool = weakref.proxy(pool)  # the pool owns the line
+        self._mutex = threading.Lock()
+        self._waiting: list[_Call] = []
+        self._led = False
+        self._wait_ms = int(1000 * WAIT_SHARE * (pool.connection_kwargs.get("socket_timeout") or 60))
+
+    @classmethod
+    def of(cls, pool: Any) -> Self:
+        """The line of a pool; a new one in a forked process, where nobody leads the old one."""
+        line: Self | None = getattr(pool, "cedula_line", None)
+        if line is None or pool.cedula_line_pid != pool.pid or pool.pid != os.getpid():
+            pool._checkpid()
+            line = pool.cedula_line = cls(pool)
+            pool.cedula_line_pid = os.getpid()
+        return line
+
+    def call(self, command: tuple[Any, ...], replicas: int = 0) -> Any:
+        """The answer to one command. Raises RedisError. `replicas`: WAIT for so many."""
+        call = _Call(command, replicas)
+        with self._mutex:
+            self._waiting.append(call)
+            leads, self._led = not self._led, True
+        if not leads:
+            try:
+                call.ready.acquire()
+            except BaseException:  # a greenlet that is killed while it waits
+                self._leave(call)
+                raise
+        if leads or call.leads:
+            self._lead()
+        return call.result()
+
+    def call_alone(self, command: tuple[Any, ...], replicas: int = 0) -> Any:
+        """The same where a slot is on the move: ASKING counts for the one command after it."""
+        asking, call = _Call(("ASKING",), 0), _Call(command, replicas)
+        self._exchange([asking, call])
+        return call.result()
+
+    def _lead(self) -> None:
+        with self._mutex:
+            batch, self._waiting = self._waiting, []
+        try:
+            self._exchange(batch)
+        finally:
+            for call in batch:
+                call.ready.release()
+            with self._mutex:
+                self._hand_on()
+
+    def _hand_on(self) -> None:
+        """The first who waits leads next."""
+        self._led = bool(self._waiting)
+        if self._led:
+            self._waiting[0].leads = True
+            self._waiting[0].ready.release()
+
+    def _leave(self, call: _Call) -> None:
+        with self._mutex:
+            if call in self._waiting:
+                self._waiting.remove(call)
+                if call.leads:
+                    self._hand_on()
+
+    def _exchange(self, batch: list[_Call]) -> None:
+        """Sends the batch and reads its answers. An error of the connection is every unanswered call's."""
+        replicas = max(call.replicas for call in batch)
+        commands = [call.command for call in batch]
+        if replicas:
+            commands.append(("WAIT", replicas, self._wait_ms))
+        connection = None
+        try:
+            connection = self._pool.get_connection()
+            connection.send_packed_command(connection.pack_commands(commands))
+            for call in batch:
+                try:
+                    call.settle(connection.read_response())
+                except redis.ResponseError as error:
+                    call.error = error
+            if replicas and connection.read_response() < replicas:
+                _fail(batch, redis.ConnectionError("too few replicas have it"))
+        except redis.RedisError as error:
+            if connection is not None:
+                connection.disconnect()
+            _fail([call for call in batch if call.error is not None], error)
+        except BaseException:
+            if connection is not None:
+                connection.disconnect()
+            raise
+        finally:
+            if connection is not None:
+                self._pool.release(connection)
+
+
+def _fail(calls: list[_Call], error: redis.RedisError) -> None:
+    for call in calls:
+        call.error = error
