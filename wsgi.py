@@ -14,10 +14,14 @@ from app import create_app
 from app.commands.doctor import asked_for, patient
 from app.errors import SettingsError, WrongIndexKey
 
+CANNOT_START = 3
+"""The status after which gunicorn ends; after any other it would start the worker again, for ever."""
+
 try:
     app = patient() if asked_for() else create_app()
 except (SettingsError, WrongIndexKey) as error:
-    sys.exit(f"cedula cannot start. {error}\n`flask --app wsgi doctor` tells more.")
+    sys.stderr.write(f"cedula cannot start. {error}\n`flask --app wsgi doctor` tells more.\n")
+    sys.exit(CANNOT_START)
 
 if os.environ.get("FLASK_RUN_FROM_CLI") != "true" or "run" in sys.argv:
     app.extensions["cedula"].start()
