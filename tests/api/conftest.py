@@ -3,7 +3,7 @@
 import hashlib
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -35,16 +35,21 @@ def wrong(number: str, other: int = 1) -> str:
     return body + str(damm.calc_check_digit(body))
 
 
-def at_once(count: int, act: Callable[[], T]) -> list[T]:
-    """What `act` returned in so many threads that began together."""
-    start = threading.Barrier(count)
+def race(acts: Sequence[Callable[[], T]]) -> list[T]:
+    """What each returned, all begun at the same moment in threads of their own."""
+    start = threading.Barrier(len(acts))
 
-    def begin(_: int) -> T:
+    def begin(act: Callable[[], T]) -> T:
         start.wait(30)
         return act()
 
-    with ThreadPoolExecutor(count) as pool:
-        return list(pool.map(begin, range(count)))
+    with ThreadPoolExecutor(len(acts)) as pool:
+        return list(pool.map(begin, acts))
+
+
+def at_once(count: int, act: Callable[[], T]) -> list[T]:
+    """What `act` returned to so many that did it at the same moment."""
+    return race([act] * count)
 
 
 class Api:

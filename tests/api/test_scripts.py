@@ -1,0 +1,157 @@
+"""verify_number.lua and erase_user.lua on a real Valkey: one decision, whoever races for it."""
+
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from app.addresses import Address
+from app.errors import TooManyAttempts, VerificationFailed
+from app.numbers import NumberGenerator
+from app.registrations import Budget
+from app.repositories.keys import Names
+from app.repositories.sealing import Sealer
+from app.repositories.store import connect
+from app.repositories.users import WRONG_IN_A_ROW, Draft, Stored, Terms, Users
+from tests.api.conftest import at_once, race, wrong
+from tests.support.scan import contradictions, kinds
+from tests.support.servers import Valkey
+
+ADA = Address.parse("ada@example.com")
+THREADS = 64
+WITHOUT_LIMIT = Budget()
+
+
+@pytest.fixture
+def users(valkey_server: Valkey, store: redis.Redis) -> Iterator[Users]:
+    client = connect(valkey_server.url, 5.0)
+    yield Users(client, Names(None), Sealer([]))
+    client.close()
+
+
+def register(users: Users, token: str = "t0ken", life_ms: int = 0) -> str:
+    """The number that was given."""
+    keys = users.keys(ADA)
+    candidates = NumberGenerator(12).draw_distinct(keys.shard, 4)
+    terms = Terms(life_ms=life_ms, budget=Budget(), mark_ms=0)
+    stored = users.register(keys, Draft(ADA, token, "en"), candidates, terms, lease_ms=0, wait_ms=1000)
+    assert isinstance(stored, Stored)
+    return stored.registration.number
+
+
+def verdict(users: Users, number: str, budget: Budget = WITHOUT_LIMIT) -> str:
+    try:
+        return users.verify(ADA, number, budget)[1].token
+    except (VerificationFailed, TooManyAttempts) as error:
+        return type(error).__name__
+
+
+def test_one_of_many_gets_the_token_and_nothing_is_left(users: Users, store: redis.Redis) -> None:
+    """Record, number and outbox entry go with the token."""
+    number = register(users)
+    verdicts = at_once(THREADS, lambda: verdict(users, number))
+    assert Counter(verdicts) == {"t0ken": 1, "VerificationFailed": THREADS - 1}
+    assert not kinds(store) - Counter(keycheck=1)
+
+
+def test_either_the_token_is_handed_out_or_the_user_is_erased(users: Users, store: redis.Redis) -> None:
+    """Of one hand-in and many erasures, exactly one finds the registration."""
+    for _ in range(20):
+        number, user_id = register(users), users.keys(ADA).user_id
+
+        def hand_in(number: str = number) -> bool:
+            return verdict(users, number) == "t0ken"
+
+        def erase(user_id: str = user_id) -> bool:
+            return users.erase(user_id)
+
+        assert sum(race([erase] * 3 + [hand_in] + [erase] * 4)) == 1
+        assert not kinds(store)
+
+
+def test_a_replaced_number_never_brings_a_token(users: Users, store: redis.Redis) -> None:
+    """Hand-ins race with a registration: the old token before it, the new one after it, never mixed."""
+    for turn in range(20):
+        old = register(users, f"old {turn}")
+
+        def hand_in(old: str = old) -> str:
+            return verdict(users, old)
+
+        def replace(turn: int = turn) -> str:
+            return register(users, f"new {turn}")
+
+        outcomes = race([hand_in] * 3 + [replace] + [hand_in] * 4)
+        tokens = [found for found in outcomes if found.startswith("old")]
+        assert len(tokens) <= 1
+        assert not any(found.startswith("new") for found in outcomes)
+        (new,) = [found for found in outcomes if found.isdigit()]
+        assert verdict(users, new) == f"new {turn}"
+        assert not kinds(store)
+
+
+def test_a_budget_is_never_overdrawn(users: Users, store: redis.Redis) -> None:
+    """So many wrong numbers and not one more, however many ask at once."""
+    number = register(users)
+    verdicts = at_once(THREADS, lambda: verdict(users, wrong(number), Budget(5, 900)))
+    assert Counter(verdicts) == {"VerificationFailed": 5, "TooManyAttempts": THREADS - 5}
+    (tries,) = store.scan_iter("*:tries:*")
+    assert 890_000 < store.pttl(tries) <= 900_000
+
+
+def test_the_hundredth_of_many_wrong_numbers_at_once_erases(users: Users, store: redis.Redis) -> None:
+    """Counted in the script: 99 from many clients leave it, the next does not."""
+    number = register(users)
+    for _ in range(3):
+        at_once(33, lambda: verdict(users, wrong(number)))
+    (user,) = store.scan_iter("*:user:*")
+    assert int(store.hget(user, "wrong") or 0) == WRONG_IN_A_ROW - 1
+    assert contradictions(store) == []
+    at_once(2, lambda: verdict(users, wrong(number)))
+    assert not kinds(store)
+
+
+def test_a_wrong_number_does_not_lengthen_a_life(users: Users, store: redis.Redis) -> None:
+    """Counting writes into the record; its end stays."""
+    number = register(users, life_ms=60_000)
+    (user,) = store.scan_iter("*:user:*")
+    ends = store.pexpiretime(user)
+    assert verdict(users, wrong(number)) == "VerificationFailed"
+    assert store.pexpiretime(user) == ends
+
+
+def test_a_lost_script_cache_is_filled_again(users: Users, store: redis.Redis) -> None:
+    """SCRIPT FLUSH, as after a restart: the call is repeated once, and decides once."""
+    number = register(users)
+    store.script_flush()
+    assert verdict(users, wrong(number), Budget(5, 900)) == "VerificationFailed"
+    (tries,) = store.scan_iter("*:tries:*")
+    assert store.get(tries) == b"1"
+    store.script_flush()
+    assert verdict(users, number) == "t0ken"
+    register(users)
+    store.script_flush()
+    assert users.erase(users.keys(ADA).user_id)
+    store.script_flush()
+    assert not users.erase(users.keys(ADA).user_id)
+
+
+def test_the_caches_lost_under_a_hundred_calls_change_nothing(users: Users, store: redis.Redis) -> None:
+    """SCRIPT FLUSH in between of racing calls: one token all the same."""
+    number = register(users)
+
+    def ask() -> str:
+        store.script_flush()
+        return verdict(users, number)
+
+    assert Counter(at_once(32, ask)) == {"t0ken": 1, "VerificationFailed": 31}
+
+
+def test_scripts_declare_their_slot(users: Users, store: redis.Redis) -> None:
+    """Every key that a hand-in or an erasure leaves behind carries the shard of the address."""
+    tag = users.keys(ADA).tag.encode()
+    number = register(users)
+    verdict(users, wrong(number), Budget(5, 900))
+    assert all(key.startswith(tag) for key in store.scan_iter("*"))
+    users.erase(users.keys(ADA).user_id)
+    assert [key.split(b":")[1] for key in store.scan_iter("*")] == [b"tries"]
