@@ -48,6 +48,8 @@ class Mail:
     """As given in MAIL FROM."""
     recipients: list[str]
     """As given in RCPT TO."""
+    language: str
+    """As the mail says it (RFC 3282); empty when it does not."""
     subject: str
     text: str
     html: str
@@ -94,6 +96,7 @@ class Folder:
         return Mail(
             name=name,
             **json.loads(first_line.removeprefix(ENVELOPE)),
+            language=str(message["Content-Language"] or ""),
             subject=str(message["Subject"] or ""),
             text=part(message, "plain"),
             html=part(message, "html"),
@@ -163,7 +166,7 @@ def create_page(folder: Folder) -> Flask:
 
     @page.get("/messages/<name>/html")
     def html_part(name: str) -> Response:
-        return Response(existing(name).html, headers={"Content-Security-Policy": PART_POLICY})
+        return html_part_response(existing(name))
 
     @page.get("/messages/<name>/source")
     def source(name: str) -> Response:
@@ -180,6 +183,11 @@ def create_page(folder: Folder) -> Flask:
         return folder.read(name)
 
     return page
+
+
+def html_part_response(mail: Mail) -> Response:
+    """The HTML part for a frame; it may load nothing and run nothing."""
+    return Response(mail.html, headers={"Content-Security-Policy": PART_POLICY})
 
 
 def serve(folder: Folder, smtp_port: int, web_port: int) -> None:

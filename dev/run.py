@@ -158,16 +158,18 @@ def mailbox(instance: Instance, ports: Ports) -> Program:
 
 
 def service(instance: Instance, ports: Ports) -> Program:
-    """The service itself, under gunicorn as it is deployed."""
+    """The service itself, under gunicorn as it is deployed, with the playground in front of it."""
     inherited = {name: value for name, value in os.environ.items() if not OWN_SETTINGS.fullmatch(name)}
     settings = {
         "REDIS_URL": f"redis://{HOST}:{ports.valkey}/0",
         "MAIL_SERVER": HOST,
         "MAIL_PORT": str(ports.smtp),
         "SECRET_KEY_FILE": str(instance.secret_key_file()),
+        "PLAYGROUND_MAILS": str(instance.subfolder("mail")),
+        "PLAYGROUND_MAILBOX": f"http://{HOST}:{ports.mailbox}/",
     }
     command = [sys.executable, "-m", "gunicorn", "--config", "gunicorn.conf.py"]
-    command += ["--bind", f"{HOST}:{ports.service}", "wsgi:app"]
+    command += ["--bind", f"{HOST}:{ports.service}", "dev.playground.wsgi:app"]
     return Program("gunicorn", command, partial(answers_200, ports.service, "/readyz"), inherited | settings)
 
 
@@ -194,11 +196,12 @@ def answers_200(port: int, path: str) -> bool:
 
 
 GREETING = """
+See it work:          {service}/   (the playground)
 The service runs:     {service}
 Mails arrive at:      http://{host}:{ports.mailbox}   (SMTP on port {ports.smtp})
 Data, mails and key:  {instance.folder}   (Valkey on port {ports.valkey}, for this run)
 
-Register somebody, in English or in Spanish:
+Or register somebody from here, in English or in Spanish:
 
   curl -i {service}/api/users -H 'Content-Type: application/json' \\
     -d '{{"email": "ada@example.com", "token": "a-token-of-your-choice"}}'
