@@ -167,7 +167,8 @@ class _Reader:
     def _api_keys(self) -> tuple[ApiKey, ...]:
         entries = [entry.strip() for entry in self._text("API_KEYS").split(",") if entry.strip()]
         found = [API_KEY.fullmatch(entry) for entry in entries]
-        if None in found:
+        given = os.environ.get("API_KEYS") or os.environ.get("API_KEYS_FILE")
+        if None in found or (given and not entries):  # an empty file must not open the API
             self._wrong("API_KEYS", "Must be name:sha256-hex, with commas between: see `flask keys new`.")
         return tuple(ApiKey(match[1], match[2].lower()) for match in found if match)
 
