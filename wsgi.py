@@ -2,13 +2,16 @@
 
 import os
 import sys
+import warnings
 
 if "gunicorn.workers.ggevent" in sys.modules:
-    # gunicorn patches its gevent workers itself, but with --preload only after this module was read:
-    # locks that are made before would block the whole worker.
     from gevent import monkey  # type: ignore[import-untyped]
 
-    monkey.patch_all()
+    if not monkey.is_module_patched("threading"):
+        # gunicorn --preload: it patches its gevent workers only after this module was read, and locks that
+        # are made before would block the whole worker. Its master must keep its own signals.
+        warnings.filterwarnings("ignore", "Patching more than once", monkey.MonkeyPatchWarning)
+        monkey.patch_all(os=False, signal=False, subprocess=False)
 
 from app import create_app
 from app.commands.doctor import asked_for, patient

@@ -167,6 +167,7 @@ def test_a_refusal_that_redis_does_not_confirm_is_told_as_unknown(tmp_path: Path
         valkey.stop()
 
 
+@pytest.mark.slow
 def test_a_process_that_slept_beyond_its_lease_sends_nothing(
     tmp_path: Path, environment: dict[str, str], serve: Serve, smtp: ScriptedSmtp, store: redis.Redis
 ) -> None:
@@ -187,6 +188,7 @@ def test_a_process_that_slept_beyond_its_lease_sends_nothing(
         assert_at_peace(other, smtp, store, mails=1)
 
 
+@pytest.mark.slow
 def test_the_mails_of_a_process_that_is_killed_are_sent_by_another_within_the_lease_time(
     tmp_path: Path,
     environment: dict[str, str],
@@ -217,7 +219,7 @@ def test_a_registration_whose_process_died_before_the_send_is_mailed_within_the_
     serve: Serve, smtp: ScriptedSmtp, store: redis.Redis
 ) -> None:
     """200 registrations with leases of owners that never were: one mail each."""
-    service = serve(smtp)
+    service = serve(smtp, mail_timeout_s=0.1)
     users: Users = service.container.users
     addresses = [f"orphan{number}@example.com" for number in range(200)]
     for address in addresses:
@@ -234,7 +236,7 @@ def test_a_mail_is_not_begun_while_another_owner_has_the_lease(
     serve: Serve, smtp: ScriptedSmtp, store: redis.Redis
 ) -> None:
     """Erasing and registering again leaves the lease alone, whoever does it."""
-    service = serve(smtp)
+    service = serve(smtp, mail_timeout_s=0.1)
     service.store_without_sending(ADA)
     owner = store.get(service.records.keys(ADA).sender)
     service.erase(ADA)

@@ -1,0 +1,234 @@
+"""Delivery where processes matter: gunicorn and its workers, shutdown, backlogs, what idleness costs."""
+
+import os
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import redis
+
+from tests.delivery.conftest import Serve
+from tests.support.scan import contradictions, kinds
+from tests.support.servers import ROOT, Gunicorn, gunicorn
+from tests.support.smtp import Gate, ScriptedSmtp, late
+from tests.support.waiting import wait_until
+
+ASYNC = {"Prefer": "respond-async"}
+WORKERS = ["sync", "gthread", "gevent"]
+
+
+@pytest.fixture
+def settings(environment: dict[str, str], smtp: ScriptedSmtp) -> dict[str, str]:
+    return {**environment, "MAIL_PORT": str(smtp.port), "MAIL_DEFAULT_SENDER": "no-reply@example.com"}
+
+
+def cpu_s(pid: int) -> float:
+    """CPU seconds that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def register_all(
+    service: Gunicorn, addresses: list[str], clients: int, **more: object
+) -> list[tuple[int, float]]:
+    """Status and seconds of each."""
+
+    def one(address: str) -> tuple[int, float]:
+        began = time.monotonic()
+        return service.register(address, **more).status_code, time.monotonic() - began
+
+    with ThreadPoolExecutor(clients) as pool:
+        return list(pool.map(one, addresses))
+
+
+def assert_each_once(smtp: ScriptedSmtp, addresses: list[str]) -> None:
+    assert Counter(mail.recipient for mail in smtp.mails) == Counter(addresses)
+
+
+QUICK_COMBINATION = ("gevent", ("--preload",))
+"""The most delicate; the others take as long and are the same to us."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "preload"),
+    [
+        pytest.param(kind, preload, marks=[] if (kind, preload) == QUICK_COMBINATION else [pytest.mark.slow])
+        for kind in WORKERS
+        for preload in ((), ("--preload",))
+    ],
+)
+def test_every_kind_of_worker_relays_and_finishes_what_it_has_in_hand(
+    kind: str,
+    preload: tuple[str, ...],
+    tmp_path: Path,
+    settings: dict[str, str],
+    smtp: ScriptedSmtp,
+    store: redis.Redis,
+) -> None:
+    """With gunicorn's own defaults, preloaded or not; a worker that dies is replaced and its mails go out."""
+    with gunicorn(
+        tmp_path,
+        {**settings, "MAIL_TIMEOUT": "1"},
+        *("-k", kind, "-w", "2", "--threads", "4", *preload),
+        own_configuration=False,
+    ) as service:
+        assert service.register("first@example.com").status_code == 201
+        smtp.script["content"] = gate = Gate()
+        service.register("killed@example.com", headers=ASYNC)
+        gate.wait()
+        before = set(service.workers())
+        for worker in before:
+            os.kill(worker, signal.SIGKILL)
+        gate.open()
+        smtp.script["content"] = late(0.7)
+        wait_until(lambda: len(set(service.workers()) - before) == 2, 10, "new workers")
+        wait_until(service.answers, 10)
+        wait_until(lambda: kinds(store)["outbox"] == 0, 12, "the relay found it")
+        service.register("last@example.com", headers=ASYNC)
+        wait_until(lambda: smtp.contents and b"last@" in smtp.contents[-1], 5)
+        assert service.stop() == 0
+        assert len(smtp.to("last@example.com")) == 1
+        assert kinds(store)["outbox"] == kinds(store)["sender"] == kinds(store)["relay"] == 0
+        assert "Traceback" not in service.log
+
+
+def test_at_a_shutdown_mails_in_hand_are_finished_and_the_rest_given_back(
+    tmp_path: Path, settings: dict[str, str], smtp: ScriptedSmtp, store: redis.Redis
+) -> None:
+    """Two are being sent, two wait for a connection: those are due at once for whoever comes next."""
+    smtp.script["content"] = late(3)
+    addresses = [f"down{number}@example.com" for number in range(4)]
+    own = {**settings, "MAIL_TIMEOUT": "2", "MAIL_CONNECTIONS": "2"}
+    with gunicorn(tmp_path, own, "--workers", "1") as service:
+        answers = register_all(service, addresses, clients=4)
+        assert {status for status, _ in answers} == {202}
+        assert service.stop() == 0
+    assert len(smtp.mails) == 2
+    assert kinds(store)["sender"] == 0
+    now_ms = time.time() * 1000
+    owed = [
+        due
+        for key in store.scan_iter(match="*:outbox")
+        for _, due in store.zrange(key, 0, -1, withscores=True)
+    ]
+    assert len(owed) == 2
+    assert max(owed) <= now_ms
+
+
+@pytest.mark.parametrize("count", [300, pytest.param(2000, marks=pytest.mark.slow)])
+@pytest.mark.timeout(180)
+def test_with_the_mail_server_away_everybody_is_answered_and_every_mail_comes_once(
+    count: int, tmp_path: Path, settings: dict[str, str], smtp: ScriptedSmtp, store: redis.Redis
+) -> None:
+    """All 202, at once when the breaker is open; the server comes back: each mail once, within a minute."""
+    smtp.stop()
+    addresses = [f"away{number}@example.com" for number in range(count)]
+    with gunicorn(tmp_path, settings, "--workers", "2") as service:
+        answers = register_all(service, addresses, clients=8)
+        assert {status for status, _ in answers} == {202}
+        assert statistics.median(took for _, took in answers[20:]) < 0.05
+        smtp.start()
+        began = time.monotonic()
+        wait_until(lambda: len(smtp.mails) >= count, 60, "all mails within a minute")
+        wait_until(lambda: kinds(store)["outbox"] == 0, 10)
+        print(f"{count} mails {time.monotonic() - began:.1f} s after the server came back")  # noqa: T201
+    assert_each_once(smtp, addresses)
+    assert contradictions(store) == []
+
+
+@pytest.mark.parametrize("count", [1000, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.timeout(240)
+def test_a_backlog_of_mails_that_nobody_waits_for_drains_at_full_speed(
+    count: int, tmp_path: Path, settings: dict[str, str], smtp: ScriptedSmtp, store: redis.Redis
+) -> None:
+    """One process, 100 ms a mail, 32 connections; requests that wait overtake; every mail comes once."""
+    smtp.script["content"] = late(0.1)
+    addresses = [f"async{number}@example.com" for number in range(count)]
+    with gunicorn(tmp_path, settings, "--workers", "1") as service:
+        began = time.monotonic()
+        answers = register_all(service, addresses, clients=16, headers=ASYNC)
+        assert {status for status, _ in answers} == {202}
+        assert kinds(store)["outbox"] > 0
+        status, took = register_all(service, ["waits@example.com"], clients=1)[0]
+        assert (status, took < 2) == (201, True)
+        wait_until(lambda: len(smtp.mails) == count + 1, 120, "all are mailed")
+        took = time.monotonic() - began
+        print(f"{count} mails in {took:.1f} s, {count / took:.0f} a second of 320 possible")  # noqa: T201
+        assert count / took > 60
+    assert_each_once(smtp, [*addresses, "waits@example.com"])
+
+
+def test_with_few_connections_nobody_gets_an_error_or_waits_longer_than_the_time_out(
+    tmp_path: Path, settings: dict[str, str], smtp: ScriptedSmtp, store: redis.Redis
+) -> None:
+    """64 clients, 2 x 2 connections, 200 ms a mail, 1 s: 201 or 202 within 2 s, and every mail comes once."""
+    smtp.script["content"] = late(0.2)
+    addresses = [f"few{number}@example.com" for number in range(150)]
+    with gunicorn(
+        tmp_path, {**settings, "MAIL_TIMEOUT": "1", "MAIL_CONNECTIONS": "2"}, "--workers", "2"
+    ) as service:
+        answers = register_all(service, addresses, clients=64)
+        assert {status for status, _ in answers} <= {201, 202}
+        assert max(took for _, took in answers) < 2
+        assert smtp.connections <= 4
+        wait_until(lambda: len(smtp.mails) >= len(addresses), 60)
+        wait_until(lambda: kinds(store)["outbox"] == 0, 10)
+    assert_each_once(smtp, addresses)
+
+
+def test_many_mails_at_once_start_as_many_senders(serve: Serve, smtp: ScriptedSmtp) -> None:
+    """20 requests at the same moment, 20 connections: nobody waits behind another's mail."""
+    smtp.script["content"] = gate = Gate()
+    service = serve(smtp, mail_connections=20, mail_timeout_s=5.0)
+    with ThreadPoolExecutor(20) as pool:
+        answers = pool.map(lambda number: service.register(f"burst{number}@example.com"), range(20))
+        gate.wait(20)
+        gate.open()
+        assert {answer.status_code for answer, _ in answers} == {201}
+
+
+@pytest.fixture
+def idle(tmp_path: Path, settings: dict[str, str]) -> Iterator[Gunicorn]:
+    with gunicorn(tmp_path, settings, "--workers", "2") as service:
+        service.register("idle@example.com")
+        yield service
+
+
+@pytest.mark.slow
+def test_an_idle_service_costs_next_to_nothing(idle: Gunicorn, store: redis.Redis) -> None:
+    """Two workers, a minute: under 100 commands a second for Redis, under 1 % of a core for each process."""
+    time.sleep(15)  # the first sweep looks at everything at once
+    pids = [idle.process.pid, *idle.workers()]
+    used = [cpu_s(pid) for pid in pids]
+    commands = store.info("stats")["total_commands_processed"]
+    time.sleep(60)
+    a_second = (store.info("stats")["total_commands_processed"] - commands) / 60
+    shares = [(cpu_s(pid) - before) / 60 for pid, before in zip(pids, used, strict=True)]
+    print(f"{a_second:.1f} commands a second; CPU {[f'{share:.2%}' for share in shares]}")  # noqa: T201
+    assert a_second < 100
+    assert max(shares) < 0.01
+
+
+def test_the_flask_command_starts_no_relay(
+    settings: dict[str, str], smtp: ScriptedSmtp, store: redis.Redis
+) -> None:
+    """`flask --app wsgi outbox list`: what is due stays due, and stdout holds the list alone."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "flask", "--app", "wsgi", "outbox", "list"],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], **settings},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert re.fullmatch(r"id\tdelivery\tattempts\tage\tdue\treason\n", ended.stdout)
+    assert kinds(store)["relay"] == 0
