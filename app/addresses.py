@@ -44,3 +44,8 @@ class Address:
         if len(envelope) > MAX_LENGTH:
             raise InvalidAddress(f"Longer than {MAX_LENGTH} characters in ASCII.")
         return cls(email=found.normalized, envelope=envelope)
+
+    @classmethod
+    def known(cls, email: str) -> Self:
+        """An address that was accepted before (`email` of `parse`), without judging it again."""
+        return cls(email=email, envelope=email) if email.isascii() else cls.parse(email)

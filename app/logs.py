@@ -4,6 +4,7 @@ An exception is logged by its class and the places it passed through, never by i
 variables: those may quote what a client sent.
 """
 
+import json
 import os
 import sys
 import traceback
@@ -21,11 +22,19 @@ def configure() -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             _places,
-            structlog.processors.JSONRenderer(),
+            structlog.processors.JSONRenderer(serializer=_to_json),
         ],
         logger_factory=structlog.WriteLoggerFactory(stream),
         cache_logger_on_first_use=True,
     )
+
+
+_ENCODER = json.JSONEncoder(default=str, ensure_ascii=False)
+
+
+def _to_json(event: EventDict, **_: object) -> str:
+    """With one encoder for all lines; `json.dumps` with options makes a new one each time."""
+    return _ENCODER.encode(event)
 
 
 def _places(_: WrappedLogger, __: str, event: EventDict) -> EventDict:

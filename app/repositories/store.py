@@ -76,7 +76,7 @@ def _client(url: str, timeout_s: float) -> redis.Redis | RedisCluster:
             connection_pool_class=KeptConnections,
             **options,
         )
-    return redis.Redis(connection_pool=KeptConnections.from_url(url, **options))
+    return redis.Redis.from_pool(KeptConnections.from_url(url, **options))
 
 
 def _sentinel(where: RedisUrl, options: dict[str, Any]) -> redis.Redis:
@@ -85,7 +85,7 @@ def _sentinel(where: RedisUrl, options: dict[str, Any]) -> redis.Redis:
         where.hosts, sentinel_kwargs={**ways, "username": None, "password": None}
     )
     pool = KeptSentinelConnections(where.service, sentinels, **options)  # type: ignore[no-untyped-call]
-    return redis.Redis(connection_pool=pool)
+    return redis.Redis.from_pool(pool)
 
 
 class Script:

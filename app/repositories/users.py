@@ -20,7 +20,7 @@ from app.errors import (
 )
 from app.registrations import Budget, Delivery, Registration
 from app.repositories.keys import Names, UserKeys, keys_of
-from app.repositories.sealing import Sealer, SealBroken
+from app.repositories.sealing import SealBroken, Sealer
 from app.repositories.store import load_script, run, storage_errors
 
 log = structlog.get_logger()
@@ -283,4 +283,4 @@ class RecordSeal:
     def open(self, sealed: bytes, user_id: str) -> tuple[Draft, str]:
         """The draft and its number. Raises SealBroken."""
         email, token, number, locale = json.loads(self._sealer.open(sealed, user_id))
-        return Draft(Address.parse(email), token, locale), number
+        return Draft(Address.known(email), token, locale), number
