@@ -35,11 +35,13 @@ format: $(INSTALLED) ## Bring the code into its format
 	$(BIN)/ruff format
 
 bench: $(INSTALLED) ## Measure registrations against bare Flask
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.txt
 	$(BIN)/python -m benchmarks $(args)
 
 lock: $(INSTALLED) ## Write requirements*.txt anew from pyproject.toml; args=--upgrade takes newer versions
 	$(LOCK) --output-file requirements.txt
 	$(LOCK) --extra dev --constraint requirements.txt --output-file requirements-dev.txt
+	$(LOCK) --extra bench --constraint requirements-dev.txt --output-file requirements-bench.txt
 
 clean: ## Remove what can be made again; the data in instance/ stays
 	rm -rf .venv .coverage* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,0 +1,104 @@
+"""Registrations past HTTP: many of them, fast, with the service's own scripts and seals."""
+
+import contextlib
+import secrets
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from app.addresses import Address
+from app.errors import NumberSpaceExhausted
+from app.numbers import NumberGenerator
+from app.registrations import Budget
+from app.repositories.guard import Guard
+from app.repositories.keys import Names
+from app.repositories.sealing import Sealer
+from app.repositories.users import Draft, RecordSeal, Terms, Users, fresh_token
+from app.services.messaging import SendPlan
+from app.services.registration import RegistrationService
+
+TOKEN = "t" * 64
+BATCH = 500
+SHARD = 7
+UNLIMITED = Terms(life_ms=0, budget=Budget(), mark_ms=60_000)
+
+
+class Filler:
+    """Writes registrations as `register.lua` does, in pipelines, with their mails already sent."""
+
+    def __init__(self, client: redis.Redis, secret: str) -> None:
+        self.client = client
+        self.names = Names(secret or None)
+        self.records = RecordSeal(Sealer([secret] if secret else []))
+        self._numbers = NumberGenerator(12)
+
+    def fill(self, addresses: Iterable[str]) -> Iterator[tuple[str, str]]:
+        """Registers every address; gives it back with its number."""
+        script = (Path(__file__).parents[1] / "app/repositories/lua/register.lua").read_text()
+        sha = self.client.script_load(script)
+        batch: list[tuple[str, str]] = []
+        pipeline = self.client.pipeline(transaction=False)
+        for text in addresses:
+            address = Address.parse(text)
+            keys = self.names.user(address.identity)
+            number = self._numbers.draw(keys.shard)
+            digest = self.names.number(number)
+            sealed = self.records.seal(Draft(address, TOKEN, "en"), number, keys.user_id)
+            pipeline.evalsha(
+                sha, 6, keys.user, keys.sender, keys.outbox, keys.sends, keys.idempotency("none"),
+                keys.number_prefix + digest, keys.user_id, fresh_token(), fresh_token(), 0, 0, 0, 1,
+                keys.number_prefix, 0, 0, "", 0, 60_000, digest, sealed,
+            )  # fmt: skip
+            pipeline.hset(keys.user, mapping={"delivery": "sent", "mailed_ms": 1_800_000_000_000})
+            pipeline.zrem(keys.outbox, keys.user_id)
+            batch.append((text, number))
+            if len(batch) == BATCH:
+                pipeline.execute()
+                yield from batch
+                batch.clear()
+        pipeline.execute()
+        yield from batch
+
+
+class FullShard:
+    """A shard whose number space is full to a share: `space` numbers, of which a fraction is taken."""
+
+    def __init__(self, client: redis.Redis, space: int, share: float) -> None:
+        names, sealer = Names(None), Sealer([])
+        self.space = space
+        self.calls = 0
+        address = next(
+            text for n in range(100_000) if names.user(text := f"full{n}@example.com").shard == SHARD
+        )
+        self._draft = Draft(Address.parse(address), TOKEN, "en")
+        users = Users(client, names, sealer)
+        register = users.register
+        users.register = self._counting(register)  # type: ignore[method-assign]
+        self._service = RegistrationService(
+            users, Guard(client, names, sealer), NumberGenerator(12, self._below), UNLIMITED
+        )
+        pipeline = client.pipeline(transaction=False)
+        for n in secrets.SystemRandom().sample(range(space), int(space * share)):
+            number = NumberGenerator(12, lambda _, n=n: n).draw(SHARD)
+            pipeline.set(f"{{{SHARD:03}}}:number:{names.number(number)}", "taken")
+        pipeline.execute()
+
+    def calls_per_registration(self, registrations: int) -> float:
+        """Registers one address again and again: the share that is taken stays as it is."""
+        self.calls = 0
+        for _ in range(registrations):
+            with contextlib.suppress(NumberSpaceExhausted):
+                self._service.register(self._draft, SendPlan(lease_ms=0))
+        return self.calls / registrations
+
+    def _below(self, _: int) -> int:
+        return secrets.randbelow(self.space)
+
+    def _counting(self, register: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            self.calls += 1
+            return register(*args, **kwargs)
+
+        return counted

@@ -1,0 +1,90 @@
+"""Plots that can be read without the text, as SVG."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+
+mpl.use("svg")
+mpl.rcParams |= {
+    "svg.hashsalt": "cedula",
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
+
+ACCENT, GREY = "#1f5f99", "#b8c2cc"
+
+
+def plot(results: Path) -> None:
+    """Draws every plot for which there are figures."""
+    figures = {path.stem: json.loads(path.read_text())["rows"] for path in results.glob("*.json")}
+    for name, draw in {
+        "main": _ratios,
+        "features": _features,
+        "growth": _growth,
+        "numbers": _numbers,
+    }.items():
+        if name in figures:
+            canvas, axes = plt.subplots(figsize=(7, 3.6), layout="constrained")
+            draw(axes, figures[name] + (figures.get("verify", []) if name == "main" else []))
+            canvas.savefig(results / f"{name}.svg", metadata={"Date": None})
+            plt.close(canvas)
+
+
+def _bars(axes: Axes, rows: list[dict[str, Any]], figure: str, title: str, form: str) -> None:
+    names = [row["what"] for row in rows]
+    bars = axes.barh(names, [row[figure] for row in rows], color=ACCENT)
+    axes.bar_label(bars, fmt=form, padding=3)
+    axes.invert_yaxis()
+    axes.set_title(title, loc="left")
+    axes.margins(x=0.15)
+
+
+def _ratios(axes: Axes, rows: list[dict[str, Any]]) -> None:
+    _bars(
+        axes,
+        [row for row in rows if "ratio" in row],
+        "ratio",
+        "Requests/s as a share of a bare Flask POST",
+        "%.2f",
+    )
+    axes.axvline(0.25, color=GREY, linestyle="--", linewidth=1)
+
+
+def _features(axes: Axes, rows: list[dict[str, Any]]) -> None:
+    _bars(
+        axes, [row for row in rows if "ratio" in row], "cpu_ms_min", "CPU time per registration, ms", "%.2f"
+    )
+
+
+def _growth(axes: Axes, rows: list[dict[str, Any]]) -> None:
+    for kind, colour in (("sealed", ACCENT), ("clear", GREY)):
+        mine = [row for row in rows if row["what"].endswith(kind)]
+        axes.plot(
+            [row["users"] for row in mine],
+            [row["cpu_ms_min"] for row in mine],
+            "o-",
+            color=colour,
+            label=kind,
+        )
+    axes.set(xscale="log", xlabel="stored users", ylim=(0, None))
+    axes.set_title("CPU time per registration, ms", loc="left")
+    axes.legend(frameon=False)
+
+
+def _numbers(axes: Axes, rows: list[dict[str, Any]]) -> None:
+    axes.plot([row["share"] * 100 for row in rows], [row["calls"] for row in rows], "o-", color=ACCENT)
+    for row in rows:
+        axes.annotate(
+            f"{row['calls']:.2f}",
+            (row["share"] * 100, row["calls"]),
+            (-4, 6),
+            textcoords="offset points",
+            ha="right",
+        )
+    axes.set(xlabel="number space taken, %", ylim=(0, None))
+    axes.set_title("Script calls per registration", loc="left")

@@ -1,0 +1,123 @@
+"""The servers of a run, each a process of its own: Valkey, a mail sink, the service, the yardstick."""
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import redis
+
+from tests.support.servers import ROOT, Gunicorn, Valkey, free_port
+from tests.support.waiting import wait_until
+
+NEEDED = ("wrk", "smtp-sink")
+SECRET = "benchmarks benchmarks benchmarks benchmarks"
+
+
+def missing() -> list[str]:
+    """The programs that a run needs and this machine lacks (Debian's packages wrk and postfix)."""
+    return [program for program in NEEDED if shutil.which(program) is None]
+
+
+class Sink:
+    """An SMTP server that accepts every mail and counts. `delay_ms`: before its final reply.
+
+    Without a delay it is postfix's smtp-sink, which takes ten times as many mails as the service sends.
+    """
+
+    def __init__(self, folder: Path, delay_ms: int = 0) -> None:
+        self.port = free_port()
+        self._told = folder / f"sink-{self.port}.txt"
+        self._command = (
+            [sys.executable, "-m", "benchmarks.slow_sink", str(self.port), str(delay_ms)]
+            if delay_ms
+            else ["smtp-sink", *_user(), "-c", f"127.0.0.1:{self.port}", "4096"]
+        )
+        self.start()
+
+    def start(self) -> None:
+        """Starts it, also again after `stop`; the count begins anew."""
+        with self._told.open("wb") as told:
+            self.process = subprocess.Popen(self._command, cwd=ROOT, stdout=told, stderr=subprocess.STDOUT)
+
+    @property
+    def mails(self) -> int:
+        """How many it has accepted so far."""
+        with self._told.open("rb") as told:
+            told.seek(max(0, told.seek(0, os.SEEK_END) - 200))
+            counts = [word for word in told.read().decode().split() if word.startswith("mesg=")]
+        return int(counts[-1].removeprefix("mesg=").partition("sess")[0]) if counts else 0
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+def _user() -> list[str]:
+    return ["-u", "nobody"] if os.geteuid() == 0 else []
+
+
+class Stage:
+    """One Valkey, one sink, and services that differ in their settings."""
+
+    def __init__(self, folder: Path, delay_ms: int = 0) -> None:
+        self.folder = folder
+        self.valkey = Valkey(Path(tempfile.mkdtemp(prefix="valkey-", dir=folder)), save="")
+        self.sink = Sink(folder, delay_ms)
+        self._services: list[Gunicorn] = []
+
+    def service(self, application: str = "wsgi:app", **settings: str) -> Gunicorn:
+        """The service under its own gunicorn configuration; other settings on request."""
+        environment = {
+            "REDIS_URL": self.valkey.url,
+            "MAIL_SERVER": "127.0.0.1",
+            "MAIL_PORT": str(self.sink.port),
+            "SECRET_KEY": SECRET,
+            **settings,
+        }
+        service = Gunicorn(self.folder, environment, application=application, ready=application == "wsgi:app")
+        self._services.append(service)
+        wait_until(lambda: len(service.workers()) >= (os.cpu_count() or 1), 20, "workers")
+        return service
+
+    def bare(self) -> Gunicorn:
+        """The yardstick under the same gunicorn configuration."""
+        service = self.service("benchmarks.bare:app")
+        wait_until(lambda: _listens(service.port), 20, "the yardstick listens")
+        return service
+
+    @property
+    def store(self) -> redis.Redis:
+        return self.valkey.client()
+
+    def settle(self, timeout_s: float = 300) -> None:
+        """Waits until every mail is out."""
+        store = self.store
+        wait_until(lambda: not any(True for _ in store.scan_iter("*:outbox", count=5000)), timeout_s, "mails")
+
+    def stop(self) -> None:
+        for service in self._services:
+            service.kill()
+        self.sink.stop()
+        self.valkey.stop()
+
+
+def _listens(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
+
+
+@contextlib.contextmanager
+def stage(folder: Path, delay_ms: int = 0) -> Iterator[Stage]:
+    folder.mkdir(parents=True, exist_ok=True)
+    made = Stage(folder, delay_ms)
+    try:
+        yield made
+    finally:
+        made.stop()
