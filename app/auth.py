@@ -13,6 +13,7 @@ from flask_httpauth import HTTPTokenAuth
 from flask_limiter import Limiter
 from flask_limiter.errors import RateLimitExceeded
 from limits.errors import StorageError
+from limits.storage import RedisStorage, Storage
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from app.config import ApiKey, Settings
@@ -85,6 +86,18 @@ def _ask_for_keys(app: Flask, keys: ApiKeys) -> None:
     app.before_request(check)
 
 
+class OurStorage(RedisStorage):
+    """Counts in the Redis of the registrations, whatever form of REDIS_URL leads there."""
+
+    STORAGE_SCHEME = ["cedula"]  # noqa: RUF012 - as limits declares it
+
+    def __init__(self, uri: str, client: redis.Redis) -> None:
+        Storage.__init__(self, uri, wrap_exceptions=True)
+        self.key_prefix, self.dependency, self.target_server = CLIENT_LIMITS, redis, "redis"
+        self.storage = client
+        self.initialize_storage(uri)
+
+
 def _count_requests(app: Flask, limit: str, names: Names, client: redis.Redis) -> None:
     limiter = Limiter(
         key_func=lambda: names.client(caller() or request.remote_addr or ""),
@@ -92,12 +105,8 @@ def _count_requests(app: Flask, limit: str, names: Names, client: redis.Redis) -
         application_limits=[limit],
         # /metrics says that Redis is away, so it must not ask Redis first.
         application_limits_exempt_when=lambda: not is_protected(request.path) or request.path == "/metrics",
-        storage_uri="redis://",  # only names the kind; the connections are ours, and never repeat a write
-        storage_options={
-            "connection_pool": client.connection_pool,  # type: ignore[dict-item]
-            "key_prefix": CLIENT_LIMITS,
-            "wrap_exceptions": True,
-        },
+        storage_uri=f"{OurStorage.STORAGE_SCHEME[0]}://",
+        storage_options={"client": client},  # type: ignore[dict-item]
         strategy="fixed-window",
     )
 

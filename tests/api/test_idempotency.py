@@ -197,8 +197,7 @@ def commit_and_die(server: Gunicorn, smtp: ScriptedSmtp, email: str) -> None:
     server.kill()
     asking.join()
     smtp.hang_up()
-    smtp.script.clear()
-    gate.open()
+    smtp.script.clear()  # new conversations go on; the one that was cut off stays at the gate
 
 
 def age(store: redis.Redis, seconds: int) -> None:

@@ -15,6 +15,7 @@ from app.auth import ApiKeys, digest
 from app.config import ApiKey, Settings
 from tests.api.conftest import API_KEYS, BANK, SHOP, SHOP_NEXT, Api, at_once, bearer
 from tests.support.servers import ROOT, MailServer, Valkey, gunicorn
+from tests.support.waiting import wait_until
 
 
 @pytest.mark.parametrize(
@@ -244,3 +245,26 @@ def test_every_setting_of_limits_is_read(monkeypatch: pytest.MonkeyPatch) -> Non
     found = Settings.from_environment()
     assert [(key.name, key.sha256) for key in found.api_keys] == [("a", "a" * 64), ("b", "b" * 64)]
     assert (found.address_limit.amount, found.verify_limit.amount, found.verify_limit.window_s) == (0, 7, 120)
+
+
+def test_clients_are_counted_on_a_cluster_too(tmp_path: Path, mail_server: MailServer, email: str) -> None:
+    """CLIENT_LIMIT counts through the same client as everything else."""
+    valkey = Valkey(tmp_path, save="", **{"cluster-enabled": "yes"})
+    try:
+        valkey.client().execute_command("CLUSTER ADDSLOTSRANGE", 0, 16383)
+        info = valkey.client().execute_command
+        wait_until(lambda: info("CLUSTER INFO")["cluster_state"] == "ok")
+        settings = {
+            "REDIS_URL": f"redis+cluster://127.0.0.1:{valkey.port}",
+            "MAIL_SERVER": "127.0.0.1",
+            "MAIL_PORT": str(mail_server.port),
+            "CLIENT_LIMIT": "2/minute",
+        }
+        with gunicorn(tmp_path, settings) as server:
+            api = Api(server, mail_server)
+            assert api.verify(email, api.registered(email)).status_code == 200
+            answer = api.register(email)
+            assert answer.status_code == 429
+            assert int(answer.headers["Retry-After"]) >= 1
+    finally:
+        valkey.stop()
