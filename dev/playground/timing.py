@@ -118,11 +118,10 @@ class Tracer:
     @contextmanager
     def _monitor(self) -> Iterator[Callable[[], list[Seen]]]:
         """Around a request; gives what Redis has done since. Nothing, where it cannot be asked."""
-        monitor = self._redis.monitor()  # type: ignore[no-untyped-call]
         try:
+            monitor = self._redis.monitor()  # type: ignore[no-untyped-call]
             monitor.__enter__()
         except redis.RedisError:
-            monitor.__exit__()
             yield list
             return
         try:

@@ -135,9 +135,23 @@ export class Diagram {
     this.#width = Math.round(this.#box.clientWidth);
     if (!this.#width) return; // before the style sheet: the observer will call again
     const wide = this.#width >= WIDE;
-    this.#box.replaceChildren(new Drawing(this.#texts, this.#width, wide).draw());
+    this.#box.replaceChildren(new Drawing(this.#texts, this.#width, wide).draw(), inWords(this.#texts));
     this.#light();
   }
+}
+
+// The same for those who do not see the drawing.
+function inWords(texts) {
+  const list = document.createElement("ol");
+  list.className = "unseen";
+  for (const { id, from, to } of ROWS.flatMap((item) => item.rows ?? [item]).filter((item) => item.id)) {
+    const item = list.appendChild(document.createElement("li"));
+    Object.assign(item.dataset, { step: id, kind: "item" });
+    const [sender, receiver] = [from, to].map((index) => texts[LIFELINES[index] ?? "outside"]);
+    item.append(`${sender} → ${receiver}: ${texts.steps[id]} `);
+    for (const kind of ["time", "remark"]) item.appendChild(document.createElement("span")).className = kind;
+  }
+  return list;
 }
 
 const flowOf = (id) => (id.startsWith("later-") ? "later" : "");
@@ -153,7 +167,7 @@ class Drawing {
     this.column = area / LIFELINES.length;
     this.arrows = {}; // y of each row's arrow
     this.y = 0;
-    this.svg = element("svg", { role: "img", "aria-label": texts.diagramLabel });
+    this.svg = element("svg", { "aria-hidden": "true" });
     this.lines = element("g", {}, this.svg);
     this.bars = element("g", {}, this.svg);
     this.frames = element("g", {}, this.svg);

@@ -19,7 +19,7 @@ const state = {
   mails: [],
   known: null, // names of the mails that were there when the page was opened
   open: null, // the mail that is shown
-  awaited: null, // the address to which a mail is on its way
+  awaited: 0, // Unix ms: a mail is on its way that was asked for then
 };
 const diagram = new Diagram($("#drawing"));
 const texts = () => TEXTS[state.language];
@@ -99,7 +99,7 @@ function renderTimes() {
   const rows = Object.entries(times).map(([step, spent]) => {
     const noted = NOTED_BY_REDIS.includes(step) ? texts().redis : step === "mailed" ? texts().mailServer : texts().service;
     const commands = latest.commands[step] ?? [];
-    const name = step === "total" ? texts().total : texts().slices[step] ?? step;
+    const name = step === "total" ? texts().total : (state.verified && texts().slices[`later-${step}`]) || texts().slices[step];
     return row([name, step === "total" ? "" : [noted, ...commands].join(" · "), duration(spent)]);
   });
   $("#times tbody").replaceChildren(...rows);
@@ -162,6 +162,7 @@ function say(node, words) {
 async function register(event) {
   event.preventDefault();
   if (state.busy) return;
+  await opened;
   const form = new FormData($("#register"));
   state.verified = null;
   diagram.clear("");
@@ -169,7 +170,7 @@ async function register(event) {
   if (state.registered.ok) {
     $("#verify-email").value = form.get("email");
     $("#number").value = "";
-    state.awaited = state.registered.body.delivery === "sent" ? null : form.get("email");
+    state.awaited = state.registered.pending ? Date.parse(state.registered.body.created_at) : 0;
   }
   diagram.show("", state.registered);
   await look();
@@ -228,7 +229,7 @@ async function look() {
     state.known ??= new Set(mails.map((mail) => mail.name));
     if (mails.map((mail) => mail.name).join() === state.mails.map((mail) => mail.name).join() && !state.awaited) return;
     state.mails = mails;
-    if (mails.some((mail) => isNew(mail) && mail.recipients.includes(state.awaited))) state.awaited = null;
+    if (mails.some((mail) => Date.parse(mail.received_at) >= state.awaited)) state.awaited = 0;
     renderMails();
   } catch {
     // the next look may be luckier
@@ -266,6 +267,6 @@ for (const button of $$("[data-language]")) button.addEventListener("click", () 
 $("#locale").value = state.language;
 $("#token").value = texts().exampleToken;
 speak();
-await look();
-renderMails();
+const opened = look();
+opened.then(renderMails);
 setInterval(() => document.hidden || look(), LOOK_EVERY_MS);

@@ -1,4 +1,4 @@
-// Everything that the page says, in both languages. The diagram's words are the customer's own.
+// Everything that the page says, in both languages.
 
 export const TEXTS = {
   en: {
@@ -43,10 +43,9 @@ export const TEXTS = {
     diagramTitle: "What happens",
     diagramWaiting: "Register somebody, and each step lights up with the time it took.",
     diagramReplay: "Shown slowly, step by step; the numbers are the times that were measured.",
-    diagramLabel: "Sequence diagram of a registration; the table below says the same in words.",
     totalHint: "from request to answer",
     timesTitle: "All times, and how they were measured",
-    timesHint: "Three parties note when a step ends, by the same machine's clock: the service, Redis (each command of the Lua script, by MONITOR) and the mail server. A step took the time since the step before it, so all of them add up to the whole. Inside the script, Redis looks for the old number first; the diagram keeps the customer's order.",
+    timesHint: "Three parties note when a step ends, by the same machine's clock: the service, Redis (each command of the Lua script, by MONITOR) and the mail server. A step took the time since the step before it, so all of them add up to the whole. Inside the script Redis looks for the old number first; the diagram keeps the order in which the story is told.",
     step: "Step",
     seenBy: "Noted by",
     time: "Time",
@@ -67,6 +66,7 @@ export const TEXTS = {
     persistence: "persistence service",
     messaging: "messaging service",
     store: "redis",
+    outside: "mailbox",
 
     steps: {
       sent: "sends token and e-mail address",
@@ -96,7 +96,8 @@ export const TEXTS = {
       tried: "The script takes the number if it is free",
       deleted: "The script deletes the old number",
       stored: "The script stores the record and the promise of a mail",
-      compared: "The script compares the number and consumes the registration",
+      "later-asked": "The script's call reaches Redis",
+      compared: "The script compares the number, and consumes the registration if it is right",
       returned: "The answer of Redis reaches the gateway",
       handed: "The gateway turns to the messaging service",
       mailed: "The mail is composed, sent, and kept by the mail server",
@@ -173,10 +174,9 @@ export const TEXTS = {
     diagramTitle: "Qué ocurre",
     diagramWaiting: "Registre a alguien y cada paso se iluminará con el tiempo que tardó.",
     diagramReplay: "Se muestra despacio, paso a paso; las cifras son los tiempos medidos.",
-    diagramLabel: "Diagrama de secuencia de un registro; la tabla de abajo dice lo mismo en palabras.",
     totalHint: "de la petición a la respuesta",
     timesTitle: "Todos los tiempos, y cómo se midieron",
-    timesHint: "Tres partes anotan cuándo termina un paso, con el reloj de la misma máquina: el servicio, Redis (cada orden del script de Lua, con MONITOR) y el servidor de correo. Un paso tardó el tiempo transcurrido desde el anterior, así que todos suman el total. Dentro del script, Redis busca primero el número antiguo; el diagrama conserva el orden del cliente.",
+    timesHint: "Tres partes anotan cuándo termina un paso, con el reloj de la misma máquina: el servicio, Redis (cada orden del script de Lua, con MONITOR) y el servidor de correo. Un paso tardó el tiempo transcurrido desde el anterior, así que todos suman el total. Dentro del script, Redis busca primero el número antiguo; el diagrama conserva el orden del relato.",
     step: "Paso",
     seenBy: "Anotado por",
     time: "Tiempo",
@@ -197,6 +197,7 @@ export const TEXTS = {
     persistence: "servicio de persistencia",
     messaging: "servicio de mensajería",
     store: "redis",
+    outside: "buzón",
 
     steps: {
       sent: "envía token y correo electrónico",
@@ -226,7 +227,8 @@ export const TEXTS = {
       tried: "El script toma el número si está libre",
       deleted: "El script borra el número antiguo",
       stored: "El script guarda el registro y la promesa de un correo",
-      compared: "El script compara el número y consume el registro",
+      "later-asked": "La llamada al script llega a Redis",
+      compared: "El script compara el número y, si es correcto, consume el registro",
       returned: "La respuesta de Redis llega al gateway",
       handed: "El gateway se dirige al servicio de mensajería",
       mailed: "El correo se compone, se envía y el servidor lo guarda",
