@@ -58,8 +58,9 @@ def share_metrics():
     parent = SHARED_MEMORY if os.access(SHARED_MEMORY, os.W_OK) else tempfile.gettempdir()
     for left in glob.glob(os.path.join(parent, f"{METRICS_PREFIX}*")):
         with contextlib.suppress(OSError):
-            lock_folder(left)
-            shutil.rmtree(left)
+            lock = lock_folder(left)
+            shutil.rmtree(left, ignore_errors=True)
+            os.close(lock)
     new = tempfile.mkdtemp(dir=parent, prefix="cedula-new-")
     lock_folder(new)
     folder = os.path.join(parent, METRICS_PREFIX + os.path.basename(new).rpartition("-")[2])
@@ -75,6 +76,7 @@ def lock_folder(path):
     except OSError:
         os.close(folder)
         raise
+    return folder
 
 
 share_metrics()
@@ -85,6 +87,8 @@ def pre_fork(server, worker):
     taken = {sibling.slot for sibling in server.WORKERS.values()}
     worker.slot = next(slot for slot in itertools.count(1) if slot not in taken)
     os.environ["CEDULA_WORKER_SLOT"] = str(worker.slot)
+    if os.geteuid() == 0 and "CEDULA_METRICS_FOLDER" in os.environ:  # gunicorn --user
+        os.chown(os.environ["CEDULA_METRICS_FOLDER"], server.cfg.uid, server.cfg.gid)
 
 
 def child_exit(server, worker):

@@ -134,7 +134,6 @@ class Metrics:
         self._blame = {blame: self._mail_faults.labels(blame) for blame in BLAMES}
         self._answer: dict[tuple[str, str, int], Counter] = {}
         self._route: dict[str, Histogram] = {}
-        self._breaker.set(0)
 
     def answered(self, route: str, method: str, status: int, seconds: float) -> None:
         """A request was answered. `route`: the rule, never the path; `method`: one of the known."""

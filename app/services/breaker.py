@@ -31,6 +31,7 @@ class MailBreaker:
     def __init__(self, clock: Callable[[], float] = time.monotonic, metrics: Metrics | None = None) -> None:
         self._clock = clock
         self._metrics = metrics or Metrics()
+        self._metrics.breaker(is_open=False)
         self._trial_s = FIRST_TRIAL_S
         self._trial_at = 0.0
         self._breaker = pybreaker.CircuitBreaker(fail_max=FAILURES_TO_OPEN, reset_timeout=0)

@@ -204,7 +204,8 @@ def test_a_redis_that_cannot_be_reached_is_found(valkey: Valkey) -> None:
             "Use redis://",
         ),
     ):
-        assert_found(store.examine(Settings(redis_url=url)), Level.PROBLEM, says, cure)
+        settings = Settings(redis_url=url, redis_timeout_s=0.3)
+        assert_found(store.examine(settings), Level.PROBLEM, says, cure)
 
 
 def test_a_redis_that_says_nothing_is_found() -> None:
