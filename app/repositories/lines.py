@@ -149,10 +149,16 @@ class Line:
         try:
             self._exchange(batch)
         finally:
+            with self._mutex:
+                error = batch[-1].error
+                if isinstance(error, redis.TimeoutError):
+                    # Who came meanwhile has waited for the same silence: nobody waits for it twice.
+                    _fail(self._waiting, error)
+                    batch += self._waiting
+                    self._waiting = []
+                self._hand_on()
             for call in batch:
                 call.ready.release()
-            with self._mutex:
-                self._hand_on()
 
     def _hand_on(self) -> None:
         """The first who waits leads next."""
@@ -188,7 +194,7 @@ class Line:
         except redis.RedisError as error:
             if connection is not None:
                 connection.disconnect()
-            _fail([call for call in batch if call.error is not None], error)
+            _fail([call for call in batch if call.error is not None or call.replicas], error)
         except BaseException:
             if connection is not None:
                 connection.disconnect()

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -103,3 +104,37 @@ def test_a_script_survives_the_loss_of_the_script_cache(store: redis.Redis, valk
     with ThreadPoolExecutor(CALLERS) as threads:
         assert set(threads.map(call, range(500))) == {1}
     client.close()
+
+
+def test_nobody_waits_for_a_silent_redis_longer_than_one_time_out(
+    store: redis.Redis, valkey_server: Valkey
+) -> None:
+    """Whoever comes while others wait for an answer fails with them, and has sent nothing."""
+    pool = KeptConnections.from_url(valkey_server.url, socket_timeout=1.0)
+    line = Line.of(pool)
+    assert line.call(("PING",)) == b"PONG"
+
+    def call(caller: int) -> float:
+        time.sleep(0.02 * caller)  # the first is under way when the others come
+        began = time.monotonic()
+        with pytest.raises(redis.TimeoutError):
+            line.call(("ECHO", caller))
+        return time.monotonic() - began
+
+    with valkey_server.frozen(), ThreadPoolExecutor(CALLERS) as threads:
+        assert max(threads.map(call, range(20))) < 1.5
+    assert line.call(("PING",)) == b"PONG"
+    pool.disconnect()
+
+
+def test_a_command_that_was_answered_but_whose_replicas_were_not_counted_fails(
+    store: redis.Redis, valkey_server: Valkey
+) -> None:
+    """The connection ends while WAIT is under way: nobody knows how many have it."""
+    pool = KeptConnections.from_url(valkey_server.url, socket_timeout=10.0)
+    line = Line.of(pool)
+    pool.connection_kwargs["socket_timeout"] = 0.3  # shorter than the WAIT that the line asks for
+    assert line.call(("PING",)) == b"PONG"
+    with pytest.raises(redis.TimeoutError):
+        line.call(("PING",), replicas=1)
+    pool.disconnect()
