@@ -15,7 +15,7 @@ from app.errors import InvalidAddress
 from app.registrations import Delivery, Registration
 from app.repositories.keys import RELAY_LOCK, UserKeys, keys_of, outbox_key
 from app.repositories.sealing import SealBroken, Sealer
-from app.repositories.store import load_script, run, storage_errors
+from app.repositories.store import load_script, now_ms, run, storage_errors
 from app.repositories.users import LAYOUT_VERSION, RecordSeal
 
 GIVE_UP_MS = 24 * 3600 * 1000
@@ -166,8 +166,7 @@ class Outbox:
     def now_ms(self) -> int:
         """The time by the clock of Redis, by which everything here is due."""
         with storage_errors():
-            seconds, micros = self._client.time()
-        return int(seconds) * 1000 + int(micros) // 1000
+            return now_ms(self._client)
 
     def _registration(self, keys: UserKeys, fields: list[Any]) -> Registration | None:
         """None for a record that does not open: sealed with a key that this process lacks, or the like."""

@@ -164,6 +164,14 @@ def run(script: Script, keys: Sequence[str], args: Sequence[Any]) -> Any:
         return script(keys, args)
 
 
+def now_ms(client: redis.Redis | RedisCluster) -> int:
+    """Unix time in ms by the clock of Redis, by which everything there is due. Raises RedisError."""
+    told = client.time()
+    # Every node of a cluster tells its own; the latest finds what is due on any.
+    seconds, micros = max(told.values()) if isinstance(told, dict) else told
+    return int(seconds) * 1000 + int(micros) // 1000
+
+
 @contextmanager
 def storage_errors() -> Iterator[None]:
     """Turns whatever Redis or the way to it says into StorageUnavailable.

@@ -56,6 +56,10 @@ class Valkey:
         assert self._server._process is not None
         return self._server._process.pid
 
+    @property
+    def alive(self) -> bool:
+        return self._server is not None and self._server.is_running()
+
     def start(self) -> None:
         self._server = ValkeyServer(port=self.port, data_dir=self.folder, persist=True, config=self.config)
         self._server.start()
