@@ -1,0 +1,139 @@
+"""The operator's commands: what they tell and change, and that they leave the mailing to the service."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+import redis
+from click.testing import Result
+
+from app import create_app
+from app.config import Settings
+from tests.support.records import Records
+from tests.support.scan import contradictions, kinds
+from tests.support.servers import ROOT, MailServer, Valkey
+
+
+class Operator:
+    """Somebody with the service's settings, who registers and gives commands in one process."""
+
+    def __init__(self, redis_url: str, mail_port: int = 1) -> None:
+        self._app = create_app(
+            Settings(
+                redis_url=redis_url,
+                redis_timeout_s=0.5,
+                mail_server="127.0.0.1",
+                mail_port=mail_port,
+                mail_default_sender="no-reply@example.com",
+            )
+        )
+
+    def register(self, address: str, token: str = "t0ken") -> str:
+        """The id of the user."""
+        answer = self._app.test_client().post("/api/users", json={"email": address, "token": token})
+        assert answer.status_code == 201, answer.text
+        found: str = answer.get_json()["id"]
+        return found
+
+    def __call__(self, *command: str, answer: str = "") -> Result:
+        return self._app.test_cli_runner().invoke(args=command, input=answer)
+
+    def stop(self) -> None:
+        self._app.extensions["cedula"].stop()
+
+
+@pytest.fixture
+def flask(valkey_server: Valkey, store: redis.Redis, mail_server: MailServer) -> Iterator[Operator]:
+    operator = Operator(valkey_server.url, mail_server.port)
+    yield operator
+    operator.stop()
+
+
+def run(environment: dict[str, str], *command: str) -> subprocess.CompletedProcess[str]:
+    """The command as it is typed."""
+    return subprocess.run(
+        [sys.executable, "-m", "flask", "--app", "wsgi", *command],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_every_group_is_listed_with_its_help(environment: dict[str, str]) -> None:
+    """One place; no group without a word."""
+    listed = run(environment, "--help").stdout
+    for group in ("doctor", "keys", "numbers", "outbox", "users"):
+        (line,) = [line for line in listed.splitlines() if line.split()[:1] == [group]]
+        assert len(line.split()) > 3, line
+
+
+def test_a_user_is_shown_by_address_and_by_id(flask: Operator, store: redis.Redis) -> None:
+    """What the API tells of it, and neither number nor token."""
+    user_id = flask.register("Ada@Example.com", "t0ken-of-ada")
+    number = Records(store).number_of("ada@example.com")
+    by_address = flask("users", "show", "--json", "ada@example.com")
+    by_id = flask("users", "show", "--json", user_id)
+    assert by_address.exit_code == 0, by_address.stderr
+    assert by_address.stdout == by_id.stdout
+    shown = json.loads(by_address.stdout)
+    assert (shown["id"], shown["email"], shown["delivery"]) == (user_id, "Ada@example.com", "sent")
+    for secret in (number, "t0ken-of-ada"):
+        assert secret not in by_address.stdout + by_address.stderr
+    assert f"delivery      {shown['delivery']}\n" in flask("users", "show", user_id).stdout
+
+
+def test_a_user_is_erased_after_a_question(flask: Operator, store: redis.Redis) -> None:
+    """No means no; yes erases everything of it but the budgets."""
+    flask.register("ada@example.com")
+    assert flask("users", "erase", "ada@example.com", answer="n\n").exit_code == 1
+    assert kinds(store)["user"] == 1
+    assert flask("users", "erase", "ada@example.com", answer="y\n").exit_code == 0
+    assert kinds(store)["user"] == kinds(store)["number"] == kinds(store)["outbox"] == 0
+    assert contradictions(store) == []
+    again = flask("users", "erase", "--yes", "ada@example.com")
+    assert (again.exit_code, "Nothing is registered" in again.stderr) == (1, True)
+
+
+def test_who_cannot_be_a_user_is_refused(flask: Operator) -> None:
+    """Neither an address nor an id; and an address of whom nothing is known."""
+    for command in ("show", "erase"):
+        refused = flask("users", command, "ada-at-example")
+        assert (refused.exit_code, "Name a user by address" in refused.stderr) == (2, True)
+    assert "Nothing is registered" in flask("users", "show", "nobody@example.com").stderr
+
+
+def test_the_numbers_that_are_taken_are_counted(flask: Operator, store: redis.Redis) -> None:
+    """Exactly, overall and in the fullest shard."""
+    records = Records(store)
+    shard = records.keys("ada@example.com").shard
+    for address in ("ada@example.com", *records.addresses_in_shard(shard, 2), "other@example.org"):
+        flask.register(address)
+    told = flask("numbers", "fill").stdout.splitlines()
+    assert told[0].split("\t")[1] == "4 of 90000000000"
+    assert told[1].split("\t")[1] == f"3 of 90000000 in shard {shard:03}"
+    assert f"{shard:03}\t3\t0.000003%" in flask("numbers", "fill", "--shards").stdout.splitlines()
+
+
+def test_a_redis_that_is_away_is_a_sentence() -> None:
+    """Not a traceback, and it leads to the doctor."""
+    away = Operator("redis://127.0.0.1:1/0")
+    for command in (("users", "show", "ada@example.com"), ("numbers", "fill")):
+        found = away(*command)
+        assert found.exit_code == 1
+        assert "Redis does not answer" in found.stderr
+        assert "doctor" in found.stderr
+    away.stop()
+
+
+def test_a_command_mails_nothing(
+    environment: dict[str, str], store: redis.Redis, mail_server: MailServer
+) -> None:
+    """What is owed stays owed: the relay belongs to the service, whose lock no command takes."""
+    assert run(environment, "outbox", "list").returncode == 0
+    assert store.exists("cedula:relay") == 0
+    assert mail_server.box.mails == []
