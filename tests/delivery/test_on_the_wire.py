@@ -22,8 +22,8 @@ OWN = {"MAIL_TIMEOUT": str(MAIL_TIMEOUT_S), "MAIL_DEFAULT_SENDER": "no-reply@exa
 
 @pytest.fixture
 def gate(smtp: ScriptedSmtp) -> Gate:
-    """Holds mails after their content, before their 250."""
-    smtp.script["content"] = gate = Gate()
+    """Holds the first mail after its content, before its 250; those that come later are accepted at once."""
+    smtp.script["content"] = gate = Gate(holds=1)
     return gate
 
 
@@ -194,11 +194,11 @@ def test_the_mails_of_a_process_that_is_killed_are_sent_by_another_within_the_le
     environment: dict[str, str],
     serve: Serve,
     smtp: ScriptedSmtp,
-    gate: Gate,
     store: redis.Redis,
 ) -> None:
     """kill -9 between DATA and 250: the mail comes again, with the same Message-ID."""
     own = {**environment, **OWN, "MAIL_PORT": str(smtp.port)}
+    smtp.script["content"] = gate = Gate()
     other = serve(smtp)
     with gunicorn(tmp_path, own, "--workers", "1") as service:
         for number in range(4):

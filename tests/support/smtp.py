@@ -83,15 +83,18 @@ async def silence(_: Conversation, __: str) -> str:
 class Gate:
     """Holds conversations at one stage until it is opened: `server.script["content"] = gate`.
 
-    `reply`: what they hear then, instead of the usual.
+    `reply`: what they hear then, instead of the usual. `holds`: only so many are held, later ones pass.
     """
 
-    def __init__(self, reply: str = "") -> None:
+    def __init__(self, reply: str = "", holds: int | None = None) -> None:
         self._reply = reply
+        self._holds = holds
         self.waiting: list[Conversation] = []
         self._open = threading.Event()
 
     async def __call__(self, conversation: Conversation, usual: str) -> str:
+        if self._holds is not None and len(self.waiting) >= self._holds:
+            return self._reply or usual
         self.waiting.append(conversation)
         while not self._open.is_set():
             await asyncio.sleep(0.01)
