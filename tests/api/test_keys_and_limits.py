@@ -14,7 +14,7 @@ import requests
 from app.auth import ApiKeys, digest
 from app.config import ApiKey, Settings
 from tests.api.conftest import API_KEYS, BANK, SHOP, SHOP_NEXT, Api, at_once, bearer
-from tests.support.servers import ROOT, MailServer, Valkey, gunicorn
+from tests.support.servers import ROOT, MailServer, Valkey, free_port, gunicorn
 from tests.support.waiting import wait_until
 
 
@@ -249,7 +249,8 @@ def test_every_setting_of_limits_is_read(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_clients_are_counted_on_a_cluster_too(tmp_path: Path, mail_server: MailServer, email: str) -> None:
     """CLIENT_LIMIT counts through the same client as everything else."""
-    valkey = Valkey(tmp_path, save="", **{"cluster-enabled": "yes"})
+    cluster = {"cluster-enabled": "yes", "cluster-port": free_port()}  # by default 10,000 higher: too high
+    valkey = Valkey(tmp_path, save="", **cluster)
     try:
         valkey.client().execute_command("CLUSTER ADDSLOTSRANGE", 0, 16383)
         info = valkey.client().execute_command
