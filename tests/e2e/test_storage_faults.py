@@ -1,0 +1,199 @@
+"""A Redis that is silent, refuses writes or forgets: 503, nothing half done, and recovery by itself."""
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import pytest
+import redis
+import requests
+
+from tests.support.problems import assert_problem
+from tests.support.records import Records
+from tests.support.scan import contradictions, kinds
+from tests.support.servers import Gunicorn, MailServer, Valkey, free_port
+from tests.support.waiting import wait_until
+
+ADA, BOB = "ada@example.com", "bob@example.com"
+
+
+@pytest.fixture
+def valkey(tmp_path: Path) -> Iterator[Valkey]:
+    """A Valkey of this test's own, to be mistreated."""
+    server = Valkey(tmp_path / "valkey")
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def store(valkey: Valkey) -> Iterator[redis.Redis]:
+    with valkey.client() as client:
+        yield client
+
+
+@pytest.fixture
+def environment(valkey: Valkey, mail_server: MailServer) -> dict[str, str]:
+    return {
+        "REDIS_URL": valkey.url,
+        "MAIL_SERVER": mail_server.host,
+        "MAIL_PORT": str(mail_server.port),
+        "WEB_CONCURRENCY": "1",
+    }
+
+
+@contextmanager
+def read_only(valkey: Valkey, store: redis.Redis) -> Iterator[None]:
+    """READONLY: a failover has made a replica of it."""
+    store.replicaof("127.0.0.1", str(free_port()))
+    yield
+    store.replicaof("NO", "ONE")
+
+
+@contextmanager
+def cannot_save(valkey: Valkey, store: redis.Redis) -> Iterator[None]:
+    """MISCONF: the disk takes no snapshot. A folder lies where the file should be."""
+    in_the_way = valkey.folder / "dump.rdb"
+    in_the_way.mkdir()
+    store.config_set("save", "3600 1000000")
+    store.bgsave()
+    wait_until(lambda: store.info("persistence")["rdb_last_bgsave_status"] == "err", 10, "the save fails")
+    yield
+    in_the_way.rmdir()
+    store.bgsave()
+    wait_until(lambda: store.info("persistence")["rdb_last_bgsave_status"] == "ok", 10, "the save succeeds")
+
+
+@contextmanager
+def out_of_memory(valkey: Valkey, store: redis.Redis) -> Iterator[None]:
+    """OOM: maxmemory is reached, and nothing may be evicted."""
+    store.config_set("maxmemory-policy", "noeviction")
+    store.config_set("maxmemory", "1mb")
+    yield
+    store.config_set("maxmemory", "0")
+
+
+@contextmanager
+def another_password(valkey: Valkey, store: redis.Redis) -> Iterator[None]:
+    """NOAUTH: somebody has set a password and told nobody."""
+    store.config_set("requirepass", "secret")
+    store.client_kill_filter(_type="normal", skipme=True)
+    yield
+    store.config_set("requirepass", "")
+
+
+FAULTS: dict[str, Callable[[Valkey, redis.Redis], AbstractContextManager[None]]] = {
+    "READONLY": read_only,
+    "MISCONF": cannot_save,
+    "OOM": out_of_memory,
+    "NOAUTH": another_password,
+}
+
+
+def registrations(store: redis.Redis) -> dict[bytes, bytes | None]:
+    """Everything in Redis that belongs to somebody."""
+    return {key: store.dump(key) for key in store.scan_iter("{*", count=1000)}
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+def test_a_redis_that_refuses_writes_is_a_503_and_changes_nothing(
+    service: Gunicorn,
+    valkey: Valkey,
+    store: redis.Redis,
+    fault: Callable[[Valkey, redis.Redis], AbstractContextManager[None]],
+) -> None:
+    """Neither for a new address nor for one that would lose its old data; then all is well again."""
+    assert service.register(ADA).status_code == 201
+    before = registrations(store)
+    with fault(valkey, store):
+        for address in (ADA, BOB):
+            answer = service.register(address)
+            assert_problem(answer, 503, "storage-unavailable")
+            assert answer.headers["Retry-After"].isdigit()
+        assert requests.get(f"{service.url}/readyz", timeout=5).status_code == 503
+        assert registrations(store) == before
+    for address in (ADA, BOB):
+        assert service.register(address).status_code == 201
+    assert requests.get(f"{service.url}/readyz", timeout=5).status_code == 200
+    assert contradictions(store) == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        ("READONLY", "ReadOnlyError"),
+        ("OOM", "OutOfMemoryError"),
+        ("MISCONF", "ResponseError:MISCONF"),
+        ("NOAUTH", "AuthenticationError"),
+    ],
+)
+def test_the_log_says_why_redis_refuses(
+    service: Gunicorn, valkey: Valkey, store: redis.Redis, fault: str, told: str
+) -> None:
+    """The answer does not tell clients; the operator has to know."""
+    with FAULTS[fault](valkey, store):
+        service.register(ADA)  # may be the one whose connection ends
+        answer = service.register(ADA)
+    assert told not in answer.text
+    assert f'"error": "{told}' in service.log
+
+
+def test_a_silent_redis_is_a_503_within_three_seconds(
+    service: Gunicorn, valkey: Valkey, store: redis.Redis
+) -> None:
+    """Many at once do not wait for each other; when it answers again, all is well by itself."""
+    assert service.register(ADA).status_code == 201
+
+    def timed(request: Callable[[], requests.Response]) -> tuple[requests.Response, float]:
+        began = time.monotonic()
+        return request(), time.monotonic() - began
+
+    with valkey.frozen(), ThreadPoolExecutor(20) as pool:
+        answers = [
+            pool.submit(timed, lambda address=f"person{one}@example.com": service.register(address))
+            for one in range(19)
+        ]
+        ready, ready_s = timed(lambda: requests.get(f"{service.url}/readyz", timeout=10))
+        for answer, seconds in (future.result() for future in answers):
+            assert_problem(answer, 503, "storage-unavailable")
+            assert answer.headers["Retry-After"].isdigit()
+            assert seconds < 3
+        assert ready.status_code == 503
+        assert ready_s < 3
+        assert requests.get(f"{service.url}/healthz", timeout=1).status_code == 200
+    wait_until(lambda: service.register(ADA).status_code == 201, 5, "registrations go on")
+    assert contradictions(store) == []
+
+
+def test_a_lost_script_cache_costs_nobody_anything(service: Gunicorn, store: redis.Redis) -> None:
+    """SCRIPT FLUSH between registrations, as a restart does it."""
+    for address in (ADA, BOB, ADA):
+        store.script_flush()
+        assert service.register(address).status_code == 201
+    assert contradictions(store) == []
+
+
+def test_a_redis_that_was_emptied_takes_registrations_again(service: Gunicorn, store: redis.Redis) -> None:
+    """FLUSHALL is somebody's mistake, and no reason to stop."""
+    assert service.register(ADA).status_code == 201
+    store.flushall()
+    assert service.register(ADA).status_code == 201
+    assert kinds(store)["user"] == kinds(store)["number"] == 1
+
+
+def test_a_service_that_starts_before_its_redis_serves_as_soon_as_it_is_there(
+    tmp_path: Path, valkey: Valkey, environment: dict[str, str]
+) -> None:
+    """Nobody has to start things in order."""
+    valkey.kill()
+    service = Gunicorn(tmp_path, environment)
+    try:
+        assert_problem(service.register(ADA), 503, "storage-unavailable")
+        assert "redis_away_at_start" in service.log
+        valkey.start()
+        wait_until(lambda: service.register(ADA).status_code == 201, 5, "the service serves")
+        with valkey.client() as client:
+            assert Records(client).of(ADA) is not None
+    finally:
+        service.kill()
