@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+RUNNABLE := .venv/.runnable
 INSTALLED := .venv/.installed
 PYTEST := $(BIN)/python -m pytest
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
@@ -15,7 +16,7 @@ help: ## List what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo '  args="..." hands options on to pytest, the benchmarks and uv: make test args="-k numbers"'
 
-run: $(INSTALLED) ## Run everything on this machine; PORT=8000 SMTP_PORT=1025 MAILBOX_PORT=8025 choose others
+run: $(RUNNABLE) ## Run everything on this machine; PORT=8000 SMTP_PORT=1025 MAILBOX_PORT=8025 choose others
 	@$(BIN)/python -m dev.run --end-with-parent
 
 test: $(INSTALLED) ## Run the tests that need nothing but Python
@@ -40,17 +41,26 @@ bench: $(INSTALLED) ## Measure registrations against bare Flask
 
 lock: $(INSTALLED) ## Write requirements*.txt anew from pyproject.toml; args=--upgrade takes newer versions
 	$(LOCK) --output-file requirements.txt
-	$(LOCK) --extra dev --constraint requirements.txt --output-file requirements-dev.txt
+	$(LOCK) --extra run --constraint requirements.txt --output-file requirements-run.txt
+	$(LOCK) --extra run --extra dev --constraint requirements-run.txt --output-file requirements-dev.txt
 	$(LOCK) --extra bench --constraint requirements-dev.txt --output-file requirements-bench.txt
 
 clean: ## Remove what can be made again; the data in instance/ stays
 	rm -rf .venv .coverage* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(INSTALLED): requirements-dev.txt
+define install
 	@$(PYTHON) -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
 		{ echo "Needs Python 3.11 or newer with venv (Debian: apt install python3-venv), or make PYTHON=..." >&2; exit 1; }
 	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
-	@echo "Installing the locked dependencies into .venv (once) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@echo "Installing the dependencies locked in $< into .venv (once) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+endef
+
+$(RUNNABLE): requirements-run.txt
+	$(install)
 	@touch $@
+
+$(INSTALLED): requirements-dev.txt
+	$(install)
+	@touch $(RUNNABLE) $@
