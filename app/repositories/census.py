@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 import redis
+from redis.cluster import RedisCluster
 
 from app.numbers import SHARDS
 from app.repositories.keys import keys_of, outbox_key
@@ -55,7 +56,9 @@ class Census:
         Takes one command that costs Redis nothing, however many keys there are.
         """
         with storage_errors():
-            return int(self._client.dbsize()) // KEYS_A_RECORD
+            # A cluster asks one node unless it is told to ask all masters.
+            everywhere = {"target_nodes": RedisCluster.PRIMARIES} if _is_cluster(self._client) else {}
+            return int(self._client.dbsize(**everywhere)) // KEYS_A_RECORD
 
     def numbers_by_shard(self) -> Counter[int]:
         """How many numbers each shard has given out. Reads every key: seconds for a million."""
@@ -75,6 +78,10 @@ class Census:
         for user_id in (user_id for head in heads.execute() for user_id in head):
             records.hget(keys_of(user_id.decode()).user, "created_ms")
         return [int(created) for created in records.execute() if created is not None]
+
+
+def _is_cluster(client: object) -> bool:
+    return isinstance(client, RedisCluster)
 
 
 def _parts(shards: "range | dict[int, int]") -> Iterator[list[int]]:
