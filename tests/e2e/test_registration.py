@@ -60,7 +60,7 @@ def standard_mail_server() -> Iterator[MailServer]:
     """A mail server on the standard port, where this user may listen there; else on another."""
     try:
         server = MailServer(host="127.0.0.2", port=25)
-    except PermissionError:
+    except OSError:
         server = MailServer(host="127.0.0.2")
     yield server
     server.stop()
