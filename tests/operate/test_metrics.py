@@ -22,7 +22,7 @@ from app.repositories.census import Census
 from app.repositories.keys import keys_of, outbox_key
 from app.services.monitoring import LOOK_AGAIN_S, Monitoring
 from tests.support.records import Records
-from tests.support.servers import ROOT, Gunicorn, MailServer, Valkey, gunicorn
+from tests.support.servers import ROOT, Gunicorn, MailServer, Valkey, free_port, gunicorn
 from tests.support.waiting import wait_until
 
 Samples = dict[str, float]
@@ -204,7 +204,7 @@ def test_a_worker_that_dies_takes_no_counts_with_it(
             for pid in before:
                 os.kill(pid, signal.SIGKILL)
             wait_until(partial(all_new, service, before), 20, "two new workers")
-            wait_until(lambda: answers_at_all(service), 20, "it answers again")
+            wait_until(lambda: reachable(service.url), 20, "it answers again")
         wait_until(lambda: len(list(folder.glob("*.db"))) == files, 10, "as many files as before")
         for found in several(service, 4):
             assert found[answers("/api/users", "POST", 201)] == 6
@@ -215,9 +215,9 @@ def all_new(service: Gunicorn, before: set[int]) -> bool:
     return len(now) == len(before) and not now & before
 
 
-def answers_at_all(service: Gunicorn) -> bool:
+def reachable(url: str) -> bool:
     try:
-        return requests.get(f"{service.url}/healthz", timeout=5).ok
+        return requests.get(f"{url}/healthz", timeout=5).ok
     except requests.RequestException:
         return False
 
@@ -239,7 +239,7 @@ def test_a_reload_keeps_the_counts(
         (folder,), before = folders_of(service), service.workers()
         service.process.send_signal(signal.SIGHUP)
         wait_until(lambda: (now := service.workers()) and not set(now) & set(before), 40, "a new worker")
-        wait_until(lambda: answers_at_all(service), 20, "it answers again")
+        wait_until(lambda: reachable(service.url), 20, "it answers again")
         assert folders_of(service) == [folder]
         wait_until(lambda: scraped(service)[answers("/api/users", "POST", 201)] == 1, 10, "the count stands")
 
@@ -399,3 +399,37 @@ def test_every_series_exists_before_its_first_event() -> None:
     for budget in ("registrations", "attempts", "requests"):
         assert found[f'cedula_budgets_refused_total{{budget="{budget}"}}'] == 0
     assert len([name for name in found if re.match(r"cedula_problems_total\{", name)]) >= 15
+
+
+@pytest.mark.system
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make its root unwritable")
+def test_a_root_that_cannot_be_written_is_enough(
+    tmp_path: Path, environment: dict[str, str], mail_server: MailServer
+) -> None:
+    """As in the container: registrations and counts with nothing to write to but /dev/shm."""
+    port = free_port()
+    script = f"""
+        mount --make-rprivate / && mount -o remount,bind,ro / || exit 9
+        touch {ROOT} /tmp/written && exit 9
+        exec {sys.executable} -B -m gunicorn --bind 127.0.0.1:{port} wsgi:app
+    """
+    process = subprocess.Popen(
+        ["unshare", "--mount", "sh", "-c", script],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], "HOME": "/nonexistent", "WEB_CONCURRENCY": "2", **environment},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        url = f"http://127.0.0.1:{port}"
+        wait_until(lambda: process.poll() is not None or reachable(url), 30, "it answers")
+        if process.poll() == 9:
+            pytest.skip("mounts are not allowed here")
+        body = {"email": "ada@example.com", "token": "t"}
+        assert requests.post(f"{url}/api/users", json=body, timeout=10).status_code == 201
+        found = read(requests.get(f"{url}/metrics", timeout=10).text)
+        assert found[answers("/api/users", "POST", 201)] == 1
+        assert found['cedula_mail_breaker_open{pid="2"}'] == 0
+    finally:
+        process.terminate()
+        process.wait(40)
