@@ -259,11 +259,14 @@ class SmtpSession:
             blame = Blame.OPERATOR if error.smtp_code >= 500 else Blame.SERVER
             raise MailFault(blame, f"login {error.smtp_code}", connected=False) from error
         except smtplib.SMTPNotSupportedError as error:
-            raise MailFault(Blame.OPERATOR, "starttls or login not offered", connected=False) from error
+            missing = "login" if "AUTH" in str(error) else "starttls"
+            raise MailFault(Blame.OPERATOR, f"{missing} not offered", connected=False) from error
         except smtplib.SMTPResponseException as error:
             blame = Blame.OPERATOR if error.smtp_code >= 500 else Blame.SERVER
             raise MailFault(blame, f"connect {error.smtp_code}", connected=False) from error
         except (OSError, smtplib.SMTPException, ValueError) as error:
+            if type(error) is smtplib.SMTPException:  # it offers only ways to log in that we do not know
+                raise MailFault(Blame.OPERATOR, "login not offered", connected=False) from error
             told = _told(error)
             if told == BROKEN:
                 raise _Disconnected(f"connect {told}") from error

@@ -56,9 +56,10 @@ PUT_OFF = {
     "421 after DATA": Fault({"content": say("421 4.3.2 Shutting down")}, "content 421 4.3.2"),
     "cut after DATA": Fault({"content": cut}, "content broken"),
     "cut after DATA, no PIPELINING": Fault({"content": cut}, "content broken", {"pipelining": False}),
-    "login refused": Fault({"auth": say("535 5.7.8 No")}, "login 535", {"login": True}, LOGIN),
-    "login not offered": Fault({}, "starttls or login not offered", {"login": False}, LOGIN),
-    "STARTTLS not offered": Fault({}, "starttls or login not offered", {}, {"mail_use_tls": True}),
+    "login refused": Fault({"auth": say("535 5.7.8 No")}, "login 535", {"login": "PLAIN LOGIN"}, LOGIN),
+    "login not offered": Fault({}, "login not offered", {"login": ""}, LOGIN),
+    "no login that we know": Fault({}, "login not offered", {"login": "GSSAPI"}, LOGIN),
+    "STARTTLS not offered": Fault({}, "starttls not offered", {}, {"mail_use_tls": True}),
     "sender refused": Fault({"mail": say("550 5.7.1 No")}, "sender 550 5.7.1", operators=True),
     "sender refused, no PIPELINING": Fault(
         {"mail": say("550 No")}, "sender 550", {"pipelining": False}, operators=True
@@ -108,7 +109,7 @@ def _play(name: str, valkey: Valkey, database: int, authority: Authority) -> Non
         assert service.smtp_state in ((fault.error,) if fault.operators else (fault.error, "ok"))
 
         smtp.script.clear()
-        _cure(smtp, name, authority)
+        _cure(smtp, fault, authority)
         assert_arrives(service, smtp, store)
         assert service.smtp_state == "ok"
     finally:
@@ -117,10 +118,10 @@ def _play(name: str, valkey: Valkey, database: int, authority: Authority) -> Non
         smtp.close()
 
 
-def _cure(smtp: ScriptedSmtp, name: str, authority: Authority) -> None:
-    if name == "login not offered":
-        smtp.login = True
-    if name == "STARTTLS not offered":
+def _cure(smtp: ScriptedSmtp, fault: Fault, authority: Authority) -> None:
+    if fault.error == "login not offered":
+        smtp.login = "PLAIN LOGIN"
+    if fault.error == "starttls not offered":
         smtp.tls = authority.server()
 
 
@@ -313,7 +314,9 @@ def test_a_certificate_that_does_not_hold_is_the_operators_fault(
 ) -> None:
     """No mail and no password goes to such a server; 202, said on /readyz; with a good one it arrives."""
     name = "mail.example.org" if wrong == "wrong name" else "127.0.0.1"
-    smtp = ScriptedSmtp(tls=authority.server(name, expired=wrong == "expired"), implicit=implicit, login=True)
+    smtp = ScriptedSmtp(
+        tls=authority.server(name, expired=wrong == "expired"), implicit=implicit, login="PLAIN LOGIN"
+    )
     try:
         trusted = {} if wrong == "unknown authority" else {"mail_ca_file": str(authority.ca_file)}
         settings = {"mail_use_ssl": implicit, "mail_use_tls": not implicit, **LOGIN}
@@ -339,7 +342,7 @@ def test_a_private_authority_is_trusted_where_it_is_named(
     implicit: bool, serve: Serve, authority: Authority
 ) -> None:
     """MAIL_CA_FILE, with login, over STARTTLS and implicit TLS; the connection is kept."""
-    smtp = ScriptedSmtp(tls=authority.server(), implicit=implicit, login=True)
+    smtp = ScriptedSmtp(tls=authority.server(), implicit=implicit, login="PLAIN LOGIN")
     try:
         service = serve(
             smtp,

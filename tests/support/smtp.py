@@ -119,7 +119,7 @@ class ScriptedSmtp:
         *,
         port: int | None = None,
         pipelining: bool = True,
-        login: bool = False,
+        login: str = "",
         ehlo: bool = True,
         tls: ssl.SSLContext | None = None,
         implicit: bool = False,
@@ -277,7 +277,7 @@ class ScriptedSmtp:
     def _extensions(self) -> str:
         names = ["mail.example.com", "SIZE 10485760"]
         names += ["PIPELINING"] * self.pipelining
-        names += ["AUTH PLAIN LOGIN"] * self.login
+        names += [f"AUTH {self.login}"] * bool(self.login)
         names += ["STARTTLS"] * (self.tls is not None and not self.implicit)
         names += ["ENHANCEDSTATUSCODES"]
         return "\r\n".join([f"250-{name}" for name in names[:-1]] + [f"250 {names[-1]}"])
