@@ -174,23 +174,31 @@ def test_a_hundred_guesses_at_once_are_all_counted(keyed: Api, email: str, store
 
 
 def test_a_record_sealed_with_a_key_that_is_not_here_is_left_alone(
-    tmp_path: Path, valkey_server: Valkey, mail_server: MailServer, store: redis.Redis, email: str
+    tmp_path: Path, mail_server: MailServer, email: str
 ) -> None:
     """While a new SECRET_KEY is rolled out, the token is not consumed by a process that cannot open it."""
+    valkey = Valkey(tmp_path, save="")
     common = {
-        "REDIS_URL": valkey_server.url,
+        "REDIS_URL": valkey.url,
         "MAIL_SERVER": "127.0.0.1",
         "MAIL_PORT": str(mail_server.port),
         "INDEX_KEY": "i" * 32,
     }
-    with gunicorn(tmp_path, {**common, "SECRET_KEY": "n" * 32}) as new:
-        number = Api(new, mail_server).registered(email)
-        with gunicorn(tmp_path, {**common, "SECRET_KEY": "o" * 32}) as old:
-            answer = Api(old, mail_server).verify(email, number)
-            assert answer.status_code == 503, answer.text
-            user_id = Records(store, index_key="i" * 32).keys(email).user_id
-            assert Api(old, mail_server).call("GET", f"/api/users/{user_id}").status_code == 503
-        assert Api(new, mail_server).verify(email, number).status_code == 200
+    try:
+        with gunicorn(tmp_path, {**common, "SECRET_KEY": "n" * 32}) as server:
+            new = Api(server, mail_server)
+            number = new.registered(email)
+            with gunicorn(tmp_path, {**common, "SECRET_KEY": "o" * 32}) as other:
+                old = Api(other, mail_server)
+                user_id = Records(valkey.client(), index_key="i" * 32).keys(email).user_id
+                for answer in (old.verify(email, number), old.call("GET", f"/api/users/{user_id}")):
+                    assert (answer.status_code, answer.json()["type"]) == (
+                        503,
+                        "/problems/storage-unavailable",
+                    )
+            assert new.verify(email, number).status_code == 200
+    finally:
+        valkey.stop()
 
 
 @pytest.mark.slow
