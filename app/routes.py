@@ -118,14 +118,12 @@ def metrics() -> ResponseReturnValue:
 
 def registered(user_id: str, draft: Draft, delivery: Delivery, created_ms: int) -> Response:
     """201 when the mail server has accepted the mail, else 202."""
-    response = (
-        jsonify(  # as RegistrationAnswer says, but not through it: that takes ten times as long
-            id=user_id,
-            email=draft.address.email,
-            status="registered",
-            delivery=delivery,
-            created_at=rfc3339(created_ms),
-        )
+    response = jsonify(  # as RegistrationAnswer says, but not through it: that takes ten times as long
+        id=user_id,
+        email=draft.address.email,
+        status="registered",
+        delivery=delivery,
+        created_at=rfc3339(created_ms),
     )
     response.status_code = 201 if delivery is Delivery.SENT else 202
     response.headers["Location"] = f"/api/users/{user_id}"

@@ -167,8 +167,12 @@ def slow_mail_server(report: Report) -> None:
             )
             report.add(
                 f"mail server takes {delay_ms} ms, 256 clients",
-                rate=load.rate, p50_ms=load.p50_ms, p99_ms=load.p99_ms, cpu_ms=load.cpu_ms, errors=load.errors,
-            )  # fmt: skip
+                rate=load.rate,
+                p50_ms=load.p50_ms,
+                p99_ms=load.p99_ms,
+                cpu_ms=load.cpu_ms,
+                errors=load.errors,
+            )
 
 
 def growth(report: Report, largest: int = 1_000_000) -> None:
