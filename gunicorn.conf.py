@@ -20,7 +20,7 @@ worker_class = "gevent"
 workers = int(os.environ.get("WEB_CONCURRENCY", os.cpu_count() or 1))
 reuse_port = True
 worker_connections = 2000
-keepalive = 30
+keepalive = 5  # seconds; so long an idle connection can delay a shutdown
 
 # SIGTERM: requests in hand wait for their mail (MAIL_TIMEOUT, 10 s), then senders finish theirs.
 graceful_timeout = 30

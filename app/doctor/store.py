@@ -171,7 +171,7 @@ def _server(server: redis.Redis, settings: Settings) -> Iterator[Finding]:
     except ERRORS:
         yield REDIS.note(
             "We may not ask for INFO, so version, memory and persistence were not examined.",
-            "Allow it (ACL SETUSER ... +info +config|get), or look at docs/deployment.md yourself.",
+            "Allow it (ACL SETUSER ... +info +config|get), or look at docs/redis-keys.md yourself.",
         )
         return
     yield from _version(info)
