@@ -84,6 +84,11 @@ class MailFault(Exception):
         self.code = code
         self.connected = connected
 
+    @property
+    def crowded(self) -> bool:
+        """421 instead of a greeting: too many connections, unless the server is shutting down."""
+        return not self.connected and self.code == f"connect {CLOSING}"
+
 
 class _Disconnected(Exception):
     """The connection broke, or a reply did not come or made no sense.
@@ -191,6 +196,10 @@ class SmtpSession:
                 raise MailFault(Blame.SERVER, broken.code) from broken
             return False
         return True
+
+    @property
+    def connected(self) -> bool:
+        return self._host is not None
 
     def probe(self) -> None:
         """Opens a connection, with all that belongs to it. Raises MailFault."""

@@ -39,8 +39,15 @@ class Attempt:
     error: str = ""
 
 
+class TurnedAway(Exception):
+    """The mail server takes no more connections, and other senders of this process have some."""
+
+
 class Courier:
-    """Does one job after another; shared by all senders, which bring their own connections."""
+    """Does one job after another; shared by all senders, which bring their own connections.
+
+    `alone`: whether no other sender's session is connected.
+    """
 
     def __init__(
         self,
@@ -49,6 +56,7 @@ class Courier:
         queue: JobQueue,
         breaker: MailBreaker,
         *,
+        alone: Callable[[SmtpSession], bool] = lambda _: True,
         jitter: Callable[[], float] = random.random,
         metrics: Metrics | None = None,
     ) -> None:
@@ -56,22 +64,32 @@ class Courier:
         self._messages = messages
         self._queue = queue
         self._breaker = breaker
+        self._alone = alone
         self._jitter = jitter
         self._metrics = metrics or Metrics()
         self.leases = Leases(outbox)
 
-    def carry(self, job: Job, session: SmtpSession) -> None:
-        """Does the job; whatever happens, the address stays known and the request gets an answer."""
+    def carry(self, job: Job, session: SmtpSession) -> bool:
+        """Does the job; whatever happens, the address stays known and the request gets an answer.
+
+        False when the mail server takes no more connections from this process: then the job is put back for
+        the senders that have one.
+        """
         try:
             self._carry(job, session)
+        except TurnedAway:
+            self.leases.drop(job.owner)
+            if self._queue.put_back(job):
+                return False
+            self.give_back(job)
         except StorageUnavailable:
             self._queue.remember(job.user_id, FIRST_WAIT_S)
         except Exception as error:  # noqa: BLE001 a sender must outlive whatever one mail does to it
             log.error("sender_failed", exception=error)
             self._queue.remember(job.user_id, self.leases.lease_s)
-        finally:
-            self.leases.drop(job.owner)
-            job.tell(Answer.PENDING)
+        self.leases.drop(job.owner)
+        job.tell(Answer.PENDING)
+        return True
 
     def give_back(self, job: Job) -> None:
         """Lets the lease of a job that was not begun go: its mail is due for everybody."""
@@ -131,6 +149,8 @@ class Courier:
         try:
             session.send(self._messages.mail(registration), lambda: self.leases.ours(job.owner))
         except MailFault as fault:
+            if fault.crowded and not self._alone(session):
+                raise TurnedAway from fault
             self._breaker.faulted(fault)
             if fault.blame is Blame.ADDRESS:
                 outcome = Outcome.ERASE if job.refuse() else Outcome.FAIL

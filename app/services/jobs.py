@@ -101,6 +101,14 @@ class JobQueue:
                 self._condition.notify()
             return not self.closed
 
+    def put_back(self, job: Job) -> bool:
+        """For another sender, before all others. False when the queue is closed."""
+        with self._condition:
+            if not self.closed:
+                self._jobs.appendleft(job)
+                self._condition.notify()
+            return not self.closed
+
     def remember(self, user_id: str, wait_s: float = 0.0) -> None:
         """Keeps an address in mind; the earliest time counts."""
         at = self._clock() + wait_s if wait_s > 0 else DUE

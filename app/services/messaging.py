@@ -23,6 +23,9 @@ from app.services.jobs import Answer, Job, JobQueue
 QUEUE_PER_CONNECTION = 32
 """Requests that may wait for a connection. Beyond them a registration only stands in the outbox."""
 
+ENOUGH_FOR_S = 30.0
+"""After a mail server said that it takes no more connections, as many as there are do."""
+
 log = structlog.get_logger()
 
 
@@ -55,8 +58,11 @@ class MessagingService:
         self._timeout_s = timeout_s
         self._queue = JobQueue()
         self._breaker = MailBreaker(metrics=metrics)
-        self._courier = Courier(outbox, messages, self._queue, self._breaker, metrics=metrics)
-        self._senders: list[threading.Thread] = []
+        self._courier = Courier(
+            outbox, messages, self._queue, self._breaker, alone=self._alone, metrics=metrics
+        )
+        self._senders: dict[threading.Thread, SmtpSession] = {}
+        self._enough_until = 0.0
         self._starting = threading.Lock()
 
     # For requests
@@ -115,7 +121,7 @@ class MessagingService:
             job.tell(Answer.PENDING)
             self._courier.give_back(job)
         deadline = time.monotonic() + timeout_s
-        for sender in self._senders:
+        for sender in list(self._senders):
             sender.join(max(0.0, deadline - time.monotonic()))
 
     # The senders
@@ -131,25 +137,39 @@ class MessagingService:
             return
         with self._starting:
             missing = self._queue.senders_missing(only_requests=self._breaker.open)
+            if self._senders and time.monotonic() < self._enough_until:
+                return
             for _ in range(min(missing, most, self._connections - len(self._senders))):
-                sender = threading.Thread(target=self._work, daemon=True, name="mail-sender")
+                session = self._open_session()
+                sender = threading.Thread(target=self._work, args=(session,), daemon=True, name="mail-sender")
                 try:
                     sender.start()
                 except RuntimeError:  # no more threads to be had; those there are go on
                     log.warning("sender_not_started", senders=len(self._senders))
                     return
-                self._senders.append(sender)
+                self._senders[sender] = session
 
-    def _work(self) -> None:
-        session = self._open_session()
+    def _work(self, session: SmtpSession) -> None:
         while not self._queue.closed:
             found = self._queue.take(MAX_IDLE_S, only_requests=self._breaker.open)
             if found is None:
                 session.close_if_idle()
             else:
                 job = found if isinstance(found, Job) else Job(found, fresh_token())
-                self._courier.carry(job, session)
+                if not self._courier.carry(job, session):
+                    self._retire()
+                    return
         session.close()
+
+    def _retire(self) -> None:
+        """The mail server takes no more connections: one sender less, and no new ones for a while."""
+        with self._starting:
+            self._senders.pop(threading.current_thread(), None)
+            self._enough_until = time.monotonic() + ENOUGH_FOR_S
+        log.warning("mail_connections_limited", connections=len(self._senders))
+
+    def _alone(self, session: SmtpSession) -> bool:
+        return not any(other.connected for other in list(self._senders.values()) if other is not session)
 
     def _try_server(self) -> None:
         session = self._open_session()

@@ -295,6 +295,24 @@ def test_a_server_that_closes_idle_connections_costs_nobody_a_wait(serve: Serve,
     assert (smtp.connections, len(smtp.mails)) == (4, 4)
 
 
+def test_a_server_that_takes_few_connections_gets_every_mail_over_those(
+    serve: Serve, smtp: ScriptedSmtp, store: redis.Redis
+) -> None:
+    """20 at once, 8 connections wanted, 3 to be had: 201 for all, and nobody calls the server down."""
+
+    async def three(_: Conversation, usual: str) -> str:
+        return usual if len(smtp.open_connections) <= 3 else "421 4.7.0 Too many connections"
+
+    smtp.script.update(connect=three, content=late(0.05))
+    service = serve(smtp, mail_connections=8, mail_timeout_s=5.0)
+    with ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(lambda number: service.register(f"crowd{number}@example.com"), range(20)))
+    assert {answer.status_code for answer, _ in answers} == {201}
+    assert service.smtp_state == "ok"
+    assert len(smtp.mails) == 20
+    assert kinds(store)["outbox"] == kinds(store)["sender"] == 0
+
+
 def test_a_server_that_knows_no_ehlo_gets_helo(serve: Serve, store: redis.Redis) -> None:
     """RFC 5321 §3.2; without EHLO there is no PIPELINING."""
     smtp = ScriptedSmtp(ehlo=False, pipelining=False)
