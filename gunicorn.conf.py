@@ -5,6 +5,7 @@ import fcntl
 import glob
 import itertools
 import json
+import logging
 import os
 import secrets
 import shutil
@@ -124,3 +125,13 @@ def write_problem(sock, status, reason, message):
 
 
 util.write_error = write_problem
+
+
+def say_less(record):
+    """gunicorn's warning of what is no HTTP names the client and may quote what was sent, keys included."""
+    if str(record.msg).startswith("Invalid request from ip="):
+        record.msg, record.args = "Invalid request: what came is no HTTP", None
+    return True
+
+
+logging.getLogger("gunicorn.error").addFilter(say_less)

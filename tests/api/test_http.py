@@ -10,6 +10,7 @@ import pytest
 import requests
 
 from tests.api.conftest import Api
+from tests.support.waiting import wait_until
 
 SOMEBODY = "/api/users/" + "a" * 26
 JSON = {"Content-Type": "application/json"}
@@ -275,6 +276,17 @@ def test_broken_http_never_shows_how_the_service_is_built(api: Api, text: bytes)
     assert json.loads(body)["status"] == int(head.split(b" ")[1])
     for word in (b"Traceback", b".py", b"Python", b"gunicorn/", b"9.9", b"nonsense", b"zz", b"xxx"):
         assert word not in head + body
+
+
+def test_a_body_that_is_longer_than_it_says_is_not_logged(api: Api, email: str) -> None:
+    """What is left of it comes where the next request should begin; gunicorn would log it word for word."""
+    body = json.dumps({"padding": "x" * 20, "email": email, "token": "s3cret-token"}).encode()
+    answer = speak(api.url, POST + b"Content-Length: 30\r\n\r\n" + body + b"\r\n\r\n")
+    assert b"400" in answer
+    assert b"s3cret-token" not in answer
+    wait_until(lambda: "Invalid request" in api.server.log)
+    for personal in ("s3cret-token", email, "127.0.0.1: "):
+        assert personal not in api.server.log
 
 
 @pytest.mark.parametrize(
