@@ -310,6 +310,7 @@ def test_a_wrong_field_is_marked_and_explained(opened: Any, language: str) -> No
         expect(page.locator("#email")).to_have_accessible_description(re.compile(said[language][0]))
         expect(page.locator("#token")).to_have_attribute("aria-invalid", "true")
         playground.wait_for_step("answered", "fault")
+        expect(page.locator("#times tbody tr")).to_have_count(2)
         playground.check_accessibility()
         playground.verify("1234")
         expect(playground.words("verified")).to_contain_text(said[language][1])

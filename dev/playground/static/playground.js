@@ -99,10 +99,16 @@ function renderTimes() {
   const rows = Object.entries(times).map(([step, spent]) => {
     const noted = NOTED_BY_REDIS.includes(step) ? texts().redis : step === "mailed" ? texts().mailServer : texts().service;
     const commands = latest.commands[step] ?? [];
-    const name = step === "total" ? texts().total : (state.verified && texts().slices[`later-${step}`]) || texts().slices[step];
+    const name = step === "total" ? texts().total : slice(step, times);
     return row([name, step === "total" ? "" : [noted, ...commands].join(" · "), duration(spent)]);
   });
   $("#times tbody").replaceChildren(...rows);
+}
+
+function slice(step, times) {
+  const { slices } = texts();
+  if (!("checked" in times)) return slices[`only-${step}`] ?? slices[step];
+  return (state.verified && slices[`later-${step}`]) || slices[step];
 }
 
 function row([name, noted, time]) {

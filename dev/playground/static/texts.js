@@ -103,6 +103,7 @@ export const TEXTS = {
       mailed: "The mail is composed, sent, and kept by the mail server",
       confirmed: "The outcome is written down and told",
       answered: "The answer is made",
+      "only-answered": "The gateway reads the request, and refuses it",
     },
 
     registered: "Registered: it is stored, and the mail server has accepted the mail. The answer does not hold the number.",
@@ -234,6 +235,7 @@ export const TEXTS = {
       mailed: "El correo se compone, se envía y el servidor lo guarda",
       confirmed: "El resultado se anota y se comunica",
       answered: "Se prepara la respuesta",
+      "only-answered": "El gateway lee la petición y la rechaza",
     },
 
     registered: "Registrado: está guardado y el servidor de correo ha aceptado el correo. La respuesta no contiene el número.",
