@@ -104,13 +104,17 @@ def test_at_a_shutdown_mails_in_hand_are_finished_and_the_rest_given_back(
     tmp_path: Path, settings: dict[str, str], smtp: ScriptedSmtp, store: redis.Redis
 ) -> None:
     """Two are being sent, two wait for a connection: those are due at once for whoever comes next."""
-    smtp.script["content"] = late(3)
+    smtp.script["content"] = gate = Gate()
     addresses = [f"down{number}@example.com" for number in range(4)]
-    own = {**settings, "MAIL_TIMEOUT": "2", "MAIL_CONNECTIONS": "2"}
+    own = {**settings, "MAIL_TIMEOUT": "3", "MAIL_CONNECTIONS": "2"}
     with gunicorn(tmp_path, own, "--workers", "1") as service:
         answers = register_all(service, addresses, clients=4)
         assert {status for status, _ in answers} == {202}
-        assert service.stop() == 0
+        assert kinds(store)["sender"] == 4
+        service.process.terminate()
+        wait_until(lambda: kinds(store)["sender"] == 2, 10, "two are given back")
+        gate.open()
+        assert service.process.wait(20) == 0
     assert len(smtp.mails) == 2
     assert kinds(store)["sender"] == 0
     now_ms = time.time() * 1000
