@@ -18,7 +18,9 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from app.config import ApiKey, Settings
 from app.errors import StorageUnavailable, TooManyRequests, Unauthorized
+from app.repositories.faults import ERRORS
 from app.repositories.keys import CLIENT_LIMITS, Names
+from app.repositories.store import Script
 from app.web import domain_problem
 
 KEY_PREFIX = "cedula_"
@@ -87,15 +89,24 @@ def _ask_for_keys(app: Flask, keys: ApiKeys) -> None:
 
 
 class OurStorage(RedisStorage):
-    """Counts in the Redis of the registrations, whatever form of REDIS_URL leads there."""
+    """Counts in the Redis of the registrations, whatever form of REDIS_URL leads there, and as they do:
+    on the same connections, nothing repeated blindly."""
 
     STORAGE_SCHEME = ["cedula"]  # noqa: RUF012 - as limits declares it
 
     def __init__(self, uri: str, client: redis.Redis) -> None:
         Storage.__init__(self, uri, wrap_exceptions=True)
-        self.key_prefix, self.dependency, self.target_server = CLIENT_LIMITS, redis, "redis"
+        self.key_prefix, self.target_server = CLIENT_LIMITS, "redis"
         self.storage = client
-        self.initialize_storage(uri)
+        self._count = Script(client, self.SCRIPT_INCR_EXPIRE)
+
+    @property
+    def base_exceptions(self) -> tuple[type[Exception], ...]:
+        return ERRORS
+
+    def incr(self, key: str, expiry: int, amount: int = 1) -> int:
+        """Counts `amount` in the window of `expiry` seconds; the new count."""
+        return int(self._count([self.prefixed_key(key)], [expiry, amount]))
 
 
 def _count_requests(app: Flask, limit: str, names: Names, client: redis.Redis) -> None:

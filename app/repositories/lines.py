@@ -14,12 +14,19 @@ from typing import Any, Self
 import redis
 from redis.sentinel import SentinelConnectionPool
 
+from app.repositories.faults import NOT_THE_MASTER, TooFewReplicas, mark_unsent
+
 CHECK_AFTER_IDLE_S = 1.0
 """A connection that rested longer is looked at before it is used. One that was used just now and has died
 since means that Redis died just now: then 503 is the right answer."""
 
 WAIT_SHARE = 0.9
 """Of a connection's time-out: the answer to WAIT must come before it."""
+
+LONG_SHARE = 0.5
+"""Of a connection's time-out: an exchange that fails after longer has waited for silence."""
+
+SILENCE = (redis.ConnectionError, redis.TimeoutError)
 
 
 class _Kept:
@@ -77,19 +84,25 @@ def _look_at(connection: Any) -> None:
 class _Call:
     """One command on its way: its answer, or what went wrong."""
 
-    __slots__ = ("answer", "command", "error", "leads", "ready", "replicas")
+    __slots__ = ("answer", "answered", "command", "error", "leads", "ready", "replicas")
 
     def __init__(self, command: tuple[Any, ...], replicas: int) -> None:
         self.command = command
         self.replicas = replicas
         self.answer: Any = None
+        self.answered = False
         self.error: redis.RedisError | None = redis.ConnectionError("no answer yet")
         self.leads = False
         self.ready = threading.Lock()
         self.ready.acquire()
 
-    def settle(self, answer: Any) -> None:
-        self.answer, self.error = answer, None
+    def read(self, connection: Any) -> None:
+        """Reads its answer; that the command was refused is one."""
+        try:
+            self.answer, self.error = connection.read_response(), None
+        except redis.ResponseError as error:
+            self.error = error
+        self.answered = True
 
     def result(self) -> Any:
         if self.error is not None:
@@ -109,7 +122,8 @@ class Line:
         self._mutex = threading.Lock()
         self._waiting: list[_Call] = []
         self._led = False
-        self._wait_ms = int(1000 * WAIT_SHARE * (pool.connection_kwargs.get("socket_timeout") or 60))
+        self._timeout_s: float = pool.connection_kwargs.get("socket_timeout") or 60.0
+        self._wait_ms = int(1000 * WAIT_SHARE * self._timeout_s)
 
     @classmethod
     def of(cls, pool: Any) -> Self:
@@ -146,19 +160,28 @@ class Line:
     def _lead(self) -> None:
         with self._mutex:
             batch, self._waiting = self._waiting, []
+        began = time.monotonic()
         try:
             self._exchange(batch)
         finally:
             with self._mutex:
-                error = batch[-1].error
-                if isinstance(error, redis.TimeoutError):
-                    # Who came meanwhile has waited for the same silence: nobody waits for it twice.
-                    _fail(self._waiting, error)
-                    batch += self._waiting
-                    self._waiting = []
+                if time.monotonic() - began > LONG_SHARE * self._timeout_s:
+                    batch += self._give_up(batch)
                 self._hand_on()
             for call in batch:
                 call.ready.release()
+
+    def _give_up(self, batch: list[_Call]) -> list[_Call]:
+        """Who came meanwhile has waited for the same silence: nobody waits for it twice."""
+        error = next((call.error for call in batch if isinstance(call.error, SILENCE)), None)
+        given_up = [
+            call
+            for call in self._waiting
+            if error is not None and (call.replicas or not isinstance(error, TooFewReplicas))
+        ]
+        self._waiting = [call for call in self._waiting if call not in given_up]
+        _fail(given_up, error)
+        return given_up
 
     def _hand_on(self) -> None:
         """The first who waits leads next."""
@@ -176,34 +199,50 @@ class Line:
 
     def _exchange(self, batch: list[_Call]) -> None:
         """Sends the batch and reads its answers. An error of the connection is every unanswered call's."""
+        try:
+            connection = self._pool.get_connection()
+        except redis.RedisError as error:
+            mark_unsent(error)
+            _fail(batch, error)
+            return
         replicas = max(call.replicas for call in batch)
         commands = [call.command for call in batch]
         if replicas:
             commands.append(("WAIT", replicas, self._wait_ms))
-        connection = None
         try:
-            connection = self._pool.get_connection()
             connection.send_packed_command(connection.pack_commands(commands))
             for call in batch:
-                try:
-                    call.settle(connection.read_response())
-                except redis.ResponseError as error:
-                    call.error = error
-            if replicas and connection.read_response() < replicas:
-                _fail(batch, redis.ConnectionError("too few replicas have it"))
+                call.read(connection)
+            if replicas:
+                _count(connection, batch, replicas)
+            if any(isinstance(call.error, NOT_THE_MASTER) for call in batch):
+                connection.disconnect()  # its name may lead to another server by now
         except redis.RedisError as error:
-            if connection is not None:
-                connection.disconnect()
-            _fail([call for call in batch if call.error is not None or call.replicas], error)
+            connection.disconnect()
+            _fail([call for call in batch if not call.answered or _needs_replicas(call)], error)
         except BaseException:
-            if connection is not None:
-                connection.disconnect()
+            connection.disconnect()
             raise
         finally:
-            if connection is not None:
-                self._pool.release(connection)
+            self._pool.release(connection)
 
 
-def _fail(calls: list[_Call], error: redis.RedisError) -> None:
+def _count(connection: Any, batch: list[_Call], replicas: int) -> None:
+    """Reads the answer to WAIT. A call that was refused has written nothing, and its refusal tells why."""
+    error: redis.RedisError | None = None
+    try:
+        if connection.read_response() < replicas:
+            error = TooFewReplicas("too few replicas have it")
+    except redis.ResponseError as refused:
+        error = refused
+    if error is not None:
+        _fail([call for call in batch if _needs_replicas(call)], error)
+
+
+def _needs_replicas(call: _Call) -> bool:
+    return bool(call.replicas) and call.error is None
+
+
+def _fail(calls: list[_Call], error: redis.RedisError | None) -> None:
     for call in calls:
         call.error = error

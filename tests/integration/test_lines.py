@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from app.repositories.lines import KeptConnections, Line
-from app.repositories.store import Script, connect
+from app.repositories.store import connect, load_script
 from tests.support.servers import Valkey
 
 CALLERS = 64
@@ -94,7 +94,7 @@ for round in range(50):
 def test_a_script_survives_the_loss_of_the_script_cache(store: redis.Redis, valkey_server: Valkey) -> None:
     """NOSCRIPT says that nothing ran: the text is sent, for each caller on the line."""
     client = connect(valkey_server.url, 2.0)
-    hold = Script(client, "hold_lock")
+    hold = load_script(client, "hold_lock")
 
     def call(caller: int) -> int:
         if caller % 8 == 0:
