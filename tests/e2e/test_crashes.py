@@ -21,6 +21,7 @@ from tests.support.servers import Gunicorn, MailServer, Valkey
 from tests.support.waiting import wait_until
 
 THREADS = 16
+KILLS = 4
 LEASE_S = 7
 """Of a mail time-out of 1 s."""
 
@@ -31,14 +32,11 @@ def environment(environment: dict[str, str]) -> dict[str, str]:
     return environment | {"ADDRESS_LIMIT": "", "MAIL_TIMEOUT": "1"}
 
 
-def kill_workers(service: Gunicorn, done: Event) -> int:
-    """Kills a worker again and again, at random moments; returns how many it were."""
-    kills = 0
-    while not done.wait(random.uniform(0.05, 0.5)):
-        if workers := service.workers():
-            os.kill(random.choice(workers), signal.SIGKILL)
-            kills += 1
-    return kills
+def kill_workers(service: Gunicorn, acknowledged: list[str], people: int) -> None:
+    """Kills a worker KILLS times, each at a random moment of the registrations."""
+    for moment in sorted(random.sample(range(people), KILLS)):
+        wait_until(lambda moment=moment: len(acknowledged) >= moment, 60, "registrations go on")
+        os.kill(wait_until(lambda: random.sample(service.workers(), 1), 10)[0], signal.SIGKILL)
 
 
 def register_until_acknowledged(service: Gunicorn, address: str) -> None:
@@ -62,15 +60,16 @@ def test_a_killed_worker_leaves_nothing_half_done_and_no_mail_unsent(
 ) -> None:
     """Every record has exactly its one number, every number its record, every person the live number."""
     for one in range(rounds):
-        addresses = [f"person{one}-{person}@example.com" for person in range(people)]
-        done = Event()
+        acknowledged: list[str] = []
+
+        def register(address: str, acknowledged: list[str] = acknowledged) -> None:
+            register_until_acknowledged(service, address)
+            acknowledged.append(address)
+
         with ThreadPoolExecutor(THREADS + 1) as pool:
-            kills = pool.submit(kill_workers, service, done)
-            try:
-                list(pool.map(lambda address: register_until_acknowledged(service, address), addresses))
-            finally:
-                done.set()
-            assert kills.result() > 0
+            killing = pool.submit(kill_workers, service, acknowledged, people)
+            list(pool.map(register, [f"person{one}-{person}@example.com" for person in range(people)]))
+            killing.result()
         assert contradictions(store) == []
         assert kinds(store)["user"] == kinds(store)["number"] == (one + 1) * people
 

@@ -67,6 +67,13 @@ def test_every_wrong_setting_is_named_in_one_message(setting: pytest.MonkeyPatch
         "DEFAULT_LOCALE": "fr",
         "NUMBER_DIGITS": "10",
         "NUMBER_TTL": "-1",
+        "REDIS_WAIT_REPLICAS": "-1",
+        "ADDRESS_LIMIT": "lots",
+        "VERIFY_LIMIT": "5 in 15 minutes",
+        "CLIENT_LIMIT": "-1/hour",
+        "API_KEYS": "partner",
+        "TRUSTED_PROXIES": "all",
+        "IDEMPOTENCY_TTL": "0",
     }
     for name, value in wrong.items():
         setting.setenv(name, value)
@@ -84,6 +91,7 @@ def test_every_wrong_setting_is_named_in_one_message(setting: pytest.MonkeyPatch
         ("SECRET_KEY_FALLBACKS", f"{SECRET},hunter2-hunter2"),
         ("MAIL_PASSWORD", "hunter2-hunter2"),
         ("MAIL_DEFAULT_SENDER", "hunter2-hunter2"),
+        ("API_KEYS", "hunter2-hunter2"),
     ],
 )
 def test_the_message_shows_no_secret(setting: pytest.MonkeyPatch, name: str, value: str) -> None:

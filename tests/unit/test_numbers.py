@@ -5,11 +5,12 @@ from collections.abc import Callable
 from inspect import signature
 from itertools import count
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from stdnum import damm
 
-from app.numbers import NumberGenerator, grouped
+from app.numbers import NumberGenerator, grouped, is_well_formed
 
 DIGITS = st.integers(min_value=11, max_value=18)
 SHARD = st.integers(min_value=0, max_value=999)
@@ -49,6 +50,32 @@ def test_the_smallest_and_the_largest_draw_stay_inside_the_digits(digits: int) -
 def test_twelve_digits_leave_ninety_million_possibilities_to_a_guesser() -> None:
     """What the threat model counts with."""
     assert NumberGenerator(12).possibilities == 90_000_000
+
+
+@given(numbers())
+def test_what_is_drawn_is_well_formed_and_other_lengths_are_not(number: str) -> None:
+    """A number that was copied with a digit too few or too many costs no try."""
+    assert is_well_formed(number, len(number))
+    assert not is_well_formed(number[:-1], len(number))
+    assert not is_well_formed(number + "0", len(number))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "0" * 12,
+        "012345678900",
+        "48210937552x",
+        "\u0664" * 12,
+        "\u00b2" * 12,
+        "-48210937552",
+        "4821 0937 55",
+    ],
+)
+def test_what_cannot_have_been_drawn_is_not_well_formed(text: str) -> None:
+    """Letters, signs, digits of other scripts, too few digits."""
+    assert not is_well_formed(text, 12)
 
 
 @given(numbers(), st.data())
