@@ -43,7 +43,12 @@ class _Kept:
         except IndexError:
             connection = self.make_connection()  # type: ignore[attr-defined]
         try:
-            if time.monotonic() - getattr(connection, "rested_since", 0.0) > CHECK_AFTER_IDLE_S:
+            # One that is closed must not find its way by itself: it would go to the server that it knew, and
+            # not to the master that the sentinels name now.
+            if (
+                not connection.is_connected
+                or time.monotonic() - getattr(connection, "rested_since", 0.0) > CHECK_AFTER_IDLE_S
+            ):
                 _look_at(connection)
         except BaseException:
             self.release(connection)
@@ -54,6 +59,8 @@ class _Kept:
         self._checkpid()  # type: ignore[attr-defined]
         if not self.owns_connection(connection):  # type: ignore[attr-defined]
             connection.disconnect()
+            if connection.pid == self.pid:  # type: ignore[attr-defined]
+                self._created_connections -= 1  # type: ignore[attr-defined]
             return
         if connection.should_reconnect():
             connection.disconnect()

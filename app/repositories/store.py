@@ -71,6 +71,7 @@ def _client(where: RedisUrl, timeout_s: float) -> redis.Redis | RedisCluster:
         "socket_connect_timeout": timeout_s,
         "retry": Retry(NoBackoff(), 0),
         "max_connections": MAX_CONNECTIONS,
+        "driver_info": None,  # CLIENT SETINFO: two more round trips, and nothing for an ACL user
     }
     if where.scheme == CLUSTER:
         return Cluster(where, timeout_s, **options)

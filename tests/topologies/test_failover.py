@@ -1,0 +1,116 @@
+"""A master is killed under load: who is told what, for how long, and what is left of it."""
+
+import time
+from pathlib import Path
+
+import pytest
+import redis
+
+from tests.support.records import Records
+from tests.support.scan import contradictions
+from tests.support.servers import Valkey
+from tests.support.topologies import FAILOVER_MS, Cluster, SentinelPair, has_replica
+from tests.support.waiting import wait_until
+from tests.topologies.load import Load, load
+from tests.topologies.places import is_master, masters, whole
+
+WITHIN_S = FAILOVER_MS / 1000 + 8.0
+"""The fail-over time, an election of a second or two, and what a busy machine adds."""
+
+
+def own(client: int) -> list[str]:
+    return [f"user{number}.of{client}@example.com" for number in range(25)]
+
+
+def served_again(running: Load) -> None:
+    """Registrations go on: for a second nobody was refused."""
+
+    def calm() -> bool:
+        latest = [a for a in running.answers if a.asked > time.monotonic() - 1.0]
+        return len(latest) > 10 and all(answer.status != 503 for answer in latest)
+
+    wait_until(calm, WITHIN_S + 1, "registrations go on")
+
+
+def kill(victim: Valkey, running: Load) -> float:
+    """Under load; when it was (monotonic)."""
+    before = time.monotonic()
+    wait_until(lambda: running.successes(before) > 100, 30, "the load runs")
+    killed_at = time.monotonic()
+    victim.kill()
+    wait_until(lambda: running.refused_since(killed_at), 10, "somebody is refused")
+    return killed_at
+
+
+def assert_no_half_state(client: redis.Redis) -> None:
+    """Entries without a record are dropped by the next sweep."""
+    wait_until(lambda: contradictions(client) == [], 30, "no half state")
+
+
+def tell(what: str, running: Load, killed_at: float) -> None:
+    outage_s = max(running.refused_since(killed_at))
+    print(f"{what}: refused for {outage_s:.1f} s, {dict(running.statuses)}")  # noqa: T201 - the figure
+
+
+@pytest.mark.timeout(120)
+def test_a_cluster_loses_a_master(cluster: Cluster, tmp_path: Path) -> None:
+    """Registrations go on within the fail-over time; the only errors are 503s; no half state is left."""
+    cluster.flush()
+    victim = masters(cluster)[0]
+    with load(tmp_path, cluster.url, own) as running:
+        killed_at = kill(victim, running)
+        served_again(running)
+    victim.start()
+    wait_until(lambda: whole(cluster), 40, "the killed node follows")
+    tell("cluster", running, killed_at)
+    running.assert_only_503_and_in_time()
+    assert max(running.refused_since(killed_at)) < WITHIN_S
+    assert_no_half_state(cluster.client())  # type: ignore[arg-type]
+
+
+@pytest.mark.timeout(150)
+@pytest.mark.parametrize("comes_back", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_sentinels_promote_the_replica(pair: SentinelPair, tmp_path: Path, comes_back: bool) -> None:
+    """The same; and when the old master comes back, a master in its own eyes, nobody writes to it."""
+    wait_until(lambda: has_replica(pair.master) or has_replica(pair.replica), 60, "there is a replica")
+    victim, other = (pair.master, pair.replica) if is_master(pair.master) else (pair.replica, pair.master)
+    pair.client().flushall()
+    with load(tmp_path, pair.url, own) as running:
+        killed_at = kill(victim, running)
+        served_again(running)
+        if comes_back:
+            victim.start()
+            wait_until(lambda: has_replica(other), 60, "the killed node follows")
+            served_again(running)
+    tell("sentinels", running, killed_at)
+    running.assert_only_503_and_in_time()
+    assert max(running.refused_since(killed_at)) < WITHIN_S + 1
+    assert_no_half_state(pair.client())
+    if not comes_back:
+        victim.start()
+
+
+@pytest.mark.parametrize("kills", [1, pytest.param(10, marks=[pytest.mark.slow, pytest.mark.timeout(600)])])
+def test_with_an_acknowledging_replica_a_killed_master_takes_nothing_with_it(
+    cluster: Cluster, tmp_path: Path, kills: int
+) -> None:
+    """REDIS_WAIT_REPLICAS=1, kill -9 of one master after the other, each started again: every registration
+    that was acknowledged is there, and every token that was handed out is not."""
+    cluster.flush()
+    with load(tmp_path, cluster.url, own, REDIS_WAIT_REPLICAS="1") as running:
+        for turn in range(kills):
+            victim = masters(cluster)[turn % 3]
+            killed_at = kill(victim, running)
+            wait_until(lambda: not cluster_lacks(cluster, 3), WITHIN_S, "a replica takes over")
+            victim.start()
+            wait_until(lambda: whole(cluster), 40, "the killed node follows")
+            served_again(running)
+    tell(f"{kills} kills, acknowledged by a replica", running, killed_at)
+    running.assert_only_503_and_in_time()
+    client: redis.Redis = cluster.client()  # type: ignore[assignment]
+    running.assert_nothing_lost(Records(client))
+    assert_no_half_state(client)
+
+
+def cluster_lacks(cluster: Cluster, count: int) -> bool:
+    return len(masters(cluster)) < count
