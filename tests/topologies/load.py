@@ -135,7 +135,7 @@ class Load:
         """No other error, and none late."""
         assert [wrong for client in self.clients for wrong in client.wrong] == []
         assert set(self.statuses) <= {200, 201, 202, 403, 503}
-        assert max(answer.took for answer in self.answers if answer.status == 503) < LONGEST_S
+        assert max((answer.took for answer in self.answers if answer.status == 503), default=0.0) < LONGEST_S
 
     def successes(self, since: float) -> int:
         return sum(answer.asked > since and answer.status < 300 for answer in self.answers)

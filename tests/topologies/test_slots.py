@@ -1,0 +1,108 @@
+"""Slots move from one master to another while their users register and hand numbers in."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from redis.crc import key_slot
+
+from tests.support.records import Records
+from tests.support.scan import contradictions
+from tests.support.servers import Valkey
+from tests.support.topologies import Cluster, node_id
+from tests.support.waiting import wait_until
+from tests.topologies.load import CLIENTS, load
+from tests.topologies.places import stopping
+
+SHARDS = (7, 123, 500, 999)
+ADDRESSES_A_SHARD = 16
+KEYS_A_STEP = 3
+"""Of one MIGRATE: few, so that often a record is on one side and its number on the other."""
+
+STEP_S = 0.02
+
+
+class Growing:
+    """A cluster of three masters, and a fourth that has joined and has no slot yet: on no map."""
+
+    def __init__(self, folder: Path) -> None:
+        self._cluster = Cluster(folder, replicas=False)
+        self.url = self._cluster.url
+        first = self._cluster.masters[0]
+        self.newcomer = self._cluster._node(folder / "newcomer")
+        self.nodes = [*self._cluster.masters, self.newcomer]
+        self.newcomer.client().execute_command(
+            "CLUSTER MEET", "127.0.0.1", first.port, first.config["cluster-port"]
+        )
+        wait_until(
+            lambda: all(int(self.info(node)["cluster_known_nodes"]) == 4 for node in self.nodes),
+            20,
+            "it joins",
+        )
+        wait_until(lambda: all(self.info(n)["cluster_state"] == "ok" for n in self.nodes), 20, "it is sound")
+
+    def client(self) -> redis.RedisCluster:
+        return self._cluster.client()
+
+    def owner(self, slot: int) -> Valkey:
+        port = self.client().nodes_manager.get_node_from_slot(slot).port
+        return next(node for node in self.nodes if node.port == port)
+
+    def stop(self) -> None:
+        self.newcomer.stop()
+        self._cluster.stop()
+
+    @staticmethod
+    def info(node: Valkey) -> dict[str, str]:
+        found: dict[str, str] = node.client().execute_command("CLUSTER INFO")
+        return found
+
+
+@pytest.fixture
+def growing(tmp_path: Path) -> Iterator[Growing]:
+    with stopping(Growing(tmp_path / "cluster")) as found:
+        yield found
+
+
+def key_by_key(cluster: Growing, slot: int, source: Valkey, target: Valkey) -> None:
+    """As `redis-cli --cluster reshard` does, slowly."""
+    old, new = source.client(), target.client()
+    new.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", node_id(source))
+    old.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", node_id(target))
+    while keys := old.execute_command("CLUSTER GETKEYSINSLOT", slot, KEYS_A_STEP):
+        old.execute_command("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *keys)
+        time.sleep(STEP_S)
+    for client in (new, old, *(node.client() for node in cluster.nodes)):
+        client.execute_command("CLUSTER SETSLOT", slot, "NODE", node_id(target))
+
+
+def at_once(cluster: Growing, slot: int, source: Valkey, target: Valkey) -> None:
+    """As Valkey 9 can."""
+    source.client().execute_command("CLUSTER MIGRATESLOTS", "SLOTSRANGE", slot, slot, "NODE", node_id(target))
+    wait_until(lambda: cluster.owner(slot) is target, 30, f"slot {slot} has moved")
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("move", [key_by_key, pytest.param(at_once, marks=pytest.mark.slow)])
+def test_slots_move_under_load(growing: Growing, tmp_path: Path, move: object) -> None:
+    """To another master, and to one that had none before: no half state, no lost token, only 503s."""
+    client: redis.Redis = growing.client()  # type: ignore[assignment]
+    records = Records(client)
+    people = [email for shard in SHARDS for email in records.addresses_in_shard(shard, ADDRESSES_A_SHARD)]
+    with load(tmp_path, growing.url, lambda number: people[number::CLIENTS]) as running:
+        wait_until(lambda: running.successes(0) > 100, 30, "the load runs")
+        for shard in (*SHARDS, *SHARDS[1:]):  # a master that loses its last slot becomes a replica
+            slot = key_slot(b"{%03d}" % shard)
+            source = growing.owner(slot)
+            others = [node for node in growing.nodes if node is not source]
+            target = growing.newcomer if source is not growing.newcomer else others[shard % 3]
+            move(growing, slot, source, target)  # type: ignore[operator]
+        moved = time.monotonic()
+        wait_until(lambda: running.successes(moved) > 100, 30, "the load goes on")
+    print(f"7 slots moved: {dict(running.statuses)}")  # noqa: T201 - the figure
+    running.assert_only_503_and_in_time()
+    assert [at for at in running.refused_since(moved) if at > 1] == []
+    running.assert_nothing_lost(records)
+    wait_until(lambda: contradictions(client) == [], 30, "no half state")
