@@ -13,7 +13,7 @@ from app.errors import NumberSpaceExhausted
 from app.numbers import NumberGenerator
 from app.registrations import Budget
 from app.repositories.guard import Guard
-from app.repositories.keys import Names
+from app.repositories.keys import Field, Names
 from app.repositories.sealing import Sealer
 from app.repositories.users import Draft, RecordSeal, Terms, Users, fresh_token
 from app.services.messaging import SendPlan
@@ -51,7 +51,10 @@ class Filler:
                 keys.number_prefix + digest, keys.user_id, fresh_token(), fresh_token(), 0, 0, 0, 1,
                 keys.number_prefix, 0, 0, "", 0, 60_000, digest, sealed,
             )  # fmt: skip
-            pipeline.hset(keys.user, mapping={"delivery": "sent", "mailed_ms": 1_800_000_000_000})
+            pipeline.hset(
+                keys.user,
+                mapping={Field.DELIVERY: "sent", Field.ATTEMPTS: 1, Field.MAILED_MS: 1_800_000_000_000},
+            )
             pipeline.zrem(keys.outbox, keys.user_id)
             batch.append((text, number))
             if len(batch) == BATCH:

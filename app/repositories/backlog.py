@@ -10,7 +10,7 @@ import redis
 
 from app.numbers import SHARDS
 from app.registrations import Delivery
-from app.repositories.keys import keys_of, outbox_key
+from app.repositories.keys import SEALED, Field, keys_of, outbox_key
 from app.repositories.sealing import SealBroken, Sealer
 from app.repositories.store import load_script, run, storage_errors
 from app.repositories.users import RecordSeal
@@ -21,6 +21,9 @@ AT_A_TIME = 500
 """Keys in one round trip: some milliseconds of Redis."""
 
 DROPPED = "dropped by the operator"
+
+
+OWED = (Field.DELIVERY, Field.ERROR, Field.ATTEMPTS, Field.CREATED_MS)
 
 
 class Dropped(StrEnum):
@@ -72,7 +75,7 @@ class Backlog:
             for part in _parts(users):
                 pipeline = self._client.pipeline(transaction=False)
                 for user_id in part:
-                    pipeline.hget(keys_of(user_id).user, "delivery")
+                    pipeline.hget(keys_of(user_id).user, Field.DELIVERY)
                 found = zip(part, pipeline.execute(), strict=True)
                 yield from self._described(
                     [(user, None) for user, delivery in found if delivery == b"failed"]
@@ -99,9 +102,9 @@ class Backlog:
     def _described(self, entries: Sequence[tuple[str, float | None]]) -> Iterator[Owed]:
         pipeline = self._client.pipeline(transaction=False)
         for user_id, _ in entries:
-            pipeline.hmget(keys_of(user_id).user, "delivery", "error", "attempts", "created_ms", "data")
+            pipeline.hmget(keys_of(user_id).user, *OWED, *SEALED)
         for (user_id, due), fields in zip(entries, pipeline.execute(), strict=True):
-            delivery, error, attempts, created_ms, sealed = fields
+            delivery, error, attempts, created_ms, *sealed = fields
             if delivery is None:  # erased meanwhile
                 continue
             yield Owed(
@@ -111,7 +114,7 @@ class Backlog:
                 attempts=int(attempts),
                 created_ms=int(created_ms),
                 due_ms=None if due is None else int(due),
-                sealed=sealed,
+                sealed=b"".join(part or b"" for part in sealed),
             )
 
 

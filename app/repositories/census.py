@@ -9,7 +9,7 @@ import redis
 from redis.cluster import RedisCluster
 
 from app.numbers import SHARDS
-from app.repositories.keys import keys_of, outbox_key
+from app.repositories.keys import Field, keys_of, outbox_key
 from app.repositories.store import storage_errors
 
 SHARDS_A_TIME = 100
@@ -76,7 +76,7 @@ class Census:
             heads.zrange(outbox_key(shard), 0, each - 1)
         records = self._client.pipeline(transaction=False)
         for user_id in (user_id for head in heads.execute() for user_id in head):
-            records.hget(keys_of(user_id.decode()).user, "created_ms")
+            records.hget(keys_of(user_id.decode()).user, Field.CREATED_MS)
         return [int(created) for created in records.execute() if created is not None]
 
 

@@ -1,6 +1,5 @@
 """The records of users: one live registration for each address."""
 
-import json
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from app.errors import (
     VerificationFailed,
 )
 from app.registrations import Budget, Delivery, Registration
-from app.repositories.keys import Names, UserKeys, keys_of
+from app.repositories.keys import SEALED, Field, Names, UserKeys, keys_of
 from app.repositories.sealing import SealBroken, Sealer
 from app.repositories.store import load_script, run, storage_errors
 
@@ -38,7 +37,7 @@ WRONG_IN_A_ROW = 100
 
 def fresh_token() -> str:
     """A name that nobody else draws: 20 characters, 80 bits."""
-    return secrets.token_hex(10)
+    return secrets.token_hex(8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,16 +231,18 @@ class Users:
             fields: dict[Any, Any] = self._client.hgetall(keys.user)
         if not fields:
             return None
-        if int(fields[b"v"]) > LAYOUT_VERSION:
+        if int(fields[Field.LAYOUT.encode()]) > LAYOUT_VERSION:
             raise StorageUnavailable("The record can only be read by a newer process")
-        draft, _ = self._open(fields[b"data"], user_id)
-        expires, mailed, error = (fields.get(name) for name in (b"expires_ms", b"mailed_ms", b"error"))
+        draft, _ = self._open(b"".join(fields.get(name.encode(), b"") for name in SEALED), user_id)
+        expires, mailed, error = (
+            fields.get(name.encode()) for name in (Field.EXPIRES_MS, Field.MAILED_MS, Field.ERROR)
+        )
         return UserRecord(
             user_id=user_id,
             email=draft.address.email,
-            delivery=Delivery(fields[b"delivery"].decode()),
-            created_ms=int(fields[b"created_ms"]),
-            attempts=int(fields[b"attempts"]),
+            delivery=Delivery(fields[Field.DELIVERY.encode()].decode()),
+            created_ms=int(fields[Field.CREATED_MS.encode()]),
+            attempts=int(fields[Field.ATTEMPTS.encode()]),
             expires_ms=int(expires) if expires else None,
             mailed_ms=int(mailed) if mailed else None,
             error=error.decode() if error else None,
@@ -266,21 +267,17 @@ def seconds(left_ms: int) -> int:
 
 
 class RecordSeal:
-    """What is sealed in a record: address, token, number and locale, as one JSON array."""
+    """What is sealed in a record: locale, number, address and token, one a line (the token may be more)."""
 
     def __init__(self, sealer: Sealer) -> None:
         self._sealer = sealer
         self.readable = sealer.readable
 
     def seal(self, draft: Draft, number: str, user_id: str) -> bytes:
-        text = json.dumps(
-            [draft.address.email, draft.token, number, draft.locale],
-            ensure_ascii=False,
-            separators=(",", ":"),
-        )
+        text = "\n".join((draft.locale, number, draft.address.email, draft.token))
         return self._sealer.seal(text.encode(), user_id)
 
     def open(self, sealed: bytes, user_id: str) -> tuple[Draft, str]:
         """The draft and its number. Raises SealBroken."""
-        email, token, number, locale = json.loads(self._sealer.open(sealed, user_id))
+        locale, number, email, token = self._sealer.open(sealed, user_id).decode().split("\n", 3)
         return Draft(Address.known(email), token, locale), number

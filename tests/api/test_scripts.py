@@ -10,7 +10,7 @@ from app.addresses import Address
 from app.errors import TooManyAttempts, VerificationFailed
 from app.numbers import NumberGenerator
 from app.registrations import Budget
-from app.repositories.keys import Names
+from app.repositories.keys import Field, Names
 from app.repositories.sealing import Sealer
 from app.repositories.store import connect
 from app.repositories.users import WRONG_IN_A_ROW, Draft, Stored, Terms, Users
@@ -113,7 +113,7 @@ def test_the_hundredth_of_many_wrong_numbers_at_once_erases(users: Users, store:
     for _ in range(3):
         at_once(33, lambda: verdict(users, wrong(number)))
     (user,) = store.scan_iter("*:user:*")
-    assert int(store.hget(user, "wrong") or 0) == WRONG_IN_A_ROW - 1
+    assert int(store.hget(user, Field.WRONG) or 0) == WRONG_IN_A_ROW - 1
     assert contradictions(store) == []
     at_once(2, lambda: verdict(users, wrong(number)))
     assert not kinds(store)

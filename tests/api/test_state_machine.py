@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from app import create_app
 from app.config import Settings
 from app.registrations import Budget
+from app.repositories.keys import Field
 from tests.api.conftest import wrong
 from tests.support.records import Records
 from tests.support.scan import contradictions, kinds
@@ -113,7 +114,10 @@ class Model(RuleBasedStateMachine):
     @rule(address=ADDRESSES)
     def expire(self, address: str) -> None:
         """What Redis does at the end of NUMBER_TTL: record and number go in the same moment."""
-        keys, stored = self.records.keys(address), self.store.hget(self.records.keys(address).user, "number")
+        keys, stored = (
+            self.records.keys(address),
+            self.store.hget(self.records.keys(address).user, Field.NUMBER),
+        )
         if stored is not None:
             number = keys.number_prefix + stored.decode()
             assert self.store.pexpiretime(keys.user) == self.store.pexpiretime(number) > 0

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import requests
 
-from app.repositories.keys import Names
+from app.repositories.keys import Field, Names
 from tests.support.records import Records
 from tests.support.scan import contradictions, kinds
 from tests.support.servers import Gunicorn, Received, Valkey
@@ -214,7 +214,7 @@ class Storm:
         for number in range(ADDRESSES):
             address = f"storm{number}@example.com"
             keys = records.keys(address)
-            registration, delivery = client.hmget(keys.user, "registration", "delivery")
+            registration, delivery = client.hmget(keys.user, Field.REGISTRATION, Field.DELIVERY)
             if registration is None:
                 if address in self.acknowledged and number >= ERASED_TOO:
                     self.report.problems.append(f"acknowledged and lost: {address}")

@@ -13,7 +13,7 @@ from app.addresses import Address
 from app.numbers import NumberGenerator
 from app.registrations import Budget, Delivery, Registration
 from app.repositories.backlog import Backlog, Dropped
-from app.repositories.keys import Names, keys_of
+from app.repositories.keys import Field, Names, keys_of
 from app.repositories.outbox import GIVE_UP_MS, Outbox, Outcome
 from app.repositories.sealing import Sealer
 from app.repositories.store import connect
@@ -127,14 +127,14 @@ def test_a_mail_that_is_older_than_a_day_is_given_up(here: Store, store: redis.R
     """At the claim, where the service or the mail server was away, and at the settling."""
     registration = here.register(lease_ms=0).registration
     keys = keys_of(registration.user_id)
-    store.hset(keys.user, "created_ms", registration.created_ms - GIVE_UP_MS)
+    store.hset(keys.user, Field.CREATED_MS, registration.created_ms - GIVE_UP_MS)
     assert here.outbox.claim(registration.user_id, "me").registration is None
     assert here.users.find(registration.user_id).error == "too old"
     assert here.delivery(registration) is Delivery.FAILED
     stored = here.register("bob@example.com")
     store.hset(
         keys_of(stored.registration.user_id).user,
-        "created_ms",
+        Field.CREATED_MS,
         stored.registration.created_ms - GIVE_UP_MS + 5000,
     )
     here.settle(stored.registration, stored.owner, Outcome.RETRY, wait_ms=6000, error="connect refused")
@@ -146,7 +146,7 @@ def test_a_record_of_a_newer_layout_is_left_to_a_newer_process(here: Store, stor
     """Claimed or found at the settling: nothing of it is read and its entry stays."""
     stored = here.register()
     newer = here.register().registration
-    store.hset(keys_of(newer.user_id).user, "v", LAYOUT_VERSION + 1)
+    store.hset(keys_of(newer.user_id).user, Field.LAYOUT, LAYOUT_VERSION + 1)
     settled = here.settle(stored.registration, stored.owner, Outcome.SENT, go_on=True)
     assert settled.left
     assert here.outbox.claim(newer.user_id, "me") == type(here.outbox.claim(newer.user_id, "me"))()
@@ -333,7 +333,7 @@ def test_a_failed_mail_can_be_made_due_again_for_another_day(here: Store, store:
     """Its age counts from then; a sent one, or none, cannot."""
     stored = here.register()
     keys = keys_of(stored.registration.user_id)
-    store.hset(keys.user, "created_ms", stored.registration.created_ms - 2 * GIVE_UP_MS)
+    store.hset(keys.user, Field.CREATED_MS, stored.registration.created_ms - 2 * GIVE_UP_MS)
     here.settle(stored.registration, stored.owner, Outcome.FAIL, error="x")
     assert sum(at_once(lambda _: here.backlog.retry(keys.user_id))) == THREADS
     claim = here.outbox.claim(keys.user_id, "me")

@@ -8,6 +8,7 @@ import pytest
 import redis
 
 from app.numbers import grouped
+from app.repositories.keys import SEALED
 from app.repositories.sealing import SealBroken
 from tests.support.problems import assert_problem
 from tests.support.records import Records
@@ -60,6 +61,11 @@ def what_is_written(valkey: Valkey, service: Gunicorn) -> bytes:
     return b"".join(path.read_bytes() for path in files)
 
 
+def found(secrets: list[str], written: bytes) -> list[str]:
+    """Those of which even the beginning stands there: a record keeps what is long in pieces."""
+    return [secret for secret in secrets if secret[:20].encode() in written]
+
+
 def test_no_file_holds_an_address_a_token_or_a_number(
     tmp_path: Path, environment: dict[str, str], valkey: Valkey, mail_server: MailServer
 ) -> None:
@@ -68,7 +74,7 @@ def test_no_file_holds_an_address_a_token_or_a_number(
         secrets = register_people(service, mail_server, 1000)
         written = what_is_written(valkey, service)
     assert len(written) > 500_000
-    assert [secret for secret in secrets if secret.encode() in written] == []
+    assert found(secrets, written) == []
     assert b"example.com" not in written
     assert NEW_KEY.encode() not in written
     assert b"stored_in_clear" not in written
@@ -82,8 +88,7 @@ def test_the_same_search_finds_what_is_stored_in_clear(
         secrets = register_people(service, mail_server, 10)
         written = what_is_written(valkey, service)
         log = service.log
-    shown = [secret for secret in secrets if secret.encode() in written]
-    assert shown == secrets[:30]  # addresses, tokens and numbers; nothing is stored in groups
+    assert found(secrets, written) == secrets[:30]  # nothing is stored in groups
     assert [secret for secret in secrets if secret in log] == []
 
 
@@ -147,7 +152,8 @@ def test_a_record_under_another_users_id_hands_out_no_token(
             assert service.register(address, token=f"token of {address}").status_code == 201
         records = Records(store, NEW_KEY)
         ada, bob = records.keys(ADA), records.keys(BOB)
-        store.hset(bob.user, "data", store.hget(ada.user, "data") or b"")
+        for part in SEALED:
+            store.hset(bob.user, part, store.hget(ada.user, part) or b"")
         with pytest.raises(SealBroken):
             records.of(BOB)
         number = mail_server.box.to(BOB)[-1].number

@@ -11,7 +11,7 @@ import redis
 from app.addresses import Address
 from app.numbers import NumberGenerator
 from app.registrations import Budget
-from app.repositories.keys import Names
+from app.repositories.keys import Field, Names
 from app.repositories.sealing import Sealer
 from app.repositories.store import connect
 from app.repositories.users import Draft, Stored, Terms, Users
@@ -173,11 +173,14 @@ def test_registering_again_leaves_nothing_of_the_old_data(
     register(users, ADA, [old])
     user = records.keys(ADA).user
     fresh = store.hkeys(user)
-    store.hset(user, mapping={"mailed_ms": 1, "error": "recipient 450", "attempts": 3, "delivery": "sent"})
+    store.hset(
+        user,
+        mapping={Field.MAILED_MS: 1, Field.ERROR: "recipient 450", Field.ATTEMPTS: 3, Field.DELIVERY: "sent"},
+    )
     register(users, ADA, [new])
     assert sorted(store.hkeys(user)) == sorted(fresh)
-    assert store.hget(user, "delivery") == b"pending"
-    assert store.hget(user, "attempts") == b"0"
+    assert store.hget(user, Field.DELIVERY) == b"pending"
+    assert store.hget(user, Field.ATTEMPTS) == b"0"
     assert kinds(store)["number"] == 1
 
 
@@ -186,7 +189,7 @@ def test_a_registration_with_a_life_ends_whole(users: Users, records: Records, s
     (number,) = numbers(records.keys(ADA).shard, 1)
     register(users, ADA, [number], terms=Terms(life_ms=300, budget=Budget(), mark_ms=0))
     keys = records.keys(ADA)
-    digest = (store.hget(keys.user, "number") or b"").decode()
+    digest = (store.hget(keys.user, Field.NUMBER) or b"").decode()
     assert store.pexpiretime(keys.user) == store.pexpiretime(keys.number_prefix + digest)
     wait_until(lambda: not kinds(store)["user"] and not kinds(store)["number"], 2, "both are gone")
 

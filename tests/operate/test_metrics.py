@@ -19,7 +19,7 @@ from app.auth import digest
 from app.metrics import MailOutcome, Metrics
 from app.numbers import SHARDS
 from app.repositories.census import Census
-from app.repositories.keys import keys_of, outbox_key
+from app.repositories.keys import Field, keys_of, outbox_key
 from app.services.monitoring import LOOK_AGAIN_S, Monitoring
 from tests.support.records import Records
 from tests.support.servers import ROOT, Gunicorn, MailServer, Valkey, free_port, gunicorn
@@ -353,7 +353,7 @@ def test_the_age_of_the_oldest_mail_is_that_of_its_registration(
     """However far its next try has been put off; an entry whose record is gone has none."""
     seconds, _ = store.time()
     keys = Records(store).keys("ada@example.com")
-    store.hset(keys.user, mapping={"created_ms": (int(seconds) - 3600) * 1000})
+    store.hset(keys.user, mapping={Field.CREATED_MS: (int(seconds) - 3600) * 1000})
     store.zadd(keys.outbox, {keys.user_id: (int(seconds) + 900) * 1000})
     store.zadd(outbox_key(keys_of("a" * 26).shard), {"a" * 26: 1})
     found = read(monitoring(CountingGuard()).exposition().decode())

@@ -8,7 +8,7 @@ from app.config import Settings
 from app.doctor import store
 from app.doctor.findings import Level
 from app.repositories.census import Census
-from app.repositories.keys import keys_of
+from app.repositories.keys import Field, keys_of
 from app.repositories.store import connect
 from tests.support.servers import free_port
 from tests.support.topologies import Cluster, SentinelPair
@@ -40,7 +40,7 @@ def test_the_census_counts_a_whole_cluster(cluster: Cluster) -> None:
     client = connect(cluster.url, 2.0)
     for number in range(60):
         keys = keys_of(f"{number:026}")
-        client.hset(keys.user, mapping={"created_ms": 1_000_000 + number})
+        client.hset(keys.user, mapping={Field.CREATED_MS: 1_000_000 + number})
         client.set(f"{keys.number_prefix}{number:016}", keys.user_id)
         client.zadd(keys.outbox, {keys.user_id: number})
     census = Census(client)

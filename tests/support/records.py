@@ -1,12 +1,11 @@
 """Reads what the service has stored, as a process with the same keys does."""
 
-import json
 from dataclasses import dataclass
 
 import redis
 
 from app.addresses import Address
-from app.repositories.keys import Names, UserKeys
+from app.repositories.keys import SEALED, Names, UserKeys
 from app.repositories.sealing import Sealer
 
 
@@ -35,10 +34,12 @@ class Records:
     def of(self, address: str) -> Stored | None:
         """What is stored for an address; None where nothing is. Raises SealBroken."""
         keys = self.keys(address)
-        sealed = self._client.hget(keys.user, "data")
-        if sealed is None:
+        parts = self._client.hmget(keys.user, SEALED)
+        if parts[0] is None:
             return None
-        return Stored(*json.loads(self._sealer.open(sealed, keys.user_id)))
+        opened = self._sealer.open(b"".join(part or b"" for part in parts), keys.user_id).decode()
+        locale, number, email, token = opened.split("\n", 3)
+        return Stored(email=email, token=token, number=number, locale=locale)
 
     def number_of(self, address: str) -> str:
         """The live number of an address that is registered."""

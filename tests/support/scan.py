@@ -18,7 +18,7 @@ def contradictions(client: redis.Redis) -> list[str]:
     owned: set[str] = set()
     for key in (key for key in keys if ":user:" in key):
         tag, _, user_id = key.split(":", 2)
-        number = f"{tag}:number:{(client.hget(key, 'number') or b'').decode()}"
+        number = f"{tag}:number:{(client.hget(key, 'n') or b'').decode()}"
         owned.add(number)
         if numbers.get(number) != user_id:
             found.append(f"record without its number: {key}")

@@ -3,7 +3,7 @@
 --
 -- KEYS[1] user record   KEYS[2] sender lease   KEYS[3] outbox
 -- ARGV[1] user id   ARGV[2] owner   ARGV[3] lease in ms   ARGV[4] newest layout version that we can read
--- ARGV[5] age in ms at which a mail is given up
+-- ARGV[5] age in ms at which a mail is given up          Fields of the record: see register.lua
 --
 -- Returns {'claimed', registration id, sealed record, created in ms, attempts}
 --      or {'later', ms}: another sender has the lease, or the mail is not due yet
@@ -16,7 +16,7 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
 local due = redis.call('ZSCORE', outbox, id)
 if not due then return {'gone'} end
-local record = redis.call('HMGET', user, 'registration', 'data', 'created_ms', 'attempts', 'v', 'since_ms')
+local record = redis.call('HMGET', user, 'r', 'c', 'a', 'v', 't', 'd0', 'd1', 'd2', 'd3')
 if not record[1] then
   redis.call('ZREM', outbox, id)
   return {'gone'}
@@ -24,17 +24,18 @@ end
 local holder = redis.call('GET', sender)
 if holder and holder ~= owner then return {'later', redis.call('PTTL', sender)} end
 if not holder and tonumber(due) > now then return {'later', tonumber(due) - now} end
-if tonumber(record[5]) > tonumber(ARGV[4]) then
+if tonumber(record[4]) > tonumber(ARGV[4]) then
   redis.call('ZADD', outbox, now + lease_ms, id)
   return {'newer'}
 end
-if now - (record[6] or record[3]) >= tonumber(ARGV[5]) then
-  redis.call('HSET', user, 'delivery', 'failed')
-  redis.call('HSETNX', user, 'error', 'too old')
+if now - (record[5] or record[2]) >= tonumber(ARGV[5]) then
+  redis.call('HSET', user, 's', 'failed')
+  redis.call('HSETNX', user, 'e', 'too old')
   redis.call('ZREM', outbox, id)
   if holder then redis.call('DEL', sender) end
   return {'failed'}
 end
 redis.call('SET', sender, owner, 'PX', lease_ms)
 redis.call('ZADD', outbox, now + lease_ms, id)
-return {'claimed', record[1], record[2], record[3], record[4]}
+local sealed = table.concat({record[6], record[7] or '', record[8] or '', record[9] or ''})
+return {'claimed', record[1], sealed, record[2], record[3]}

@@ -4,7 +4,7 @@
 -- ARGV[1] user id   ARGV[2] what every number key of the shard starts with
 --
 -- Returns 1, or 0 when there was nothing.
-local number = redis.call('HGET', KEYS[1], 'number')
+local number = redis.call('HGET', KEYS[1], 'n')
 if not number then return 0 end
 redis.call('EXISTS', ARGV[2] .. number)
 redis.call('DEL', KEYS[1], ARGV[2] .. number)

@@ -18,18 +18,22 @@
 --         {'reused'}: the mark belongs to another request
 --         {'replayed', delivery, created in ms}: it was answered before (an answer that a crash
 --         swallowed is made up for from the record)
+-- Fields of the record, short because there are many: v layout version, r registration id, n digest of the
+-- number, c created (ms), s delivery state, a attempts to mail, m mailed (ms), e error code, x expires (ms),
+-- t age counts from (ms), w wrong numbers in a row, d0 to d3 the sealed record. That is cut because Redis keeps
+-- a hash compactly (at half the memory) while no value is longer than 64 bytes.
 local user, sender, outbox, sends, mark = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local id, registration, owner, version, prefix = ARGV[1], ARGV[2], ARGV[3], ARGV[7], ARGV[8]
 local lease_ms, wait_ms, life_ms = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local limit, window_ms, mark_ms = tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[12])
 local running_ms = tonumber(ARGV[13])
-local fingerprint, FIRST_KEY, FIRST_ARGUMENT = ARGV[11], 6, 14
+local fingerprint, FIRST_KEY, FIRST_ARGUMENT, SHORT = ARGV[11], 6, 14, 64
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
 -- The old number's key cannot be declared: touch it before the first write, so that a slot on the move
 -- stops the script whole.
-local old = redis.call('HGET', user, 'number')
+local old = redis.call('HGET', user, 'n')
 if old then redis.call('EXISTS', prefix .. old) end
 local lease_left = redis.call('PTTL', sender)
 
@@ -39,7 +43,7 @@ if seen then
   if known ~= fingerprint then return {'reused'} end
   if delivery == '' then
     if now - created < running_ms then return {'running'} end
-    local record = redis.call('HMGET', user, 'registration', 'delivery')
+    local record = redis.call('HMGET', user, 'r', 's')
     delivery = record[1] == made and record[2] == 'sent' and 'sent' or 'pending'
     redis.call('SET', mark, table.concat({known, made, created, delivery}, '|'), 'PX', mark_ms)
   end
@@ -60,11 +64,17 @@ if not chosen then return {'taken'} end
 
 if old then redis.call('DEL', prefix .. old) end
 redis.call('DEL', user)
-redis.call('HSET', user, 'v', version, 'registration', registration,
-  'number', ARGV[FIRST_ARGUMENT + 2 * chosen], 'data', ARGV[FIRST_ARGUMENT + 1 + 2 * chosen],
-  'created_ms', now, 'delivery', 'pending', 'attempts', 0)
+local sealed = ARGV[FIRST_ARGUMENT + 1 + 2 * chosen]
+local part = #sealed <= 4 * SHORT and SHORT or #sealed
+local record = {'v', version, 'r', registration, 'n', ARGV[FIRST_ARGUMENT + 2 * chosen], 'c', now,
+  's', 'pending', 'a', 0, 'd0', string.sub(sealed, 1, part)}
+for index = 1, math.ceil(#sealed / part) - 1 do
+  record[#record + 1] = 'd' .. index
+  record[#record + 1] = string.sub(sealed, index * part + 1, (index + 1) * part)
+end
+redis.call('HSET', user, unpack(record))
 if life_ms > 0 then
-  redis.call('HSET', user, 'expires_ms', now + life_ms)
+  redis.call('HSET', user, 'x', now + life_ms)
   redis.call('PEXPIREAT', user, now + life_ms)
   redis.call('PEXPIREAT', KEYS[FIRST_KEY + chosen], now + life_ms)
 end

@@ -7,6 +7,7 @@
 -- ARGV[7] age in ms at which a mail is given up              ARGV[8] error code, '' = none
 -- ARGV[9] 1 = where the registration was replaced, keep the lease and hand out the new one
 -- ARGV[10] what every number key of the shard starts with   ARGV[11] newest layout version we can read
+-- Fields of the record: see register.lua.
 --
 -- Returns {'settled', delivery state}, state '' when the record is erased
 --      or {'replaced', registration id, sealed record, created in ms, attempts}: the lease is kept
@@ -19,9 +20,8 @@ local outcome, wait_ms, prefix = ARGV[5], tonumber(ARGV[6]), ARGV[10]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
-local record = redis.call('HMGET', user,
-  'registration', 'data', 'created_ms', 'attempts', 'v', 'number', 'since_ms')
-if record[6] then redis.call('EXISTS', prefix .. record[6]) end
+local record = redis.call('HMGET', user, 'r', 'c', 'a', 'v', 'n', 't', 'd0', 'd1', 'd2', 'd3')
+if record[5] then redis.call('EXISTS', prefix .. record[5]) end
 local holder = redis.call('GET', sender)
 -- A lease that ran out with nobody after it: what the mail server accepted is still the truth, and a
 -- number that was replaced meanwhile is mailed (again) after it.
@@ -33,10 +33,11 @@ if not record[1] then
   return {'gone'}
 end
 if record[1] ~= registration then
-  if ARGV[9] == '1' and tonumber(record[5]) <= tonumber(ARGV[11]) then
+  if ARGV[9] == '1' and tonumber(record[4]) <= tonumber(ARGV[11]) then
     redis.call('ZADD', outbox, now + lease_ms, id)
     redis.call('SET', sender, owner, 'PX', lease_ms)
-    return {'replaced', record[1], record[2], record[3], record[4]}
+    local sealed = table.concat({record[7], record[8] or '', record[9] or '', record[10] or ''})
+    return {'replaced', record[1], sealed, record[2], record[3]}
   end
   redis.call('ZADD', outbox, now + wait_ms, id)
   redis.call('DEL', sender)
@@ -44,15 +45,15 @@ if record[1] ~= registration then
 end
 
 local state = ({sent = 'sent', retry = 'pending', fail = 'failed', release = 'pending', erase = ''})[outcome]
-if outcome == 'retry' and now + wait_ms - (record[7] or record[3]) >= tonumber(ARGV[7]) then
+if outcome == 'retry' and now + wait_ms - (record[6] or record[2]) >= tonumber(ARGV[7]) then
   state = 'failed'
 end
 if outcome == 'erase' then
-  redis.call('DEL', user, prefix .. record[6])
+  redis.call('DEL', user, prefix .. record[5])
 elseif outcome ~= 'release' then
-  redis.call('HSET', user, 'delivery', state, 'attempts', record[4] + 1)
-  if state == 'sent' then redis.call('HSET', user, 'mailed_ms', now) end
-  if ARGV[8] == '' then redis.call('HDEL', user, 'error') else redis.call('HSET', user, 'error', ARGV[8]) end
+  redis.call('HSET', user, 's', state, 'a', record[3] + 1)
+  if state == 'sent' then redis.call('HSET', user, 'm', now) end
+  if ARGV[8] == '' then redis.call('HDEL', user, 'e') else redis.call('HSET', user, 'e', ARGV[8]) end
 end
 if state == 'pending' then
   redis.call('ZADD', outbox, now + wait_ms, id)
