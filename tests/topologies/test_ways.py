@@ -1,0 +1,167 @@
+"""Ways to Redis that are not there, not to be trusted, or end in the middle."""
+
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from limits.storage import RedisStorage
+
+from app.repositories.store import connect, load_script
+from tests.support.authority import Authority
+from tests.support.problems import assert_problem
+from tests.support.servers import ROOT, Gunicorn, MailServer, Valkey, gunicorn
+from tests.support.topologies import Cluster
+from tests.support.waiting import wait_until
+from tests.topologies.places import LOGIN, RedisServer, documented_user, one, stopping
+
+
+@pytest.fixture
+def settings(mail_server: MailServer) -> dict[str, str]:
+    return {
+        "MAIL_SERVER": "127.0.0.1",
+        "MAIL_PORT": str(mail_server.port),
+        "WEB_CONCURRENCY": "1",
+        "CLIENT_LIMIT": "1000/minute",
+    }
+
+
+def test_a_socket_of_this_machine_with_a_login(tmp_path: Path) -> None:
+    """unix://user:password@/path?db=…"""
+    path = tmp_path / "s"
+    with stopping(Valkey(tmp_path / "server", unixsocket=str(path))) as server:
+        server.client().execute_command(*documented_user("one server, or sentinels"))
+        client = connect(f"unix://{LOGIN}{path}?db=3", 2.0)
+        assert load_script(client, "hold_lock")(["cedula:lock"], ["owner", 1000]) == 1
+        assert redis.Redis(port=server.port, db=3).get("cedula:lock") == b"owner"
+
+
+def test_a_cluster_that_is_away_at_the_start_is_served_when_it_is_back(
+    tmp_path: Path, settings: dict[str, str]
+) -> None:
+    """As a single server: the service starts, answers 503 at once, and registers when the nodes are there."""
+    with stopping(Cluster(tmp_path / "cluster", replicas=False)) as nodes:
+        for node in nodes.nodes:
+            node.kill()
+        with gunicorn(tmp_path, {**settings, "REDIS_URL": nodes.url}) as service:
+            began = time.monotonic()
+            assert_problem(service.register("ada@example.com"), 503, "storage-unavailable")
+            assert service.http.get(f"{service.url}/readyz", timeout=10).status_code == 503
+            assert time.monotonic() - began < 3
+            assert "cluster_unknown" in service.log
+            for node in nodes.nodes:
+                node.start()
+            wait_until(lambda: service.register("ada@example.com").status_code == 201, 30, "it registers")
+            assert service.http.get(f"{service.url}/readyz", timeout=10).status_code == 200
+
+
+def test_silent_nodes_keep_nobody_longer_than_one_time_out(tmp_path: Path, settings: dict[str, str]) -> None:
+    """All nodes are frozen: each request is answered within the time-out, however many nodes there are."""
+    with (
+        stopping(Cluster(tmp_path / "cluster", replicas=False)) as nodes,
+        gunicorn(tmp_path, {**settings, "REDIS_URL": nodes.url, "REDIS_TIMEOUT": "0.5"}) as service,
+    ):
+        assert service.register("ada@example.com").status_code == 201
+        with nodes.nodes[0].frozen(), nodes.nodes[1].frozen(), nodes.nodes[2].frozen():
+            for turn in range(4):
+                began = time.monotonic()
+                assert_problem(service.register(f"bob{turn}@example.com"), 503, "storage-unavailable")
+                assert time.monotonic() - began < 2
+        wait_until(lambda: service.register("ada@example.com").status_code == 201, 20, "it registers")
+
+
+ALLOWED_NOWHERE = [
+    ("SET", "other", "1"),
+    ("GET", "other"),
+    ("DEL", "{other"),
+    ("KEYS", "*"),
+    ("FLUSHALL",),
+    ("FLUSHDB",),
+    ("CONFIG", "SET", "maxmemory", "1"),
+    ("CONFIG", "REWRITE"),
+    ("ACL", "LIST"),
+    ("SCRIPT", "FLUSH"),
+    ("FUNCTION", "FLUSH"),
+    ("CLIENT", "KILL", "TYPE", "normal"),
+    ("CLIENT", "PAUSE", "1000"),
+    ("CLIENT", "LIST"),
+    ("SHUTDOWN",),
+    ("REPLICAOF", "NO", "ONE"),
+    ("MONITOR",),
+    ("PUBLISH", "cedula:channel", "1"),
+    ("RENAME", "cedula:a", "cedula:b"),
+    ("MIGRATE", "127.0.0.1", "1", "cedula:a", "0", "1"),
+    ("EVAL", "return redis.call('GET', 'other')", "0"),
+    ("EVAL", "return redis.call('KEYS', '*')", "0"),
+]
+
+
+FROM_PYTHON = {
+    *("ping", "select", "client|setname", "eval", "evalsha", "wait", "time", "scan", "dbsize"),
+    *("get", "set", "del", "ttl", "hget", "hmget", "hgetall", "zcard", "zrange", "zrangebyscore"),
+    *("info", "config|get"),
+}
+"""What is called without a script, by the service, its commands and the doctor."""
+
+
+def test_the_documented_user_is_granted_what_is_called_and_nothing_more() -> None:
+    """Scripts are read for what they call, that of the limits too; a cluster's client asks for its map."""
+    scripts = [path.read_text() for path in (ROOT / "app/repositories/lua").glob("*.lua")]
+    texts = [*scripts, RedisStorage.SCRIPT_INCR_EXPIRE.decode()]
+    called = {name.lower() for text in texts for name in re.findall(r"redis\.call\(['\"](\w+)['\"]", text)}
+    for where, more in (
+        ("one server, or sentinels", set()),
+        ("every node of a cluster", {"asking", "command", "cluster|slots"}),
+    ):
+        granted = {word[1:] for word in documented_user(where) if word.startswith("+")}
+        assert granted == called | FROM_PYTHON | more
+
+
+@pytest.fixture(params=["valkey", pytest.param("redis-server", marks=pytest.mark.system)])
+def guarded(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Valkey | RedisServer]:
+    folder = tmp_path / "server"
+    kinds = {"valkey": lambda: Valkey(folder, save=""), "redis-server": lambda: RedisServer(folder)}
+    with stopping(kinds[request.param]()) as server:
+        yield server
+
+
+def test_the_documented_user_may_nothing_else(guarded: Valkey | RedisServer) -> None:
+    """What tests/topologies/test_story.py does with it is all that it can."""
+    place = one(guarded)
+    client = connect(place.url, 2.0)
+    for command in ALLOWED_NOWHERE:
+        with pytest.raises(redis.ResponseError, match=r"permission|can't (run|access)"):
+            client.execute_command(*command)
+    assert place.client.dbsize() == 0
+
+
+@pytest.mark.system
+def test_a_private_authority_is_trusted_and_nobody_else(
+    tmp_path: Path, settings: dict[str, str], mail_server: MailServer
+) -> None:
+    """Without its certificate, and under a wrong name: 503, and the log says why. With it: registered."""
+    authority = Authority(tmp_path)
+    with stopping(RedisServer(tmp_path / "good", authority)) as good:
+        untrusted = good.url.partition("?")[0]
+        assert "certificate in certificate chain" in refused(tmp_path, settings, untrusted, mail_server)
+        with gunicorn(tmp_path, {**settings, "REDIS_URL": good.url}) as service:
+            assert service.register("ada@example.com").status_code == 201
+    with stopping(RedisServer(tmp_path / "other", authority, "redis.example.com")) as other:
+        assert refused(tmp_path, settings, other.url, mail_server).startswith("IP address mismatch")
+
+
+def refused(tmp_path: Path, settings: dict[str, str], url: str, mail_server: MailServer) -> str:
+    """What the log says is wrong with the certificate."""
+    with gunicorn(tmp_path, {**settings, "REDIS_URL": url}) as service:
+        assert_problem(service.register("eve@example.com"), 503, "storage-unavailable")
+        assert mail_server.box.to("eve@example.com") == []
+        return reason(service)
+
+
+def reason(service: Gunicorn) -> str:
+    marker = '"level": "error"'
+    lines = [line for line in service.log.splitlines() if "storage_unavailable" in line and marker in line]
+    assert lines, service.log
+    return lines[-1].partition(":TLS:")[2].partition('"')[0]
