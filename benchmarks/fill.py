@@ -48,7 +48,7 @@ class Filler:
             sealed = self.records.seal(Draft(address, TOKEN, "en"), number, keys.user_id)
             pipeline.evalsha(
                 sha, 6, keys.user, keys.sender, keys.outbox, keys.sends, keys.idempotency("none"),
-                keys.number_prefix + digest, keys.user_id, fresh_token(), fresh_token(), 0, 0, 0, 1,
+                keys.number_prefix + digest, keys.user_id, fresh_token(), fresh_token(), 0, 0, 1,
                 keys.number_prefix, 0, 0, "", 0, 60_000, digest, sealed,
             )  # fmt: skip
             pipeline.hset(

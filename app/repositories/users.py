@@ -126,7 +126,6 @@ class Users:
         terms: Terms,
         *,
         lease_ms: int,
-        wait_ms: int,
         once: Once | None = None,
     ) -> Stored | Replayed | None:
         """Registers the address with the first candidate that is free, and replaces what it had.
@@ -141,7 +140,6 @@ class Users:
             registration_id,
             owner,
             lease_ms,
-            wait_ms,
             terms.life_ms,
             LAYOUT_VERSION,
             keys.number_prefix,

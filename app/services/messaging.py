@@ -32,10 +32,9 @@ log = structlog.get_logger()
 @dataclass(frozen=True, slots=True)
 class SendPlan:
     """How a registration is to be mailed. `lease_ms`: the lease to take with it; 0 = no request waits for
-    it, and it is due for everybody after `wait_ms`. `made_at`: monotonic seconds."""
+    it, and it is due for everybody at once. `made_at`: monotonic seconds."""
 
     lease_ms: int
-    wait_ms: int = 0
     made_at: float = 0.0
 
 

@@ -53,7 +53,6 @@ class RegistrationService:
                 candidates,
                 self._terms,
                 lease_ms=plan.lease_ms,
-                wait_ms=plan.wait_ms,
                 once=once,
             )
             if isinstance(stored, Stored):

@@ -43,7 +43,7 @@ def register(users: Users, token: str = "t0ken", life_ms: int = 0) -> str:
     keys = users.keys(ADA)
     candidates = NumberGenerator(12).draw_distinct(keys.shard, 4)
     terms = Terms(life_ms=life_ms, budget=Budget(), mark_ms=0)
-    stored = users.register(keys, Draft(ADA, token, "en"), candidates, terms, lease_ms=0, wait_ms=1000)
+    stored = users.register(keys, Draft(ADA, token, "en"), candidates, terms, lease_ms=0)
     assert isinstance(stored, Stored)
     return stored.registration.number
 

@@ -48,7 +48,6 @@ class Store:
             [NumberGenerator(12).draw(keys.shard)],
             Terms(0, Budget(), 0),
             lease_ms=lease_ms,
-            wait_ms=0,
         )
         assert isinstance(stored, Stored)
         return stored

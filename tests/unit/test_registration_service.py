@@ -21,7 +21,7 @@ from app.services.registration import FIRST_CANDIDATES, MAX_CALLS, MORE_CANDIDAT
 ADA = Draft(Address.parse("ada@example.com"), "t0ken", "en")
 BOB = Draft(Address.parse("bob@example.com"), "t0ken", "en")
 TERMS = Terms(life_ms=0, budget=Budget(), mark_ms=0)
-PLAN = SendPlan(lease_ms=25_000, wait_ms=25_000)
+PLAN = SendPlan(lease_ms=25_000)
 
 
 class FullUpTo(Users):

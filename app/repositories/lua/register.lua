@@ -4,13 +4,13 @@
 -- KEYS[1] user record   KEYS[2] sender lease   KEYS[3] outbox   KEYS[4] count of registrations
 -- KEYS[5] idempotency mark   KEYS[6..] candidate numbers, at least one
 -- ARGV[1] user id             ARGV[2] registration id        ARGV[3] owner of the lease
--- ARGV[4] lease in ms, 0 = leave the lease alone             ARGV[5] wait in ms where nobody sends now
--- ARGV[6] life in ms, 0 = for ever                           ARGV[7] layout version
--- ARGV[8] what every number key of the shard starts with
--- ARGV[9] registrations allowed in a window, 0 = any number  ARGV[10] the window in ms
--- ARGV[11] fingerprint of the request                        ARGV[12] its mark's life in ms, 0 = no mark
--- ARGV[13] age in ms at which a mark without an answer is no longer a running request (it lives as long)
--- ARGV[14..] for each candidate: its digest, its sealed record
+-- ARGV[4] lease in ms, 0 = leave it alone: the mail is due for everybody at once
+-- ARGV[5] life in ms, 0 = for ever                           ARGV[6] layout version
+-- ARGV[7] what every number key of the shard starts with
+-- ARGV[8] registrations allowed in a window, 0 = any number  ARGV[9] the window in ms
+-- ARGV[10] fingerprint of the request                        ARGV[11] its mark's life in ms, 0 = no mark
+-- ARGV[12] age in ms at which a mark without an answer is no longer a running request (it lives as long)
+-- ARGV[13..] for each candidate: its digest, its sealed record
 --
 -- Returns {'registered', index of the candidate from 1, now in ms, 1 if the lease was taken else 0}
 --      or, with nothing changed: {'taken'} when every candidate belongs to somebody
@@ -23,11 +23,11 @@
 -- t age counts from (ms), w wrong numbers in a row, d0 to d3 the sealed record. That is cut because Redis keeps
 -- a hash compactly (at half the memory) while no value is longer than 64 bytes.
 local user, sender, outbox, sends, mark = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local id, registration, owner, version, prefix = ARGV[1], ARGV[2], ARGV[3], ARGV[7], ARGV[8]
-local lease_ms, wait_ms, life_ms = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
-local limit, window_ms, mark_ms = tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[12])
-local running_ms = tonumber(ARGV[13])
-local fingerprint, FIRST_KEY, FIRST_ARGUMENT, SHORT = ARGV[11], 6, 14, 64
+local id, registration, owner, version, prefix = ARGV[1], ARGV[2], ARGV[3], ARGV[6], ARGV[7]
+local lease_ms, life_ms = tonumber(ARGV[4]), tonumber(ARGV[5])
+local limit, window_ms, mark_ms = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[11])
+local running_ms = tonumber(ARGV[12])
+local fingerprint, FIRST_KEY, FIRST_ARGUMENT, SHORT = ARGV[10], 6, 13, 64
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
@@ -79,7 +79,7 @@ if life_ms > 0 then
   redis.call('PEXPIREAT', KEYS[FIRST_KEY + chosen], now + life_ms)
 end
 
-local taken, due = 0, now + wait_ms
+local taken, due = 0, now
 if lease_left > 0 then
   due = now + lease_left
 elseif lease_ms > 0 then
