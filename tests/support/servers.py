@@ -174,13 +174,14 @@ class Gunicorn:
         folder: Path,
         environment: Mapping[str, str],
         *arguments: str,
+        application: str = "wsgi:app",
         own_configuration: bool = True,
         ready: bool = True,
     ) -> None:
         self.port = free_port()
         self.log_path = folder / f"gunicorn-{self.port}.log"
         inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
-        command = [sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{self.port}", "wsgi:app"]
+        command = [sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{self.port}", application]
         if not own_configuration:
             command += ["--config", "python:tests.support.no_configuration"]
         with self.log_path.open("wb") as log:
