@@ -52,6 +52,7 @@ class Cluster(RedisCluster):
 
     def close(self) -> None:
         if self._made:
+            self.disconnect_connection_pools()  # type: ignore[no-untyped-call]
             super().close()
 
     def learn(self) -> threading.Event:

@@ -1,16 +1,18 @@
 """Slots move from one master to another while their users register and hand numbers in."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import redis
+import requests
 from redis.crc import key_slot
 
+from tests.support.problems import assert_problem
 from tests.support.records import Records
 from tests.support.scan import contradictions
-from tests.support.servers import Valkey
+from tests.support.servers import MailServer, Valkey, gunicorn
 from tests.support.topologies import Cluster, node_id
 from tests.support.waiting import wait_until
 from tests.topologies.load import CLIENTS, load
@@ -106,3 +108,59 @@ def test_slots_move_under_load(growing: Growing, tmp_path: Path, move: object) -
     assert [at for at in running.refused_since(moved) if at > 1] == []
     running.assert_nothing_lost(records)
     wait_until(lambda: contradictions(client) == [], 30, "no half state")
+
+
+def half_moved(cluster: Growing, slot: int) -> Callable[[], None]:
+    """Moves the numbers of a slot and nothing else; returns what moves the rest."""
+    source, target = cluster.owner(slot), cluster.newcomer
+    old = source.client()
+    target.client().execute_command("CLUSTER SETSLOT", slot, "IMPORTING", node_id(source))
+    old.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", node_id(target))
+    numbers = [key for key in old.execute_command("CLUSTER GETKEYSINSLOT", slot, 1000) if ":number:" in key]
+    assert numbers
+    old.execute_command("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *numbers)
+    return lambda: key_by_key(cluster, slot, source, target)
+
+
+@pytest.mark.timeout(120)
+def test_a_script_stops_whole_where_half_a_slot_has_gone(
+    growing: Growing, tmp_path: Path, mail_server: MailServer
+) -> None:
+    """Every key that the scripts declare is here and the number, which they cannot declare, is there. Each
+    waits and then answers 503, and has changed nothing; with the whole slot moved, all goes on."""
+    client: redis.Redis = growing.client()  # type: ignore[assignment]
+    records = Records(client)
+    ada, eve, zoe = records.addresses_in_shard(321, 3)
+    environment = {
+        "REDIS_URL": growing.url,
+        "REDIS_TIMEOUT": "0.5",
+        "MAIL_SERVER": "127.0.0.1",
+        "MAIL_PORT": str(mail_server.port),
+        "MAIL_DEFAULT_SENDER": "no-reply@example.com",
+    }
+    with gunicorn(tmp_path, environment) as service:
+
+        def verify(email: str, number: str) -> requests.Response:
+            return service.post("/api/users/verify", {"email": email, "number": number})
+
+        where = service.register(ada, "of ada").headers["Location"]
+        assert service.register(eve, "of eve").status_code == 201
+        number = mail_server.box.wait_for(ada)[-1].number
+        other = mail_server.box.wait_for(eve)[-1].number
+        assert verify(ada, other).status_code == 403  # so that there is a count of wrong numbers
+        client.zadd(records.keys(ada).outbox, {"somebody": 1e15})  # so that there is an outbox
+        finish = half_moved(growing, key_slot(b"{321}"))
+        for answer in (
+            verify(ada, number),
+            service.http.delete(service.url + where, timeout=10),
+            service.register(ada, "newer"),
+            service.register(zoe),
+        ):
+            assert_problem(answer, 503, "storage-unavailable")
+        client.zrem(records.keys(ada).outbox, "somebody")
+        finish()  # a slot that is on its way is in no SCAN
+        assert contradictions(client) == []
+        assert verify(ada, number).json()["token"] == "of ada"
+        assert service.register(eve, "newer").status_code in (201, 202)
+        assert service.register(zoe).status_code in (201, 202)
+    assert contradictions(client) == []
