@@ -1,5 +1,6 @@
 """The WSGI entry point: `gunicorn wsgi:app`. A process that serves also mails; `flask outbox` does not."""
 
+import gc
 import os
 import sys
 import warnings
@@ -28,3 +29,8 @@ except (SettingsError, WrongIndexKey) as error:
 
 if os.environ.get("FLASK_RUN_FROM_CLI") != "true" or "run" in sys.argv:
     app.extensions["cedula"].start()
+
+# What is there now stays: the collector need not look at it again, nor come after every few requests.
+gc.collect()
+gc.freeze()
+gc.set_threshold(50_000, 20, 50)
