@@ -62,10 +62,18 @@ class Growing:
         return found
 
 
-@pytest.fixture
-def growing(tmp_path: Path) -> Iterator[Growing]:
-    with stopping(Growing(tmp_path / "cluster")) as found:
+@pytest.fixture(scope="module")
+def grown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Growing]:
+    with stopping(Growing(tmp_path_factory.mktemp("growing"))) as found:
         yield found
+
+
+@pytest.fixture
+def growing(grown: Growing) -> Growing:
+    """Empty; which slots have moved before does not matter."""
+    for node in grown.nodes:
+        node.client().flushall()
+    return grown
 
 
 def key_by_key(cluster: Growing, slot: int, source: Valkey, target: Valkey) -> None:
@@ -112,7 +120,8 @@ def test_slots_move_under_load(growing: Growing, tmp_path: Path, move: object) -
 
 def half_moved(cluster: Growing, slot: int) -> Callable[[], None]:
     """Moves the numbers of a slot and nothing else; returns what moves the rest."""
-    source, target = cluster.owner(slot), cluster.newcomer
+    source = cluster.owner(slot)
+    target = next(node for node in cluster.nodes if node is not source)
     old = source.client()
     target.client().execute_command("CLUSTER SETSLOT", slot, "IMPORTING", node_id(source))
     old.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", node_id(target))

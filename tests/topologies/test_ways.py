@@ -57,6 +57,7 @@ def test_a_cluster_that_is_away_at_the_start_is_served_when_it_is_back(
             assert service.http.get(f"{service.url}/readyz", timeout=10).status_code == 200
 
 
+@pytest.mark.slow
 def test_silent_nodes_keep_nobody_longer_than_one_time_out(tmp_path: Path, settings: dict[str, str]) -> None:
     """All nodes are frozen: each request is answered within the time-out, however many nodes there are."""
     with (
