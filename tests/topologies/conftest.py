@@ -12,7 +12,7 @@ from tests.topologies import places
 from tests.topologies.places import Place, RedisServer, stopping
 
 PLACES = [
-    "server",
+    pytest.param("server", marks=pytest.mark.slow),  # what most other tests run on
     "sentinels",
     "cluster",
     pytest.param("redis-server", marks=pytest.mark.system),

@@ -18,7 +18,7 @@ from tests.support.waiting import wait_until
 from tests.topologies.load import CLIENTS, load
 from tests.topologies.places import stopping
 
-SHARDS = (7, 123, 500, 999)
+SHARDS = (7, 123, 999)
 ADDRESSES_A_SHARD = 16
 KEYS_A_STEP = 3
 """Of one MIGRATE: few, so that often a record is on one side and its number on the other."""
@@ -111,7 +111,7 @@ def test_slots_move_under_load(growing: Growing, tmp_path: Path, move: object) -
             move(growing, slot, source, target)  # type: ignore[operator]
         moved = time.monotonic()
         wait_until(lambda: running.successes(moved) > 100, 30, "the load goes on")
-    print(f"7 slots moved: {dict(running.statuses)}")  # noqa: T201 - the figure
+    print(f"5 slots moved: {dict(running.statuses)}")  # noqa: T201 - the figure
     running.assert_only_503_and_in_time()
     assert [at for at in running.refused_since(moved) if at > 1] == []
     running.assert_nothing_lost(records)
