@@ -4,7 +4,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUNNABLE := .venv/.runnable
 INSTALLED := .venv/.installed
-PYTEST := $(BIN)/python -m pytest
+# The tests mostly wait for servers, so several at a time fit one core.
+PYTEST := $(BIN)/python -m pytest --numprocesses 4 --dist worksteal
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-header $(args) pyproject.toml
 

@@ -7,6 +7,7 @@ import pytest
 from tests.delivery.storm import storm
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_after_a_storm_every_address_has_its_live_number_as_its_last_mail(tmp_path: Path) -> None:
     """20 s of kills, cuts, slowness and restarts; then the outbox empties and everything fits together."""
