@@ -13,18 +13,22 @@ import tempfile
 
 from gunicorn import util
 
-bind = os.environ.get("BIND", "0.0.0.0:8000")
+bind = os.environ.get("BIND") or "0.0.0.0:8000"
 
 # A request waits on the mail server, so cheap waiting decides: one gevent worker a core. Without
 # reuse_port the kernel wakes whom it likes, and one worker takes most of the connections.
 worker_class = "gevent"
-workers = int(os.environ.get("WEB_CONCURRENCY", os.cpu_count() or 1))
+workers = int(os.environ.get("WEB_CONCURRENCY") or os.cpu_count() or 1)
 reuse_port = True
 worker_connections = 2000
 keepalive = 5  # seconds; so long an idle connection can delay a shutdown
 
-# SIGTERM: requests in hand wait for their mail (MAIL_TIMEOUT, 10 s), then senders finish theirs.
-graceful_timeout = 30
+# SIGTERM: requests in hand wait for their mail, then senders finish theirs, each for at most MAIL_TIMEOUT;
+# after this gunicorn kills what is left. A wrong MAIL_TIMEOUT is for the service to refuse.
+try:
+    graceful_timeout = max(30, 2 * int(float(os.environ.get("MAIL_TIMEOUT") or 10)) + 10)
+except ValueError:
+    graceful_timeout = 30
 timeout = 60
 
 # Heartbeats are files: on a disk they would block workers, and a read-only root has no other place.

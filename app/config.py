@@ -9,7 +9,7 @@ import re
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from email.utils import parseaddr
+from email.utils import getaddresses
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,6 +32,8 @@ TEN_AN_HOUR: Final = Budget(10, 3600)
 
 FIVE_IN_15_MINUTES: Final = Budget(5, 900)
 """480 guesses a day at most, and 100 end the registration anyway."""
+
+SENDER: Final = re.compile(r"[!-~]+@[!-~]+")
 
 API_KEY: Final = re.compile(r"([A-Za-z0-9._-]{1,64}):([0-9A-Fa-f]{64})")
 
@@ -136,9 +138,9 @@ class _Reader:
             default_locale=self._text("DEFAULT_LOCALE", Settings.default_locale, OneOf(LOCALES)),
             number_digits=self._whole("NUMBER_DIGITS", Settings.number_digits, 11, 18),
             number_ttl_s=self._whole("NUMBER_TTL", Settings.number_ttl_s, 0, 10 * 366 * 86_400),
-            address_limit=_budget(self._limit("ADDRESS_LIMIT", "10/hour")),
-            verify_limit=_budget(self._limit("VERIFY_LIMIT", "5/15 minutes")),
-            client_limit=self._limit("CLIENT_LIMIT", ""),
+            address_limit=_budget(self._limit("ADDRESS_LIMIT", "10/hour", _one_limit)),
+            verify_limit=_budget(self._limit("VERIFY_LIMIT", "5/15 minutes", _one_limit)),
+            client_limit=self._limit("CLIENT_LIMIT", "", _limits),
             api_keys=self._api_keys(),
             trusted_proxies=self._whole("TRUSTED_PROXIES", Settings.trusted_proxies, 0, 100),
             idempotency_ttl_s=self._whole("IDEMPOTENCY_TTL", Settings.idempotency_ttl_s, 1, 366 * 86_400),
@@ -158,11 +160,11 @@ class _Reader:
     def _number(self, name: str, default: float, lowest: float, highest: float) -> float:
         return float(self._read(self._env.float, name, default, validate=Range(lowest, highest)) or 0)
 
-    def _limit(self, name: str, default: str) -> str:
+    def _limit(self, name: str, default: str, validate: Callable[[str], None]) -> str:
         """A limit such as `5/15 minutes`. Here an empty variable means: no limit."""
-        if os.environ.get(name) == "":
+        if os.environ.get(name) == "" and not os.environ.get(f"{name}_FILE"):
             return ""
-        return self._text(name, default, _limit)
+        return self._text(name, default, validate)
 
     def _api_keys(self) -> tuple[ApiKey, ...]:
         entries = [entry.strip() for entry in self._text("API_KEYS").split(",") if entry.strip()]
@@ -213,11 +215,20 @@ def _secret(value: str) -> None:
         raise ValidationError("Must not hold a comma: it could not stand among the fallbacks later.")
 
 
-def _limit(value: str) -> None:
+def _limits(value: str) -> None:
+    """One limit, or several that hold together."""
     try:
-        limits.parse(value)
-    except ValueError as error:
-        raise ValidationError('Must be a limit such as "10/hour" or "5/15 minutes", or empty.') from error
+        amounts = [item.amount for item in limits.parse_many(value)]
+    except ValueError:
+        amounts = []
+    if not all(amounts) or not amounts:
+        raise ValidationError('Must be a limit such as "10/hour" or "5/15 minutes", or empty for none.')
+
+
+def _one_limit(value: str) -> None:
+    _limits(value)
+    if len(limits.parse_many(value)) > 1:
+        raise ValidationError("Must be one limit, not several.")
 
 
 def _budget(text: str) -> Budget:
@@ -241,8 +252,9 @@ def _redis_url(value: str) -> None:
 
 
 def _sender(value: str) -> None:
-    address = parseaddr(value)[1]
-    if "@" not in address or not address.isascii() or any(c in value for c in "\r\n\0"):
+    found = getaddresses([value])
+    address = found[0][1] if len(found) == 1 else ""
+    if not SENDER.fullmatch(address) or address not in value or any(c in value for c in "\r\n\0"):
         raise ValidationError('Must be an address, or a name and an address: "Name <address>".')
 
 

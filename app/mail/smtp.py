@@ -59,7 +59,8 @@ OPERATORS_FAULT = re.compile(r"5\.7\.\d+|5\.1\.[78]")
 CLOSING = 421
 """RFC 5321 §3.8: at any time; the server ends the connection."""
 
-_ENHANCED = re.compile(rb"([245]\.\d{1,3}\.\d{1,3})(?:\s|$)")
+_ENHANCED = re.compile(rb"([245]\.\d{1,3}\.\d{1,3})(?![.\d])")
+"""At the start of a reply's text (RFC 2034); servers put a space after it, or a colon, or nothing."""
 
 
 class Blame(StrEnum):
@@ -351,6 +352,7 @@ class SmtpSession:
         file = self._host.file if self._host is not None else None
         if file is None:
             raise _Disconnected("closed")
+        enhanced = ""
         for _ in range(MAX_LINES):
             try:
                 line = file.readline(MAX_LINE)
@@ -360,9 +362,10 @@ class SmtpSession:
                 raise _Disconnected(f"{stage} broken") from error
             if not line.endswith(b"\n") or not line[:3].isdigit():
                 raise _Disconnected(f"{stage} broken")
+            found = _ENHANCED.match(line, 4)
+            enhanced = enhanced or (found[1].decode() if found else "")
             if line[3:4] != b"-":
-                found = _ENHANCED.match(line, 4)
-                reply = Reply(int(line[:3]), found[1].decode() if found else "")
+                reply = Reply(int(line[:3]), enhanced)
                 if reply.code == CLOSING:
                     raise _Disconnected(reply.told(stage))
                 return reply

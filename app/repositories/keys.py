@@ -111,7 +111,7 @@ class Names:
         return keys_of(self._name(identity, b"cedula user", USER_ID_LENGTH))
 
     def number(self, number: str) -> str:
-        """The digest of a number, 16 characters of `[a-z2-7]`."""
+        """The digest of a number, 13 characters of `[a-z2-7]`."""
         return self._name(number, b"cedula number", NUMBER_DIGEST_LENGTH)
 
     def request(self, client: str, identity: str, key: str) -> str:

@@ -11,6 +11,7 @@ import structlog
 from app.addresses import Address
 from app.errors import (
     IdempotencyKeyReused,
+    InvalidAddress,
     RequestInProgress,
     StorageUnavailable,
     TooManyAttempts,
@@ -36,7 +37,7 @@ WRONG_IN_A_ROW = 100
 
 
 def fresh_token() -> str:
-    """A name that nobody else draws: 20 characters, 80 bits."""
+    """A name that nobody else draws: 16 characters, 64 bits."""
     return secrets.token_hex(8)
 
 
@@ -254,7 +255,7 @@ class Users:
     def _open(self, sealed: bytes, user_id: str) -> tuple[Draft, str]:
         try:
             return self._records.open(sealed, user_id)
-        except SealBroken as error:
+        except (SealBroken, InvalidAddress) as error:
             log.error("record_does_not_open", hint="was the data sealed with a key that is not set here?")
             raise StorageUnavailable("The record can only be read by another process") from error
 

@@ -84,11 +84,12 @@ class Relay:
             self._sweep(SHARDS_A_TIME)
         else:
             self._sweeping = True
-            self._guard.check_again()
             self._sweep(SHARDS)
 
     def _sweep(self, count: int) -> None:
         """Looks through the next shards for what falls due before they are looked through again."""
+        if self._next_shard == 0:
+            self._guard.check_again()  # a Redis that was emptied has lost the value, too
         now_ms = self._outbox.now_ms()
         horizon_ms = now_ms + int(self._sweep_s * 1000)
         for _ in range(count // SHARDS_A_TIME):

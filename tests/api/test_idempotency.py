@@ -226,6 +226,24 @@ def test_after_a_crash_behind_the_commit_the_retry_is_answered_from_the_record(
         assert contradictions(store) == []
 
 
+def test_after_a_crash_that_left_no_record_the_retry_is_carried_out(
+    tmp_path: Path, settings: dict[str, str], smtp: ScriptedSmtp, email: str, store: redis.Redis
+) -> None:
+    """Killed between erasing a refused address and saying so: "pending" would promise a mail for ever."""
+    with gunicorn(tmp_path, settings) as server:
+        commit_and_die(server, smtp, email)
+    (record,) = store.scan_iter("*:user:*")
+    tag, _, user_id = record.decode().split(":")
+    store.delete(record, *store.scan_iter("*:number:*"), *store.scan_iter("*:sender:*"))
+    store.zrem(f"{tag}:outbox", user_id)
+    with gunicorn(tmp_path, {**settings, "MAIL_TIMEOUT": "0.5"}) as server:
+        api = Api(server, MailServer)  # type: ignore[arg-type]
+        age(store, 61)
+        assert api.register(email, headers=named("k")).status_code in (201, 202)
+        assert len(list(store.scan_iter("*:number:*"))) == 1
+        assert contradictions(store) == []
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(200)
 def test_after_a_crash_the_retry_waits_a_minute_and_the_mail_goes_out(

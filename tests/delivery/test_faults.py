@@ -61,6 +61,14 @@ PUT_OFF = {
     "login not offered": Fault({}, "login not offered", {"login": ""}, LOGIN),
     "no login that we know": Fault({}, "login not offered", {"login": "GSSAPI"}, LOGIN),
     "STARTTLS not offered": Fault({}, "starttls not offered", {}, {"mail_use_tls": True}),
+    "550 with a colon after 5.7.1": Fault(
+        {"rcpt": say("550 5.7.1: Relay access denied")}, "recipient 550 5.7.1", operators=True
+    ),
+    "550 with 5.7.1 in its first line only": Fault(
+        {"rcpt": say("550-5.7.1 Relaying denied\r\n550 see our policy")},
+        "recipient 550 5.7.1",
+        operators=True,
+    ),
     "sender refused": Fault({"mail": say("550 5.7.1 No")}, "sender 550 5.7.1", operators=True),
     "sender refused, no PIPELINING": Fault(
         {"mail": say("550 No")}, "sender 550", {"pipelining": False}, operators=True

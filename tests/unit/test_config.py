@@ -253,3 +253,24 @@ def test_what_is_no_sender_is_refused(setting: pytest.MonkeyPatch, sender: str) 
 def test_a_lease_is_two_mail_timeouts_and_five_seconds() -> None:
     """As long as a sender may be silent before another takes its place."""
     assert Settings(mail_timeout_s=10).lease_ms == 25_000
+
+
+@pytest.mark.parametrize("name", ["ADDRESS_LIMIT", "VERIFY_LIMIT"])
+@pytest.mark.parametrize("value", ["0/hour", "5/15 minutes;20/day", "5/minute,20/day"])
+def test_a_budget_that_would_not_hold_as_it_is_written_stops_the_start(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    """Nought must not mean unlimited, and a second limit must not be dropped."""
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=name):
+        Settings.from_environment()
+
+
+@pytest.mark.parametrize("value", ["a b@c>d.e", "x@y z", "x@y.z, q@w.e", "nobody"])
+def test_a_sender_that_would_be_read_as_another_stops_the_start(
+    monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    """One address, and the one that is written."""
+    monkeypatch.setenv("MAIL_DEFAULT_SENDER", value)
+    with pytest.raises(SettingsError, match="MAIL_DEFAULT_SENDER"):
+        Settings.from_environment()

@@ -41,13 +41,14 @@ local seen = mark_ms > 0 and redis.call('GET', mark)
 if seen then
   local known, made, created, delivery = string.match(seen, '^(%w+)|(%w+)|(%d+)|(%w*)$')
   if known ~= fingerprint then return {'reused'} end
-  if delivery == '' then
-    if now - created < running_ms then return {'running'} end
-    local record = redis.call('HMGET', user, 'r', 's')
+  if delivery == '' and now - created < running_ms then return {'running'} end
+  local record = delivery == '' and redis.call('HMGET', user, 'r', 's')
+  if record and record[1] then
     delivery = record[1] == made and record[2] == 'sent' and 'sent' or 'pending'
     redis.call('SET', mark, table.concat({known, made, created, delivery}, '|'), 'PX', mark_ms)
   end
-  return {'replayed', delivery, created}
+  -- Without an answer and without a record it came to nothing: carry it out.
+  if delivery ~= '' then return {'replayed', delivery, created} end
 end
 if limit > 0 and tonumber(redis.call('GET', sends) or 0) >= limit then
   return {'limited', redis.call('PTTL', sends)}
