@@ -25,6 +25,9 @@ def examine(
     except SettingsError as error:
         yield from settings.wrong(error)
         return
+    if unusable := list(settings.unusable(found)):
+        yield from unusable
+        return
     yield from settings.examine(found)
     yield from store.examine(found, clock)
     yield from mail.examine(found)

@@ -3,9 +3,13 @@
 from collections.abc import Iterator
 from typing import Final
 
-from app.config import Settings
+from flask import Flask
+
+from app.config import LOCALES, Settings
 from app.doctor.findings import Area, Finding
 from app.errors import SettingsError
+from app.mail.messages import Messages
+from app.mail.smtp import SmtpMail
 
 SETTINGS = Area("settings")
 
@@ -19,6 +23,29 @@ def wrong(error: SettingsError) -> Iterator[Finding]:
         yield SETTINGS.problem(
             f"{name} is wrong, so the service does not start.",
             f"{message} Correct {name} or what stands in its file; docs/settings.md tells more.",
+        )
+
+
+def unusable(settings: Settings) -> Iterator[Finding]:
+    """Files that can be read and stop the start all the same: what the service builds of them is built."""
+    app = Flask("app", static_folder=None)
+    SmtpMail(app, settings.mail_timeout_s)  # composing wants one
+    try:
+        SmtpMail(app, settings.mail_timeout_s, settings.mail_ca_file)
+    except SettingsError:
+        yield SETTINGS.problem(
+            "MAIL_CA_FILE holds no certificates in PEM, so the service does not start.",
+            "Name the file that begins with -----BEGIN CERTIFICATE-----, or unset MAIL_CA_FILE to trust "
+            "whom the system trusts.",
+        )
+    try:
+        with app.app_context():
+            Messages(settings.mail_default_sender, LOCALES, settings.mail_templates)
+    except SettingsError as error:
+        yield SETTINGS.problem(
+            f"{error.args[0].rstrip('.')}; so the service does not start.",
+            "Correct that template in the folder that MAIL_TEMPLATES names, or take its file away: then the "
+            "built-in one serves.",
         )
 
 
