@@ -29,7 +29,7 @@ OLDEST: Final = (7, 0)
 """What the tests run on, and newer."""
 
 PROBE_MS: Final = 5000
-"""What a probe writes is gone after this."""
+"""What a probe writes is gone after this, should it not be deleted."""
 
 FULL: Final = 0.8
 MAX_DRIFT_S: Final = 2.0
@@ -37,6 +37,9 @@ MAX_DRIFT_S: Final = 2.0
 TAGGED, OURS = "{000}:doctor", "cedula:doctor"
 ERRORS: Final = (redis.RedisError, RedisClusterException, OSError)
 """redis-py's errors of a cluster are no RedisErrors."""
+
+LONG_AGO: Final = "1"
+"""For PEXPIREAT, which then deletes."""
 
 SAY_TIME = "return redis.call('TIME')"
 
@@ -49,12 +52,14 @@ COMMANDS: Final[tuple[tuple[str, ...], ...]] = (
     ("EXISTS", f"{TAGGED}:a"),
     ("GET", f"{TAGGED}:a"),
     ("HSET", f"{TAGGED}:b", "field", "1"),
-    ("PEXPIREAT", f"{TAGGED}:b", "4102444800000"),
+    ("PEXPIRE", f"{TAGGED}:b", str(PROBE_MS)),
     ("HMGET", f"{TAGGED}:b", "field"),
     ("HGETALL", f"{TAGGED}:b"),
     ("HINCRBY", f"{TAGGED}:b", "field", "1"),
     ("HDEL", f"{TAGGED}:b", "field"),
+    ("PEXPIREAT", f"{TAGGED}:b", LONG_AGO),
     ("ZADD", f"{TAGGED}:c", "1", "member"),
+    ("PEXPIRE", f"{TAGGED}:c", str(PROBE_MS)),
     ("ZSCORE", f"{TAGGED}:c", "member"),
     ("ZCARD", f"{TAGGED}:c"),
     ("ZRANGE", f"{TAGGED}:c", "0", "0"),
@@ -64,7 +69,8 @@ COMMANDS: Final[tuple[tuple[str, ...], ...]] = (
     ("DEL", f"{TAGGED}:a", f"{TAGGED}:b", f"{TAGGED}:c"),
     ("DEL", OURS),
 )
-"""What the scripts and the repositories call, on keys like theirs."""
+"""What the scripts and the repositories call, on keys like theirs. A key has an end from the command after
+the one that makes it."""
 
 
 def examine(settings: Settings, clock: Callable[[], float] = time.time) -> Iterator[Finding]:
@@ -254,16 +260,25 @@ def _config(server: redis.Redis) -> dict[str, str] | None:
 
 
 def _writes(client: redis.Redis) -> Iterator[Finding]:
-    """Does what the service does, on keys of its own, and says which of it is refused."""
+    """Does what the service does, on keys of its own, and says which of it is refused.
+
+    All in one write, so that the keys are deleted although a command is refused or this process killed.
+    """
     commands, keys = [], False
+    pipeline = client.pipeline(transaction=False)
     for command in COMMANDS:
-        try:
-            client.execute_command(*command)  # type: ignore[no-untyped-call]
-        except NoPermissionError as error:
-            keys = keys or "key" in str(error).lower()
+        pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
+    try:
+        answers = pipeline.execute(raise_on_error=False)
+    except ERRORS as error:
+        yield _refused(error)
+        return
+    for command, answer in zip(COMMANDS, answers, strict=True):
+        if isinstance(answer, NoPermissionError):
+            keys = keys or "key" in str(answer).lower()
             commands.append(command[0].lower())
-        except ERRORS as error:
-            yield _refused(error)
+        elif isinstance(answer, Exception):
+            yield _refused(answer)
             return
     if keys:
         yield REDIS.problem(

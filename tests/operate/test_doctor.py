@@ -159,6 +159,17 @@ def test_a_fault_planted_in_redis_is_found(
     assert_found(store.examine(Settings(redis_url=valkey.url)), level, says, cure)
 
 
+def test_what_cannot_be_deleted_ends_by_itself(valkey: Valkey) -> None:
+    """Where a command is forbidden the others still run, and no probe is without an end."""
+    with closing(valkey.client()) as client:
+        client.execute_command("ACL", "SETUSER", "default", "-del", "-hdel", "-zrem", "-pexpireat")
+        found = store.examine(Settings(redis_url=valkey.url))
+        assert_found(found, Level.PROBLEM, "forbids 4 of the commands", "+hdel +pexpireat +zrem +del")
+        left = client.keys()
+        assert len(left) == 4
+        assert all(0 < client.pttl(key) <= store.PROBE_MS for key in left)
+
+
 def test_a_full_memory_is_found(valkey: Valkey) -> None:
     """Once as nearly full, once as the reason why writes are refused."""
     with closing(valkey.client()) as client:
