@@ -28,6 +28,15 @@ ROOT = Path(__file__).parents[2]
 INHERITED = ("PATH", "HOME", "LANG", "TMPDIR", "PYTHONPATH", "LD_LIBRARY_PATH")
 """What the service gets of the caller's environment: none of its settings."""
 
+BOUND = """
+import os, sys
+from dev.supervisor import begin
+begin(int(sys.argv[1]))
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+"""A program that becomes another one, which the kernel ends when its parent is gone, however that ends. Not a
+`preexec_fn`: mail servers of the tests run in threads."""
+
 NUMBER = re.compile(r"\b(\d{4}(?: \d{1,4})+)\b")
 
 
@@ -167,7 +176,10 @@ class MailServer:
 
 
 class Gunicorn:
-    """The service under gunicorn, as a process group of its own, with its log in a file."""
+    """The service under gunicorn, as a process group of its own, with its log in a file.
+
+    To be started in the main thread: it ends with the thread that started it.
+    """
 
     def __init__(
         self,
@@ -186,7 +198,7 @@ class Gunicorn:
             command += ["--config", "python:tests.support.no_configuration"]
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
-                [*command, *arguments],
+                [sys.executable, "-c", BOUND, str(os.getpid()), *command, *arguments],
                 cwd=ROOT,
                 env={**inherited, "PYTHONUNBUFFERED": "1", **environment},
                 stdout=log,
