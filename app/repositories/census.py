@@ -24,7 +24,7 @@ KEYS_A_RECORD = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Owed:
+class OutboxSize:
     """The outbox as a whole. `oldest_ms`: Unix ms when its oldest registration was made; None = empty."""
 
     depth: int
@@ -37,7 +37,7 @@ class Census:
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
 
-    def owed(self) -> Owed:
+    def owed(self) -> OutboxSize:
         """The outbox: exact in its depth; its oldest entry among the first 2,000."""
         depths: dict[int, int] = {}
         with storage_errors():
@@ -48,7 +48,7 @@ class Census:
                 found = zip(shards, pipeline.execute(), strict=True)
                 depths.update((shard, depth) for shard, depth in found if depth)
             created = [made for part in _parts(depths) for made in self._made(part, len(depths))]
-        return Owed(sum(depths.values()), min(created, default=None))
+        return OutboxSize(sum(depths.values()), min(created, default=None))
 
     def records_at_most(self) -> int:
         """Live registrations, at most: other keys, such as budgets, are counted as if they were some.
