@@ -59,7 +59,7 @@ OPERATORS_FAULT = re.compile(r"5\.7\.\d+|5\.1\.[78]")
 CLOSING = 421
 """RFC 5321 §3.8: at any time; the server ends the connection."""
 
-_ENHANCED = re.compile(rb"([245]\.\d{1,3}\.\d{1,3})(?![.\d])")
+_ENHANCED = re.compile(rb"([245]\.\d{1,3}\.\d{1,3})(?![.\w])")
 """At the start of a reply's text (RFC 2034); servers put a space after it, or a colon, or nothing."""
 
 

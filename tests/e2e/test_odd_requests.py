@@ -308,11 +308,11 @@ BROKEN_HTTP: dict[str, bytes] = {
 def test_broken_http_is_refused_or_dropped(service: Gunicorn, request_bytes: bytes) -> None:
     """The fault is the client's: a 4xx (or 501 for a transfer coding), or a closed connection."""
     with socket.create_connection(("127.0.0.1", service.port), timeout=10) as connection:
-        connection.sendall(request_bytes)
-        connection.shutdown(socket.SHUT_WR)
         try:
+            connection.sendall(request_bytes)
+            connection.shutdown(socket.SHUT_WR)
             answer = connection.makefile("rb").readline()
-        except ConnectionResetError:
+        except OSError:  # closed under our hands
             answer = b""
     assert answer == b"" or answer.split()[1][:1] == b"4" or answer.split()[1] == b"501"
     assert send(service, None, {}, method="GET", path="/healthz").status_code == 200
