@@ -240,8 +240,7 @@ def test_the_story_needs_nothing_but_a_keyboard(opened: Any) -> None:
         def tab_to(selector: str) -> None:
             for _ in range(25):
                 page.keyboard.press("Tab")
-                outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
-                assert outline != "none", page.evaluate("document.activeElement.outerHTML")
+                page.wait_for_function("getComputedStyle(document.activeElement).outlineStyle != 'none'")
                 if page.evaluate("(wanted) => document.activeElement.matches(wanted)", selector):
                     return
             raise AssertionError(f"Tab does not reach {selector}")

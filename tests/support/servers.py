@@ -3,7 +3,9 @@
 import contextlib
 import email
 import email.policy
+import itertools
 import os
+import random
 import re
 import signal
 import socket
@@ -40,11 +42,23 @@ os.execv(sys.argv[2], sys.argv[2:])
 NUMBER = re.compile(r"\b(\d{4}(?: \d{1,4})+)\b")
 
 
+PORTS_A_WORKER = 2500
+"""Each worker of pytest-xdist has its own, below those that the kernel gives to clients: gunicorn listens
+with SO_REUSEPORT, so two services on one port would not notice and take each other's requests."""
+
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw7").removeprefix("gw")) % 8
+_ports = itertools.cycle(range(10_000 + _WORKER * PORTS_A_WORKER, 10_000 + (_WORKER + 1) * PORTS_A_WORKER))
+for _ in range(random.randrange(PORTS_A_WORKER)):
+    next(_ports)
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port on which nobody listens, and which no other test is given for a long time."""
+    while True:
+        port = next(_ports)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class Valkey:
