@@ -5,12 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 import redis
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, sync_playwright
 
 from tests.api.conftest import SHOP, Api
-
-pytest.importorskip("playwright.sync_api")
-
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, sync_playwright
 
 ARGUMENTS = [
     "--no-sandbox",
