@@ -8,6 +8,7 @@ from app.commands import COMMANDS
 from app.config import Settings
 from app.container import Container
 from app.errors import StorageUnavailable, WrongIndexKey
+from app.lean import LeanFlask
 from app.numbers import RandBelow
 from app.pages import pages
 from app.routes import UserIdConverter, api, operations
@@ -21,9 +22,8 @@ def create_app(settings: Settings | None = None, randbelow: RandBelow | None = N
     """
     logs.configure()
     settings = settings or Settings.from_environment()
-    app = Flask(__name__, static_folder=None)
+    app = LeanFlask(__name__, static_folder=None)
     app.config.from_mapping(_flask_settings(settings))
-    app.json.sort_keys = False  # type: ignore[attr-defined]
 
     container = Container(app, settings, randbelow) if randbelow else Container(app, settings)
     app.extensions["cedula"] = container

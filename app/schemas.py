@@ -1,5 +1,6 @@
 """What a request and an answer may hold."""
 
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,6 +13,7 @@ from app.errors import InvalidAddress
 from app.registrations import Delivery
 
 MAX_TOKEN_LENGTH = 4096
+SURROGATE = re.compile("[\ud800-\udfff]")
 IDEMPOTENCY_KEY_PATTERN = "^[!-~]([ -~]{0,253}[!-~])?$"
 """Visible ASCII, at most 255: a UUID, quoted or not, is what clients send."""
 
@@ -30,14 +32,9 @@ class Text(fields.String):
 
     def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> str:
         text: str = super()._deserialize(value, attr, data, **kwargs)
-        if "\0" in text or any("\ud800" <= character <= "\udfff" for character in _not_latin(text)):
+        if "\0" in text or (not text.isascii() and SURROGATE.search(text)):
             raise self.make_error("unprintable")
         return text
-
-
-def _not_latin(text: str) -> str:
-    """Only a text outside ASCII can hold a surrogate; nearly all are inside."""
-    return "" if text.isascii() else text
 
 
 class EmailAddress(Text):

@@ -27,7 +27,10 @@ from app.errors import (
     Unauthorized,
     UnsupportedMediaType,
 )
+from app.lean import JsonAnswer
 from app.metrics import Metrics
+
+JSON = "application/json"
 
 MAX_BODY_BYTES = 64 * 1024
 DISCARD_AT_MOST_BYTES = 16 * 1024 * 1024
@@ -43,15 +46,6 @@ HTTP_PROBLEMS: Mapping[int, str] = {
     415: "unsupported-media-type",
     500: "internal-error",
 }
-
-SECURITY_HEADERS: Mapping[str, str] = {
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-}
-"""On every answer; a page that needs more says so itself."""
 
 View = Callable[..., ResponseReturnValue]
 
@@ -71,7 +65,7 @@ class JsonParser(FlaskParser):
         def decorator(view: View) -> View:
             @wraps(view)
             def wrapper(*args: Any, **kwargs: Any) -> ResponseReturnValue:
-                return view(*args, schema.load(read_json(request)), **kwargs)
+                return view(*args, schema.load(read_json(current_request())), **kwargs)
 
             return wrapper
 
@@ -86,14 +80,14 @@ class JsonBlueprint(Blueprint):  # type: ignore[misc]
 
 def read_json(req: Request) -> Any:
     """The JSON value of a body. Raises UnsupportedMediaType, MalformedJson, RequestEntityTooLarge."""
-    charset = req.mimetype_params.get("charset", "utf-8").lower()
-    if req.mimetype != "application/json" or charset not in ("utf-8", "utf8", "us-ascii"):
-        raise UnsupportedMediaType("The body must be application/json in UTF-8")
+    if req.content_type != JSON:
+        charset = req.mimetype_params.get("charset", "utf-8").lower()
+        if req.mimetype != JSON or charset not in ("utf-8", "utf8", "us-ascii"):
+            raise UnsupportedMediaType("The body must be application/json in UTF-8")
     if req.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise UnsupportedMediaType("The body must not have a content coding")
     try:
-        text = read_body(req).decode()
-        return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+        return _DECODER.decode(read_body(req).decode())
     except (ValueError, RecursionError) as error:
         raise MalformedJson("The body is not valid JSON") from error
 
@@ -125,6 +119,21 @@ def _no_constant(_: str) -> NoReturn:
     raise ValueError("NaN and Infinity are not JSON")
 
 
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
+_ENCODER = json.JSONEncoder()
+
+
+def current_request() -> Request:
+    """The request itself: `flask.request` would look for it again at every attribute."""
+    found: Request = request._get_current_object()  # type: ignore[attr-defined]
+    return found
+
+
+def answer(body: Mapping[str, Any], status: int = 200, content_type: str = JSON) -> JsonAnswer:
+    """A JSON answer."""
+    return JsonAnswer(_ENCODER.encode(body) + "\n", status, content_type=content_type)
+
+
 def problem_response(
     problem: Problem, headers: Mapping[str, str] | None = None, more: Mapping[str, Any] | None = None
 ) -> Response:
@@ -136,9 +145,7 @@ def problem_response(
         "detail": problem.explanation,
         **(more or {}),
     }
-    response = current_app.response_class(
-        json.dumps(body) + "\n", problem.status, content_type="application/problem+json"
-    )
+    response = answer(body, problem.status, "application/problem+json")
     if problem.status == 503:
         response.headers["Retry-After"] = str(RETRY_AFTER_S)
     response.headers.update(headers or {})
@@ -160,38 +167,28 @@ def install(app: Flask) -> None:
 
 def _begin() -> None:
     g.started = time.perf_counter()
-    given = request.headers.get("X-Request-ID", "")
+    given = current_request().headers.get("X-Request-ID", "")
     g.request_id = given if REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
 
 
 def _finish(response: Response) -> Response:
-    if response.status_code >= 400:
-        _discard_body()
-    response.headers["X-Request-ID"] = g.request_id
-    _secure(response)
-    route = request.url_rule.rule if request.url_rule is not None else "none"
-    method = request.method if request.method in KNOWN_METHODS else "other"
+    req, status, request_id = current_request(), response.status_code, g.request_id
+    if status >= 400:
+        _discard_body(req)
+    response.headers["X-Request-ID"] = request_id
+    route = req.url_rule.rule if req.url_rule is not None else "none"
+    method = req.method if req.method in KNOWN_METHODS else "other"
     duration_s = time.perf_counter() - g.started
     log.info(
         "request",
-        request_id=g.request_id,
+        request_id=request_id,
         method=method,
         route=route,
-        status=response.status_code,
+        status=status,
         duration_ms=round(duration_s * 1000, 2),
     )
-    _metrics().answered(route, method, response.status_code, duration_s)
+    _metrics().answered(route, method, status, duration_s)
     return response
-
-
-def _secure(response: Response) -> None:
-    """The security headers, but for those that a page has set itself."""
-    headers = response.headers
-    if "Cache-Control" in headers or "Content-Security-Policy" in headers:
-        for name, value in SECURITY_HEADERS.items():
-            headers.setdefault(name, value)
-    else:
-        headers.extend(SECURITY_HEADERS)
 
 
 def _metrics() -> Metrics:
@@ -235,9 +232,9 @@ def _unforeseen_problem(error: BaseException) -> Response:
     return problem_response(PROBLEMS["internal-error"])
 
 
-def _discard_body() -> None:
+def _discard_body(req: Request) -> None:
     """Reads the rest of a body that was refused: closing on unread data would cost the client the answer."""
-    stream, left = request.environ["wsgi.input"], DISCARD_AT_MOST_BYTES
+    stream, left = req.environ["wsgi.input"], DISCARD_AT_MOST_BYTES
     with suppress(Exception):  # as in `read_body`; the answer is known already
         while left > 0 and (chunk := stream.read(min(left, 65_536))):
             left -= len(chunk)

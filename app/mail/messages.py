@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from email import charset
 from email.header import Header
 from email.utils import format_datetime, formataddr, parseaddr
+from functools import lru_cache
 from pathlib import Path
 
 import flask_mail
@@ -84,18 +85,18 @@ class Messages:
     def mail(self, registration: Registration) -> Mail:
         """The mail that brings the person the number. The same registration gives the same mail."""
         values = self._values(registration)
-        content = b"".join(values.get(piece, piece) for piece in self._pieces[registration.locale])
+        content = b"".join([values.get(piece, piece) for piece in self._pieces[registration.locale]])
         return Mail(self._sender, registration.address.envelope, content)
 
     def _values(self, registration: Registration) -> Mapping[bytes, bytes]:
-        issued = datetime.fromtimestamp(registration.created_ms / 1000, UTC)
+        date, issued_at = _moment(registration.created_ms // 1000)
         values = {
             "to": registration.address.envelope,
-            "date": format_datetime(issued),
+            "date": date,
             "message_id": f"<{registration.registration_id}@{self._domain}>",
             "number": grouped(registration.number),
             "reference": reference(registration.registration_id),
-            "issued_at": f"{issued:%Y-%m-%d %H:%M:%S} UTC",
+            "issued_at": issued_at,
         }
         return {_PLACEHOLDERS[name].encode(): value.encode("ascii") for name, value in values.items()}
 
@@ -137,6 +138,13 @@ class Messages:
             raise SettingsError(
                 f"The mail template {template} cannot be used: {type(error).__name__}"
             ) from error
+
+
+@lru_cache(maxsize=8)
+def _moment(unix_s: int) -> tuple[str, str]:
+    """A time as the Date header says it (RFC 5322 §3.3), and as a person reads it."""
+    moment = datetime.fromtimestamp(unix_s, UTC)
+    return format_datetime(moment), f"{moment:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _check(folder: str, subject: str, body: str, html: str, pieces: list[bytes]) -> None:

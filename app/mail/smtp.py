@@ -342,7 +342,10 @@ class SmtpSession:
 
     def _write(self, octets: bytes) -> None:
         try:
-            self._socket.sendall(octets)
+            # gevent's sendall asks for the socket's buffer first; one send nearly always takes it all.
+            sent = self._socket.send(octets)
+            if sent < len(octets):
+                self._socket.sendall(octets[sent:])
         except OSError as error:
             raise _Disconnected("write broken") from error
 

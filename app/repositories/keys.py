@@ -56,11 +56,11 @@ class UserKeys:
     """The keys of one user: all start with the hash tag of its shard, so all lie in one slot."""
 
     user_id: str
-    shard: int
+    tag: str
 
     @property
-    def tag(self) -> str:
-        return f"{{{self.shard:03}}}"
+    def shard(self) -> int:
+        return int(self.tag[1:-1])
 
     @property
     def user(self) -> str:
@@ -72,7 +72,7 @@ class UserKeys:
 
     @property
     def outbox(self) -> str:
-        return outbox_key(self.shard)
+        return f"{self.tag}:outbox"
 
     @property
     def sends(self) -> str:
@@ -90,14 +90,19 @@ class UserKeys:
         return f"{self.tag}:number:"
 
 
+def tag_of(shard: int) -> str:
+    """The hash tag of a shard (0 to 999)."""
+    return f"{{{shard:03}}}"
+
+
 def outbox_key(shard: int) -> str:
-    return f"{{{shard:03}}}:outbox"
+    return f"{tag_of(shard)}:outbox"
 
 
 def keys_of(user_id: str) -> UserKeys:
     """The keys of a user whose id is known. The shard is public: it needs no key."""
     digest = hashlib.blake2b(user_id.encode(), digest_size=8, person=b"cedula shard").digest()
-    return UserKeys(user_id, int.from_bytes(digest, "big") % SHARDS)
+    return UserKeys(user_id, tag_of(int.from_bytes(digest, "big") % SHARDS))
 
 
 class Names:

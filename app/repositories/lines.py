@@ -12,6 +12,7 @@ import weakref
 from typing import Any, Self
 
 import redis
+from hiredis import pack_command
 from redis.sentinel import SentinelConnectionPool
 
 from app.repositories.faults import NOT_THE_MASTER, TooFewReplicas, mark_unsent
@@ -98,10 +99,18 @@ class _Call:
         self.replicas = replicas
         self.answer: Any = None
         self.answered = False
-        self.error: redis.RedisError | None = redis.ConnectionError("no answer yet")
+        self.error: redis.RedisError | None = None
         self.leads = False
-        self.ready = threading.Lock()
-        self.ready.acquire()
+        self.ready: threading.Lock | None = None
+
+    def wait(self) -> None:
+        """Until it is answered, or leads."""
+        if self.ready is not None:
+            self.ready.acquire()
+
+    def wake(self) -> None:
+        if self.ready is not None:
+            self.ready.release()
 
     def read(self, connection: Any) -> None:
         """Reads its answer; that the command was refused is one."""
@@ -114,6 +123,8 @@ class _Call:
     def result(self) -> Any:
         if self.error is not None:
             raise self.error
+        if not self.answered:
+            raise redis.ConnectionError("no answer")
         return self.answer
 
 
@@ -148,9 +159,12 @@ class Line:
         with self._mutex:
             self._waiting.append(call)
             leads, self._led = not self._led, True
+            if not leads:
+                call.ready = threading.Lock()
+                call.ready.acquire()
         if not leads:
             try:
-                call.ready.acquire()
+                call.wait()
             except BaseException:  # a greenlet that is killed while it waits
                 self._leave(call)
                 raise
@@ -176,7 +190,7 @@ class Line:
                     batch += self._give_up(batch)
                 self._hand_on()
             for call in batch:
-                call.ready.release()
+                call.wake()
 
     def _give_up(self, batch: list[_Call]) -> list[_Call]:
         """Who came meanwhile has waited for the same silence: nobody waits for it twice."""
@@ -195,7 +209,7 @@ class Line:
         self._led = bool(self._waiting)
         if self._led:
             self._waiting[0].leads = True
-            self._waiting[0].ready.release()
+            self._waiting[0].wake()
 
     def _leave(self, call: _Call) -> None:
         with self._mutex:
@@ -217,7 +231,7 @@ class Line:
         if replicas:
             commands.append(("WAIT", replicas, self._wait_ms))
         try:
-            connection.send_packed_command(connection.pack_commands(commands))
+            connection.send_packed_command([b"".join(map(pack_command, commands))])
             for call in batch:
                 call.read(connection)
             if replicas:

@@ -30,64 +30,99 @@ class Answer(Enum):
 class Job:
     """One address to be mailed. The job of a request holds the registration and a lease on the address.
 
-    `leased_at`: monotonic seconds, from before the lease was asked for.
+    `leased_at`: monotonic seconds, from before the lease was asked for. `asked`: a request waits for it.
     """
 
+    _lock = threading.Lock()  # of all jobs: it is held for moments, and making one takes longer
+
     def __init__(
-        self, user_id: str, owner: str, registration: Registration | None = None, leased_at: float = 0.0
+        self,
+        user_id: str,
+        owner: str,
+        registration: Registration | None = None,
+        leased_at: float = 0.0,
+        *,
+        asked: bool = False,
     ) -> None:
         self.user_id = user_id
         self.owner = owner
         self.registration = registration
         self.leased_at = leased_at
-        self._done = threading.Event()
-        self._lock = threading.Lock()
-        self._asked = registration is not None
+        self._told = False
+        self._news = threading.Lock()  # released by the first answer; an Event would cost three times as much
+        self._news.acquire()
+        self.asked = asked
         self._refusing = False
         self._answer = Answer.PENDING
 
     def wait(self, timeout_s: float) -> Answer:
         """What came out, or PENDING after the time-out; then nobody asks any more."""
-        if not self._done.wait(timeout_s) and not self._leave():
-            self._done.wait()
+        if not self._news.acquire(timeout=timeout_s) and not self._leave():
+            self._news.acquire()
         return self._answer
 
     def refuse(self) -> bool:
         """True when the request still waits: then it hears of the refusal, and the record may go."""
         with self._lock:
-            self._refusing = self._asked and not self._done.is_set()
+            self._refusing = self.asked and not self._told
             return self._refusing
 
     def tell(self, answer: Answer) -> None:
         """Answers the request; only the first answer counts."""
-        if not self._done.is_set():
+        with self._lock:
+            first, self._told = not self._told, True
+        if first:
             self._answer = answer
-            self._done.set()
+            self._news.release()
 
     def _leave(self) -> bool:
         """The request goes. False while a refusal is being written down: that takes one answer of Redis."""
         with self._lock:
-            self._asked = self._refusing
-            return not self._asked
+            self.asked = self._refusing
+            return not self.asked
+
+
+class _Rest:
+    """A sender that rests: what it is handed, and the bell that wakes it."""
+
+    __slots__ = ("bell", "found")
+
+    def __init__(self) -> None:
+        self.found: Job | str | None = None
+        self.bell = threading.Lock()
+        self.bell.acquire()
+
+    def end(self, found: "Job | str | None") -> None:
+        self.found = found
+        self.bell.release()
 
 
 class JobQueue:
-    """Jobs of requests first; between them and after them the addresses whose mail is due."""
+    """Jobs of requests that wait first; between them and after them whatever else is due.
+
+    Work that comes is handed to a resting sender, the one that rested shortest: its connection is the
+    freshest, and those that nobody needs grow old and are closed.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._condition = threading.Condition()
+        self._mutex = threading.Lock()
         self._jobs: deque[Job] = deque()
-        self._due: deque[str] = deque()
+        self._due: deque[Job | str] = deque()
         self._later: list[tuple[float, str]] = []
         self._remembered: dict[str, float] = {}
-        self._resting = 0
+        self._resting: list[_Rest] = []
         self._turn = 0
         self.closed = False
 
     def __len__(self) -> int:
-        """Jobs of requests that nobody has taken."""
+        """Jobs of requests that wait and that nobody has taken."""
         return len(self._jobs)
+
+    @property
+    def due(self) -> int:
+        """How much else there is to do now."""
+        return len(self._due)
 
     @property
     def remembered(self) -> int:
@@ -95,24 +130,30 @@ class JobQueue:
 
     def put(self, job: Job) -> bool:
         """False when the queue is closed."""
-        with self._condition:
-            if not self.closed:
-                self._jobs.append(job)
-                self._condition.notify()
-            return not self.closed
+        with self._mutex:
+            if self.closed:
+                return False
+            if self._resting:
+                self._resting.pop().end(job)
+            else:
+                (self._jobs if job.asked else self._due).append(job)
+            return True
 
     def put_back(self, job: Job) -> bool:
         """For another sender, before all others. False when the queue is closed."""
-        with self._condition:
-            if not self.closed:
-                self._jobs.appendleft(job)
-                self._condition.notify()
-            return not self.closed
+        with self._mutex:
+            if self.closed:
+                return False
+            if self._resting:
+                self._resting.pop().end(job)
+            else:
+                (self._jobs if job.asked else self._due).appendleft(job)
+            return True
 
     def remember(self, user_id: str, wait_s: float = 0.0) -> None:
         """Keeps an address in mind; the earliest time counts."""
         at = self._clock() + wait_s if wait_s > 0 else DUE
-        with self._condition:
+        with self._mutex:
             known = self._remembered.get(user_id)
             if self.closed or (known is not None and known <= at):
                 return
@@ -126,45 +167,54 @@ class JobQueue:
 
     def take(self, timeout_s: float, *, only_requests: bool = False) -> Job | str | None:
         """A job, or the user id of an address whose mail is due; None after the time-out or the end."""
-        with self._condition:
+        with self._mutex:
             found = self._next(only_requests)
-            if found is None and not self.closed:
-                self._resting += 1
-                self._condition.wait(timeout_s)
-                self._resting -= 1
-                found = self._next(only_requests)
-            return found
+            if found is not None or self.closed:
+                return found
+            rest = _Rest()
+            self._resting.append(rest)
+        if not rest.bell.acquire(timeout=timeout_s):
+            with self._mutex:
+                if rest in self._resting:
+                    self._resting.remove(rest)
+        return rest.found
 
     def wake(self) -> None:
-        """Makes due whose time has come, and wakes senders for them."""
+        """Makes due whose time has come, and hands what is due to senders that rest."""
+        if not (self._due or self._later):
+            return
         now = self._clock()
-        with self._condition:
+        with self._mutex:
             while self._later and self._later[0][0] <= now:
                 at, user_id = heapq.heappop(self._later)
                 if self._remembered.get(user_id) == at:
                     self._remembered[user_id] = DUE
                     self._due.append(user_id)
-            self._condition.notify(min(len(self._due), self._resting))
+            while self._resting and (found := self._pop_due()) is not None:
+                self._resting.pop().end(found)
 
     def senders_missing(self, *, only_requests: bool) -> int:
         """How many more senders would have something to do now."""
         work = len(self._jobs) + (0 if only_requests else len(self._due))
-        return max(0, work - self._resting)
+        return max(0, work - len(self._resting))
 
     def stuck(self, patience_s: float) -> bool:
         """The request at the head has given up by now: whoever came after it would wait in vain."""
-        with self._condition:
+        if not self._jobs:
+            return False
+        with self._mutex:
             return bool(self._jobs) and self._clock() - self._jobs[0].leased_at > patience_s
 
     def close(self) -> list[Job]:
         """Ends the queue; returns the jobs nobody took."""
-        with self._condition:
+        with self._mutex:
             self.closed = True
-            left = list(self._jobs)
+            left = [*self._jobs, *(work for work in self._due if isinstance(work, Job))]
             self._jobs.clear()
             self._due.clear()
             self._later.clear()
-            self._condition.notify_all()
+            while self._resting:
+                self._resting.pop().end(None)
             return left
 
     def _next(self, only_requests: bool) -> Job | str | None:
@@ -172,13 +222,13 @@ class JobQueue:
         due_first = self._turn % FAIR_TURN == 0
         if self._jobs and (only_requests or not due_first):
             return self._jobs.popleft()
-        if not only_requests and (user_id := self._pop_due()) is not None:
-            return user_id
+        if not only_requests and (due := self._pop_due()) is not None:
+            return due
         return self._jobs.popleft() if self._jobs else None
 
-    def _pop_due(self) -> str | None:
+    def _pop_due(self) -> Job | str | None:
         while self._due:
-            user_id = self._due.popleft()
-            if self._remembered.pop(user_id, None) is not None:
-                return user_id
+            found = self._due.popleft()
+            if isinstance(found, Job) or self._remembered.pop(found, None) is not None:
+                return found
         return None

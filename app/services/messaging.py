@@ -31,11 +31,12 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class SendPlan:
-    """How a registration is to be mailed. `lease_ms`: the lease to take with it; 0 = no request waits for
-    it, and it is due for everybody at once. `made_at`: monotonic seconds."""
+    """How a registration is to be mailed. `lease_ms`: the lease to take with it; 0 = it is due for everybody
+    at once. `made_at`: monotonic seconds. `waits`: the request waits for the mail server's answer."""
 
     lease_ms: int
     made_at: float = 0.0
+    waits: bool = True
 
 
 class MessagingService:
@@ -67,29 +68,30 @@ class MessagingService:
     # For requests
 
     def plan(self, *, wait: bool = True) -> SendPlan:
-        """Whether the mail can be begun beside the request: not where the request will not wait for it, while
-        the mail server is down, or when too many wait already."""
-        crowded = len(self._queue) > self._connections * QUEUE_PER_CONNECTION
-        beside = wait and not (self._breaker.open or crowded or self._queue.stuck(self._timeout_s))
-        return SendPlan(lease_ms=self._outbox.lease_ms if beside else 0, made_at=time.monotonic())
+        """Whether the mail can be begun beside the request: not while the mail server is down, or when too
+        many mails wait already."""
+        waiting = len(self._queue) if wait else self._queue.due
+        crowded = waiting > self._connections * QUEUE_PER_CONNECTION
+        beside = not (self._breaker.open or crowded or self._queue.stuck(self._timeout_s))
+        return SendPlan(self._outbox.lease_ms if beside else 0, time.monotonic(), waits=wait)
 
     def send(self, stored: Stored, plan: SendPlan) -> Answer:
         """Begins to mail a registration, and waits for the mail server up to the mail time-out.
 
-        PENDING when it is still under way then, is not begun beside the request, or another mail to the
-        address is under way. UNKNOWN when it was refused for good and Redis failed just then.
+        PENDING when it is still under way then, the request does not wait or the mail is not begun beside it.
+        UNKNOWN when it was refused for good and Redis failed just then.
         """
         user_id = stored.registration.user_id
         if stored.owner is None:  # with a plan to send, another sender is at work: it will look after it
             self._queue.remember(user_id, plan.lease_ms / 1000)
             self._call_sender()
             return Answer.PENDING
-        job = Job(user_id, stored.owner, stored.registration, plan.made_at)
+        job = Job(user_id, stored.owner, stored.registration, plan.made_at, asked=plan.waits)
         if not self._queue.put(job):
             self._courier.give_back(job)
             return Answer.PENDING
         self._call_sender()
-        return job.wait(self._timeout_s)
+        return job.wait(self._timeout_s) if plan.waits else Answer.PENDING
 
     @property
     def state(self) -> str:
@@ -132,7 +134,9 @@ class MessagingService:
 
     def _start_senders(self, most: int) -> None:
         """As many senders more as find something to do, within the bound."""
-        if len(self._senders) >= self._connections:
+        if len(self._senders) >= self._connections or not self._queue.senders_missing(
+            only_requests=self._breaker.open
+        ):
             return
         with self._starting:
             missing = self._queue.senders_missing(only_requests=self._breaker.open)

@@ -192,6 +192,20 @@ def test_a_refusal_after_the_answer_marks_the_mail_as_failed_and_erases_nothing(
     assert contradictions(store) == []
 
 
+def test_a_refusal_that_nobody_waited_for_erases_nothing(
+    serve: Serve, smtp: ScriptedSmtp, store: redis.Redis
+) -> None:
+    """`respond-async`: sent under the registration's own lease, and the caller has its 202 already."""
+    service = serve(smtp)
+    smtp.script["rcpt"] = say("550 5.1.1 No such user")
+    answer, _ = service.register(ADA, headers={"Prefer": "respond-async"})
+    assert answer.status_code == 202
+    user = service.wait_for_delivery(ADA, "failed")
+    assert (user["mail_error"], user["mail_attempts"]) == ("recipient 550 5.1.1", 1)
+    assert kinds(store)["sender"] == kinds(store)["outbox"] == 0
+    assert contradictions(store) == []
+
+
 def test_connection_refused_is_answered_at_once_and_the_mail_arrives_when_the_server_is_up(
     serve: Serve, smtp: ScriptedSmtp, store: redis.Redis
 ) -> None:

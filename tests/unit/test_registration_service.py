@@ -16,7 +16,13 @@ from app.repositories.keys import Names, UserKeys
 from app.repositories.sealing import Sealer
 from app.repositories.users import Draft, Stored, Terms, Users
 from app.services.messaging import SendPlan
-from app.services.registration import FIRST_CANDIDATES, MAX_CALLS, MORE_CANDIDATES, RegistrationService
+from app.services.registration import (
+    ALL_FREE,
+    FIRST_CANDIDATES,
+    MAX_CALLS,
+    MORE_CANDIDATES,
+    RegistrationService,
+)
 
 ADA = Draft(Address.parse("ada@example.com"), "t0ken", "en")
 BOB = Draft(Address.parse("bob@example.com"), "t0ken", "en")
@@ -70,6 +76,20 @@ def test_a_registration_gets_a_number_of_its_own_shard(fake_redis: fakeredis.Fak
     assert registration.number.startswith("10000005")
     assert int(registration.number[-4:-1]) == users.keys(ADA.address).shard
     assert users.candidates == [1]  # the source repeats itself, and repeats are not tried
+
+
+def test_one_candidate_is_enough_while_every_first_one_is_free(fake_redis: fakeredis.FakeRedis) -> None:
+    """Until one is taken: then a few are drawn again."""
+    draws = count()
+    users = FullUpTo(fake_redis, failing_calls=0)
+    registrations = service(fake_redis, users, lambda _: next(draws))
+    for _ in range(ALL_FREE + 2):
+        registrations.register(ADA, PLAN)
+    assert users.candidates == [FIRST_CANDIDATES] * ALL_FREE + [1, 1]
+    users.failing_calls = len(users.candidates) + 1
+    registrations.register(ADA, PLAN)
+    registrations.register(ADA, PLAN)
+    assert users.candidates[-3:] == [1, MORE_CANDIDATES, FIRST_CANDIDATES]
 
 
 def test_it_draws_again_while_every_candidate_is_taken(fake_redis: fakeredis.FakeRedis) -> None:
