@@ -4,12 +4,12 @@ An exception is logged by its class and the places it passed through, never by i
 variables: those may quote what a client sent.
 """
 
-import json
 import os
 import sys
 import traceback
 from types import TracebackType
 
+import orjson
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
@@ -29,12 +29,8 @@ def configure() -> None:
     )
 
 
-_ENCODER = json.JSONEncoder(default=str, ensure_ascii=False)
-
-
 def _to_json(event: EventDict, **_: object) -> str:
-    """With one encoder for all lines; `json.dumps` with options makes a new one each time."""
-    return _ENCODER.encode(event)
+    return orjson.dumps(event, default=str).decode()
 
 
 def _places(_: WrappedLogger, __: str, event: EventDict) -> EventDict:

@@ -2,6 +2,7 @@
 
 import re
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from marshmallow import RAISE, Schema, ValidationError, fields
@@ -156,5 +157,9 @@ class ReadinessProblem(ProblemAnswer):
 
 def rfc3339(unix_ms: int) -> str:
     """`2026-11-22T16:53:29.123Z` (RFC 3339)."""
-    moment = datetime.fromtimestamp(unix_ms // 1000, UTC).replace(microsecond=unix_ms % 1000 * 1000)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return f"{_second(unix_ms // 1000)}.{unix_ms % 1000:03}Z"
+
+
+@lru_cache(maxsize=8)
+def _second(unix_s: int) -> str:
+    return f"{datetime.fromtimestamp(unix_s, UTC):%Y-%m-%dT%H:%M:%S}"

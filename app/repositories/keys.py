@@ -14,11 +14,11 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from app.numbers import SHARDS
 
-USER_ID_LENGTH = 26
+NAME_LENGTH = 26
 """Base32 characters: 130 bits, so that no two addresses ever share one."""
 
-NUMBER_DIGEST_LENGTH = 13
-"""Base32 characters: 65 bits. Two numbers with one digest would only mean a second draw."""
+NUMBER_DIGEST_BYTES = 8
+"""Two numbers with one digest would only mean a second draw."""
 
 RELAY_LOCK = "cedula:relay"
 CLIENT_LIMITS = "cedula:limits"
@@ -113,28 +113,31 @@ class Names:
 
     def user(self, identity: str) -> UserKeys:
         """The keys of the user with this identity (`Address.identity`)."""
-        return keys_of(self._name(identity, b"cedula user", USER_ID_LENGTH))
+        return keys_of(self._name(identity, b"cedula user"))
 
     def number(self, number: str) -> str:
-        """The digest of a number, 13 characters of `[a-z2-7]`."""
-        return self._name(number, b"cedula number", NUMBER_DIGEST_LENGTH)
+        """The digest of a number, 11 characters of base64url (RFC 4648)."""
+        digest = hashlib.blake2b(
+            number.encode(), digest_size=NUMBER_DIGEST_BYTES, key=self._key, person=b"cedula number"
+        ).digest()
+        return base64.urlsafe_b64encode(digest)[:-1].decode()
 
     def request(self, client: str, identity: str, key: str) -> str:
         """The digest of one Idempotency-Key of one client for one address."""
-        return self._name("\0".join((client, identity, key)), b"cedula request", USER_ID_LENGTH)
+        return self._name("\0".join((client, identity, key)), b"cedula request")
 
     def fingerprint(self, token: str, locale: str) -> str:
         """What tells a request from another under the same Idempotency-Key."""
-        return self._name("\0".join((locale, token)), b"cedula print", USER_ID_LENGTH)
+        return self._name("\0".join((locale, token)), b"cedula print")
 
     def client(self, name: str) -> str:
         """The digest of an API key's name or an IP address, for the limits of clients."""
-        return self._name(name, b"cedula client", USER_ID_LENGTH)
+        return self._name(name, b"cedula client")
 
     def check_value(self) -> str:
         """A value that tells this index key from every other and tells nothing about it."""
-        return self._name("check", b"cedula check", USER_ID_LENGTH)
+        return self._name("check", b"cedula check")
 
-    def _name(self, text: str, person: bytes, length: int) -> str:
+    def _name(self, text: str, person: bytes) -> str:
         digest = hashlib.blake2b(text.encode(), digest_size=20, key=self._key, person=person).digest()
-        return base64.b32encode(digest)[:length].decode().lower()
+        return base64.b32encode(digest)[:NAME_LENGTH].decode().lower()

@@ -30,6 +30,17 @@ LONG_SHARE = 0.5
 SILENCE = (redis.ConnectionError, redis.TimeoutError)
 
 
+_forks = 0
+
+
+def _forked() -> None:
+    global _forks  # noqa: PLW0603 - asking the system for our process id takes longer than all the rest of it
+    _forks += 1
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
 class _Kept:
     """A pool that hands out connections with little ado.
 
@@ -137,6 +148,7 @@ class Line:
 
     def __init__(self, pool: Any) -> None:
         self._pool = weakref.proxy(pool)  # the pool owns the line
+        self._forks = _forks
         self._mutex = threading.Lock()
         self._waiting: list[_Call] = []
         self._led = False
@@ -147,10 +159,8 @@ class Line:
     def of(cls, pool: Any) -> Self:
         """The line of a pool; a new one in a forked process, where nobody leads the old one."""
         line: Self | None = getattr(pool, "cedula_line", None)
-        if line is None or pool.cedula_line_pid != pool.pid or pool.pid != os.getpid():
-            pool._checkpid()
+        if line is None or line._forks != _forks:
             line = pool.cedula_line = cls(pool)
-            pool.cedula_line_pid = os.getpid()
         return line
 
     def call(self, command: tuple[Any, ...], replicas: int = 0) -> Any:

@@ -134,7 +134,7 @@ class Users:
         One round trip, one decision (`register.lua`). None when every candidate is taken; then nothing
         has changed. Raises TooManyRegistrations, RequestInProgress, IdempotencyKeyReused.
         """
-        registration_id, owner = fresh_token(), fresh_token()
+        registration_id = owner = fresh_token()  # nobody else draws it, so it can name the lease, too
         digests = [self._names.number(number) for number in candidates]
         args: list[str | bytes | int] = [
             keys.user_id,

@@ -113,7 +113,7 @@ def test_a_redis_that_refuses_writes_is_a_503_and_changes_nothing(
             assert_problem(answer, 503, "storage-unavailable")
             assert answer.headers["Retry-After"].isdigit()
             assert told not in answer.text
-        assert f'"error": "{told}' in service.log
+        assert f'"error":"{told}' in service.log
         assert requests.get(f"{service.url}/readyz", timeout=5).status_code == 503
         assert registrations(store) == before
     for address in (ADA, BOB):

@@ -162,7 +162,7 @@ def refused(tmp_path: Path, settings: dict[str, str], url: str, mail_server: Mai
 
 
 def reason(service: Gunicorn) -> str:
-    marker = '"level": "error"'
+    marker = '"level":"error"'
     lines = [line for line in service.log.splitlines() if "storage_unavailable" in line and marker in line]
     assert lines, service.log
     return lines[-1].partition(":TLS:")[2].partition('"')[0]
