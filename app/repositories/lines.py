@@ -1,8 +1,8 @@
 """Connections to one Redis server: kept, and shared by many callers at a time.
 
 Every write to a socket costs as much as the rest of a script call. So callers of one process that come
-while an exchange is under way travel together in the next one (implicit pipelining): one write, one read,
-no waiting for company.
+while an exchange is under way travel together in the next one (implicit pipelining): one write, one read.
+The first one lets others that are ready go before it, and waits for nobody.
 """
 
 import os
@@ -168,17 +168,19 @@ class Line:
         call = _Call(command, replicas)
         with self._mutex:
             self._waiting.append(call)
-            leads, self._led = not self._led, True
-            if not leads:
+            call.leads, self._led = not self._led, True
+            if not call.leads:
                 call.ready = threading.Lock()
                 call.ready.acquire()
-        if not leads:
-            try:
+        try:
+            if call.leads:
+                time.sleep(0)  # whoever has a command ready comes along; nobody is waited for
+            else:
                 call.wait()
-            except BaseException:  # a greenlet that is killed while it waits
-                self._leave(call)
-                raise
-        if leads or call.leads:
+        except BaseException:  # a greenlet that is killed meanwhile
+            self._leave(call)
+            raise
+        if call.leads:
             self._lead()
         return call.result()
 

@@ -79,16 +79,37 @@ import gevent, random
 from app.repositories.lines import KeptConnections, Line
 pool = KeptConnections.from_url({valkey_server.url!r}, socket_timeout=2)
 line = Line.of(pool)
-for round in range(50):
+for round in range(100):
     callers = [gevent.spawn(line.call, ("ECHO", n)) for n in range(50)]
-    gevent.sleep(random.random() / 500)
-    gevent.killall(random.sample(callers, 25), block=False)
+    if round % 2:
+        gevent.sleep(random.random() / 500)
+        gevent.killall(random.sample(callers, 25), block=False)
+    else:  # the leader, while it lets others go before it
+        gevent.get_hub().loop.run_callback(callers[0].throw, gevent.GreenletExit)
     gevent.joinall(callers, timeout=5)
     assert all(caller.dead for caller in callers)
     with gevent.Timeout(5):
         assert line.call(("PING",)) == b"PONG"
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60, capture_output=True)
+
+
+def test_callers_that_come_together_travel_together(store: redis.Redis, valkey_server: Valkey) -> None:
+    """32 greenlets with a command each: one write and one read, not 32."""
+    program = f"""
+import gevent.monkey; gevent.monkey.patch_all()
+import gevent, redis
+from app.repositories.lines import KeptConnections, Line
+pool, other = KeptConnections.from_url({valkey_server.url!r}), redis.Redis.from_url({valkey_server.url!r})
+line, reads = Line.of(pool), lambda: other.info("stats")["total_reads_processed"]
+line.call(("PING",))
+before = reads()
+callers = [gevent.spawn(line.call, ("ECHO", n)) for n in range(32)]
+gevent.joinall(callers, timeout=5)
+assert [caller.value for caller in callers] == [str(n).encode() for n in range(32)]
+assert reads() - before == 2, "theirs, and that of the question"
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 
 def test_a_script_survives_the_loss_of_the_script_cache(store: redis.Redis, valkey_server: Valkey) -> None:
