@@ -21,7 +21,7 @@ end
 
 function request()
   count = count + 1
-  local n = same > 0 and count % same or count
+  local n = same > 0 and count * 7919 % same or count -- a prime's stride: all of them, none twice in a row
   if idempotent then headers["Idempotency-Key"] = prefix .. id .. "-" .. count end
   local body = string.format('{"email":"%s%d.%d@example.com","token":"%s"}', prefix, id, n, token)
   return wrk.format("POST", "/api/users", headers, body)
