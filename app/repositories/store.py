@@ -160,6 +160,18 @@ class Script:
             time.sleep(TRY_AGAIN_S)
 
 
+class Command(Script):
+    """One command on one key, along the way of the scripts: together with other callers' and not repeated."""
+
+    def __init__(self, client: redis.Redis | RedisCluster, name: str) -> None:
+        self._client = client
+        self._name = name
+
+    def _on(self, pool: Any, keys: Sequence[str], args: Sequence[Any], *, asking: bool = False) -> Any:
+        line = Line.of(pool)
+        return (line.call_alone if asking else line.call)((self._name, *keys, *args))
+
+
 def load_script(client: redis.Redis, name: str) -> Script:
     """The Lua script `lua/<name>.lua`; it is sent to Redis when it is first called."""
     text = files(__package__).joinpath("lua", f"{name}.lua").read_bytes()

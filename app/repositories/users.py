@@ -21,7 +21,7 @@ from app.errors import (
 from app.registrations import Budget, Delivery, Registration
 from app.repositories.keys import SEALED, Field, Names, UserKeys, keys_of
 from app.repositories.sealing import SealBroken, Sealer
-from app.repositories.store import load_script, run, storage_errors
+from app.repositories.store import Command, load_script, run, storage_errors
 
 log = structlog.get_logger()
 
@@ -108,6 +108,7 @@ class Users:
         self._register = load_script(client, "register")
         self._verify = load_script(client, "verify_number")
         self._erase = load_script(client, "erase_user")
+        self._set, self._delete = Command(client, "SET"), Command(client, "DEL")
 
     def keys(self, address: Address) -> UserKeys:
         return self._names.user(address.identity)
@@ -182,15 +183,12 @@ class Users:
     ) -> None:
         """Every later request with this mark gets the same answer, for `mark_ms`."""
         value = f"{once.fingerprint}|{registration.registration_id}|{registration.created_ms}|{delivery}"
-        with storage_errors():
-            self._client.set(
-                keys_of(registration.user_id).idempotency(once.digest), value, xx=True, px=mark_ms
-            )
+        mark = keys_of(registration.user_id).idempotency(once.digest)
+        run(self._set, [mark], [value, "XX", "PX", mark_ms])
 
     def forget_answer(self, registration: Registration, once: Once) -> None:
         """The next request with this mark is carried out: this one came to nothing."""
-        with storage_errors():
-            self._client.delete(keys_of(registration.user_id).idempotency(once.digest))
+        run(self._delete, [keys_of(registration.user_id).idempotency(once.digest)], [])
 
     def verify(self, address: Address, number: str, budget: Budget) -> tuple[str, Draft]:
         """Consumes the registration and returns its user id and what was registered, at most once.
