@@ -52,19 +52,17 @@ def _ratios(axes: Axes, rows: list[dict[str, Any]]) -> None:
         "Requests/s as a share of a bare Flask POST",
         "%.2f",
     )
-    axes.axvline(0.25, color=GREY, linestyle="--", linewidth=1)
 
 
 def _features(axes: Axes, rows: list[dict[str, Any]]) -> None:
-    _bars(
-        axes, [row for row in rows if "ratio" in row], "cpu_ms_min", "CPU time per registration, ms", "%.2f"
-    )
+    _bars(axes, [row for row in rows if "ratio" in row], "cpu_ms", "CPU time per registration, ms", "%.2f")
 
 
 def _growth(axes: Axes, rows: list[dict[str, Any]]) -> None:
     mine = [row for row in rows if "of_smallest" in row]
     axes.plot([row["users"] for row in mine], [row["of_smallest"] for row in mine], "o-", color=ACCENT)
     axes.axhline(1.05, color=GREY, linestyle="--", linewidth=1)
+    axes.text(mine[0]["users"], 1.07, "5 % more", color="#667380")
     axes.set(xscale="log", xlabel="stored users", ylim=(0, 1.5))
     axes.set_title("CPU time per registration, as a share of that with 1,000 stored users", loc="left")
 
