@@ -51,7 +51,7 @@ def is_well_formed(number: str, digits: int) -> bool:
 
 
 def grouped(number: str) -> str:
-    """The number as a person reads it, in groups of four: `4821 0937 5526`."""
+    """The number as a person reads it, in groups of four: `4821 0937 5523`."""
     return " ".join(_groups(number))
 
 

@@ -24,7 +24,7 @@ from app.schemas import (
     VerificationAnswer,
 )
 
-VERSION = "1.0.0"
+VERSION = "0.1.0"
 """Of the API: the first number changes when an existing client would no longer be understood."""
 
 USER_ID_SCHEMA = {"type": "string", "pattern": "^[a-z2-7]{26}$"}
