@@ -19,7 +19,7 @@ SECURITY_HEADERS: Mapping[str, str] = {
 """On every answer; a page that needs more says so itself."""
 
 
-class Answer(Response):
+class SecureResponse(Response):
     """An answer that carries the security headers it does not set itself."""
 
     def get_wsgi_response(
@@ -31,7 +31,7 @@ class Answer(Response):
         return body, status, headers
 
 
-class JsonAnswer(Answer):
+class JsonResponse(SecureResponse):
     """An answer whose headers stand as they are: Werkzeug would look for a Location in other than ASCII and
     for a length that is not known, which takes longer than writing the answer."""
 
@@ -43,7 +43,7 @@ class LeanFlask(Flask):
     """Flask that takes every function for a synchronous one, instead of looking at each again for each
     request."""
 
-    response_class = Answer
+    response_class = SecureResponse
 
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
         return func

@@ -4,6 +4,7 @@ An exception is logged by its class and the places it passed through, never by i
 variables: those may quote what a client sent.
 """
 
+import json
 import os
 import sys
 import traceback
@@ -30,7 +31,10 @@ def configure() -> None:
 
 
 def _to_json(event: EventDict, **_: object) -> str:
-    return orjson.dumps(event, default=str).decode()
+    try:
+        return orjson.dumps(event, default=str).decode()
+    except TypeError:  # a lone surrogate, a huge integer: a line in the log must never fail
+        return json.dumps(event, default=str)
 
 
 def _places(_: WrappedLogger, __: str, event: EventDict) -> EventDict:

@@ -23,7 +23,7 @@ from app.schemas import (
     rfc3339,
 )
 from app.services.jobs import Answer
-from app.web import JsonBlueprint, answer, current_request, problem_response
+from app.web import JsonBlueprint, current_request, json_response, problem_response
 
 api = JsonBlueprint("users", __name__, url_prefix="/api", description="Registrations of e-mail addresses")
 operations = JsonBlueprint("operations", __name__, description="For those who run the service")
@@ -72,14 +72,14 @@ def register(body: dict[str, Any]) -> ResponseReturnValue:
 def verify(body: dict[str, Any]) -> ResponseReturnValue:
     """Hand in the number that the person typed: the token comes back, once."""
     user_id, draft = services().verification.verify(body["email"], body["number"])
-    return answer({"id": user_id, "email": draft.address.email, "token": draft.token})
+    return json_response({"id": user_id, "email": draft.address.email, "token": draft.token})
 
 
 @api.route("/users/<user_id:user_id>", methods=["GET"])
 @openapi.LOOK_UP
 def look_up(user_id: str) -> ResponseReturnValue:
     """What is known of a registration: above all, where its mail stands. Consumes nothing."""
-    return answer(described(services().registration.find(user_id)))
+    return json_response(described(services().registration.find(user_id)))
 
 
 @api.route("/users/<user_id:user_id>", methods=["DELETE"])
@@ -96,7 +96,7 @@ def erase(user_id: str) -> ResponseReturnValue:
 @openapi.HEALTHZ
 def healthz() -> ResponseReturnValue:
     """The process is alive."""
-    return answer({"status": "ok"})
+    return json_response({"status": "ok"})
 
 
 @operations.get("/readyz")
@@ -108,7 +108,7 @@ def readyz() -> ResponseReturnValue:
         services().guard.ready()
     except StorageUnavailable:
         return problem_response(PROBLEMS["storage-unavailable"], more={"redis": "unavailable", "smtp": smtp})
-    return answer({"status": "ready", "redis": "ok", "smtp": smtp})
+    return json_response({"status": "ready", "redis": "ok", "smtp": smtp})
 
 
 @operations.get("/metrics")
@@ -127,7 +127,7 @@ def registered(user_id: str, draft: Draft, delivery: Delivery, created_ms: int) 
         "delivery": delivery.value,
         "created_at": rfc3339(created_ms),
     }
-    response = answer(body, 201 if delivery is Delivery.SENT else 202)
+    response = json_response(body, 201 if delivery is Delivery.SENT else 202)
     response.headers["Location"] = f"/api/users/{user_id}"
     if delivery is not Delivery.SENT and prefers_async():
         response.headers["Preference-Applied"] = "respond-async"

@@ -28,7 +28,7 @@ from app.errors import (
     Unauthorized,
     UnsupportedMediaType,
 )
-from app.lean import JsonAnswer
+from app.lean import JsonResponse
 from app.metrics import Metrics
 
 JSON = "application/json"
@@ -129,9 +129,9 @@ def current_request() -> Request:
     return found
 
 
-def answer(body: Mapping[str, Any], status: int = 200) -> JsonAnswer:
-    """A JSON answer."""
-    return JsonAnswer(orjson.dumps(body, option=orjson.OPT_APPEND_NEWLINE), status, content_type=JSON)
+def json_response(body: Mapping[str, Any], status: int = 200) -> JsonResponse:
+    """An answer in JSON."""
+    return JsonResponse(orjson.dumps(body, option=orjson.OPT_APPEND_NEWLINE), status, content_type=JSON)
 
 
 def problem_response(
@@ -146,7 +146,7 @@ def problem_response(
         **(more or {}),
     }
     # Not with orjson: a field's name may be a lone surrogate, which only escapes can carry.
-    response = JsonAnswer(json.dumps(body) + "\n", problem.status, content_type="application/problem+json")
+    response = JsonResponse(json.dumps(body) + "\n", problem.status, content_type="application/problem+json")
     if problem.status == 503:
         response.headers["Retry-After"] = str(RETRY_AFTER_S)
     response.headers.update(headers or {})

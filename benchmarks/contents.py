@@ -6,7 +6,7 @@ import random
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from benchmarks.fill import Filler, FullShard
@@ -79,10 +79,12 @@ def compare(
         def take_turn(turn: int) -> Load:
             environment = {"BENCH_PREFIX": f"r{turn}p{position}x", **settings}
             load = wrk(service.url, "register", service.workers(), seconds=report.seconds, **environment)
-            started = time.monotonic()
+            started, used = time.monotonic(), cpu_s(service.workers())
             where.settle()
             drained[name].append(time.monotonic() - started)
-            return load
+            return replace(
+                load, cpu_s=load.cpu_s + cpu_s(service.workers()) - used
+            )  # the backlog's mails, too
 
         return take_turn
 
@@ -134,16 +136,18 @@ def verification(report: Report) -> None:
     with stage(report.folder) as on:
         service, bare = on.service(), on.bare()
         filler = Filler(on.store, SECRET)
-        ratios, loads = [], []
+        ratios, loads, redis_ms = [], [], []
         for turn in range(report.rounds):
             numbers = on.folder / f"numbers-{turn}.txt"
             wanted = 6000 * report.seconds
             made = filler.fill(f"v{turn}.{n}@example.com" for n in range(wanted))
             numbers.write_text("".join(f"{address} {number}\n" for address, number in made))
             yard = wrk(bare.url, "register", bare.workers(), seconds=report.seconds)
+            redis_before = cpu_s([on.valkey.pid])
             load = wrk(
                 service.url, "verify", service.workers(), seconds=report.seconds, BENCH_NUMBERS=str(numbers)
             )
+            redis_ms.append((cpu_s([on.valkey.pid]) - redis_before) * 1000 / load.requests)
             ratios.append(load.rate / yard.rate)
             loads.append(load)
         report.add(
@@ -152,6 +156,7 @@ def verification(report: Report) -> None:
             rate=_median(loads, lambda x: x.rate),
             cpu_ms=_median(loads, lambda x: x.cpu_ms),
             cpu_ms_min=min(load.cpu_ms for load in loads),
+            redis_cpu_ms=statistics.median(redis_ms),
             errors=sum(load.errors for load in loads),
         )
 
@@ -177,6 +182,8 @@ def features(report: Report) -> None:
             contenders[name] = on, on.service(**{**everything, **change}), told
         everywhere, service, _ = contenders["all features"]
         contenders["without Idempotency-Key"] = everywhere, service, {"BENCH_KEY": KEY}
+        plain = stages.enter_context(stage(report.folder / "plain"))
+        contenders["as it comes: sealing, ADDRESS_LIMIT"] = plain, plain.service(), {}
         compare(report, everywhere, contenders)
 
 

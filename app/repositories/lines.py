@@ -34,7 +34,7 @@ _forks = 0
 
 
 def _forked() -> None:
-    global _forks  # noqa: PLW0603 - asking the system for our process id takes longer than all the rest of it
+    global _forks  # noqa: PLW0603 - counted here rather than asking for our process id with every call
     _forks += 1
 
 
@@ -101,12 +101,12 @@ def _look_at(connection: Any) -> None:
 
 
 class _Call:
-    """One command on its way: its answer, or what went wrong."""
+    """One command on its way: its answer, or what went wrong. Raises TypeError for what is no command."""
 
-    __slots__ = ("answer", "answered", "command", "error", "leads", "ready", "replicas")
+    __slots__ = ("answer", "answered", "error", "leads", "packed", "ready", "replicas")
 
     def __init__(self, command: tuple[Any, ...], replicas: int) -> None:
-        self.command = command
+        self.packed: bytes = pack_command(command)
         self.replicas = replicas
         self.answer: Any = None
         self.answered = False
@@ -239,11 +239,11 @@ class Line:
             _fail(batch, error)
             return
         replicas = max(call.replicas for call in batch)
-        commands = [call.command for call in batch]
+        packed = [call.packed for call in batch]
         if replicas:
-            commands.append(("WAIT", replicas, self._wait_ms))
+            packed.append(_Call(("WAIT", replicas, self._wait_ms), 0).packed)
         try:
-            connection.send_packed_command([b"".join(map(pack_command, commands))])
+            connection.send_packed_command([b"".join(packed)])
             for call in batch:
                 call.read(connection)
             if replicas:

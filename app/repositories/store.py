@@ -8,7 +8,8 @@ once another node has the slot.
 
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
 from typing import Any, cast
@@ -97,31 +98,29 @@ def _sentinel(where: RedisUrl, timeout_s: float, options: dict[str, Any]) -> red
     return redis.Redis.from_pool(pool)
 
 
-class Script:
-    """A Lua script: one atomic decision, one round trip.
+Send = Callable[[tuple[Any, ...], int], Any]
+"""Sends one command to one server, for so many replicas, and returns the answer."""
 
-    `replicas`: how many replicas must have what it wrote before the call returns (WAIT, on the script's own
-    connection); fewer raise TooFewReplicas, and the write may stand.
-    """
 
-    def __init__(self, client: redis.Redis | RedisCluster, text: bytes, replicas: int = 0) -> None:
+class Call(ABC):
+    """Something to do on the one server that has the slot of its keys."""
+
+    def __init__(self, client: redis.Redis | RedisCluster) -> None:
         self._client = client
-        self._text = text
-        self._sha1 = hashlib.sha1(text, usedforsecurity=False).hexdigest()
-        self._replicas = replicas
 
     def __call__(self, keys: Sequence[str], args: Sequence[Any]) -> Any:
-        """Runs the script. Raises one of `faults.ERRORS`."""
+        """Does it. Raises one of `faults.ERRORS`."""
         if isinstance(self._client, Cluster):
             return self._on_cluster(self._client, keys, args)
         return self._on(cast(redis.Redis, self._client).connection_pool, keys, args)
 
+    @abstractmethod
+    def _do(self, send: Send, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        """Sends what there is to send."""
+
     def _on(self, pool: Any, keys: Sequence[str], args: Sequence[Any], *, asking: bool = False) -> Any:
-        call = Line.of(pool).call_alone if asking else Line.of(pool).call
-        try:
-            return call(("EVALSHA", self._sha1, len(keys), *keys, *args), self._replicas)
-        except NoScriptError:
-            return call(("EVAL", self._text, len(keys), *keys, *args), self._replicas)
+        line = Line.of(pool)
+        return self._do(line.call_alone if asking else line.call, keys, args)
 
     def _on_cluster(self, cluster: Cluster, keys: Sequence[str], args: Sequence[Any]) -> Any:
         """Follows the slot to where it is, for as long as nothing has run and the time-out lasts."""
@@ -160,16 +159,35 @@ class Script:
             time.sleep(TRY_AGAIN_S)
 
 
-class Command(Script):
-    """One command on one key, along the way of the scripts: together with other callers' and not repeated."""
+class Script(Call):
+    """A Lua script: one atomic decision, one round trip.
+
+    `replicas`: how many replicas must have what it wrote before the call returns (WAIT, on the script's own
+    connection); fewer raise TooFewReplicas, and the write may stand.
+    """
+
+    def __init__(self, client: redis.Redis | RedisCluster, text: bytes, replicas: int = 0) -> None:
+        super().__init__(client)
+        self._text = text
+        self._sha1 = hashlib.sha1(text, usedforsecurity=False).hexdigest()
+        self._replicas = replicas
+
+    def _do(self, send: Send, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        try:
+            return send(("EVALSHA", self._sha1, len(keys), *keys, *args), self._replicas)
+        except NoScriptError:
+            return send(("EVAL", self._text, len(keys), *keys, *args), self._replicas)
+
+
+class Command(Call):
+    """One command on one key."""
 
     def __init__(self, client: redis.Redis | RedisCluster, name: str) -> None:
-        self._client = client
+        super().__init__(client)
         self._name = name
 
-    def _on(self, pool: Any, keys: Sequence[str], args: Sequence[Any], *, asking: bool = False) -> Any:
-        line = Line.of(pool)
-        return (line.call_alone if asking else line.call)((self._name, *keys, *args))
+    def _do(self, send: Send, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        return send((self._name, *keys, *args), 0)
 
 
 def load_script(client: redis.Redis, name: str) -> Script:
@@ -178,10 +196,10 @@ def load_script(client: redis.Redis, name: str) -> Script:
     return Script(client, text, vars(client).get(REPLICAS, 0) if name in PROMISES else 0)
 
 
-def run(script: Script, keys: Sequence[str], args: Sequence[Any]) -> Any:
-    """Calls a script. Raises StorageUnavailable."""
+def run(call: Call, keys: Sequence[str], args: Sequence[Any]) -> Any:
+    """Does it. Raises StorageUnavailable."""
     try:
-        return script(keys, args)
+        return call(keys, args)
     except ERRORS as error:
         raise _told(error) from error
 

@@ -26,6 +26,10 @@ SENDS_IN_A_ROW = 4
 
 SETTLE_AGAIN_S = 0.25
 
+TRUSTED_S = 1.0
+"""So long a job that nobody waits for is mailed as it was registered. After more time in the queue Redis is
+asked again: the registration may have been replaced or erased."""
+
 log = structlog.get_logger()
 
 
@@ -79,7 +83,7 @@ class Courier:
             self._carry(job, session)
         except TurnedAway:
             self.leases.drop(job.owner)
-            if self._queue.put_back(job):
+            if self._queue.put(job, back=True):
                 return False
             self.give_back(job)
         except StorageUnavailable:
@@ -91,15 +95,18 @@ class Courier:
         job.tell(Answer.PENDING)
         return True
 
-    def give_back(self, job: Job) -> None:
-        """Lets the lease of a job that was not begun go: its mail is due for everybody."""
+    def give_back(self, job: Job) -> bool:
+        """Lets the lease of a job that was not begun go: its mail is due for everybody. False when Redis
+        fails: then it is when the lease has ended."""
         registration = job.registration
         if registration is None:
-            return
+            return True
         try:
             self._outbox.settle(job.user_id, registration.registration_id, job.owner, Outcome.RELEASE)
         except StorageUnavailable:
             log.warning("lease_left_to_end")
+            return False
+        return True
 
     def _carry(self, job: Job, session: SmtpSession) -> None:
         if self._breaker.open:
@@ -117,7 +124,8 @@ class Courier:
 
     def _leased(self, job: Job) -> Registration | None:
         """The registration to mail, under a lease that is fresh; None when there is nothing to do now."""
-        if job.registration is not None and self.leases.fresh(job.leased_at):
+        trusted = job.asked or time.monotonic() - job.leased_at < TRUSTED_S
+        if job.registration is not None and trusted and self.leases.fresh(job.leased_at):
             self.leases.hold(job.owner, job.user_id, job.leased_at)
             return job.registration
         now = time.monotonic()

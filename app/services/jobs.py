@@ -13,7 +13,7 @@ MAX_REMEMBERED = 100_000
 """Addresses a process keeps in mind; beyond them the outbox in Redis knows, and the sweep finds them."""
 
 FAIR_TURN = 4
-"""Every so many jobs one is an address that waited, however many requests come in."""
+"""Every so many turns one is for what nobody waits for, however many requests come in."""
 
 DUE = 0.0
 
@@ -33,8 +33,6 @@ class Job:
     `leased_at`: monotonic seconds, from before the lease was asked for. `asked`: a request waits for it.
     """
 
-    _lock = threading.Lock()  # of all jobs: it is held for moments, and making one takes longer
-
     def __init__(
         self,
         user_id: str,
@@ -51,6 +49,7 @@ class Job:
         self._told = False
         self._news = threading.Lock()  # released by the first answer; an Event would cost three times as much
         self._news.acquire()
+        self._lock = threading.Lock()
         self.asked = asked
         self._refusing = False
         self._answer = Answer.PENDING
@@ -98,7 +97,8 @@ class _Rest:
 
 
 class JobQueue:
-    """Jobs of requests that wait first; between them and after them whatever else is due.
+    """Jobs of requests that wait first; between them and after them the jobs that nobody waits for, and the
+    addresses whose mail is due.
 
     Work that comes is handed to a resting sender, the one that rested shortest: its connection is the
     freshest, and those that nobody needs grow old and are closed.
@@ -108,7 +108,8 @@ class JobQueue:
         self._clock = clock
         self._mutex = threading.Lock()
         self._jobs: deque[Job] = deque()
-        self._due: deque[Job | str] = deque()
+        self._patient: deque[Job] = deque()
+        self._due: deque[str] = deque()
         self._later: list[tuple[float, str]] = []
         self._remembered: dict[str, float] = {}
         self._resting: list[_Rest] = []
@@ -120,34 +121,26 @@ class JobQueue:
         return len(self._jobs)
 
     @property
-    def due(self) -> int:
-        """How much else there is to do now."""
-        return len(self._due)
+    def patient(self) -> int:
+        """Jobs that nobody waits for and nobody has taken."""
+        return len(self._patient)
 
     @property
     def remembered(self) -> int:
         return len(self._remembered)
 
-    def put(self, job: Job) -> bool:
-        """False when the queue is closed."""
+    def put(self, job: Job, *, back: bool = False) -> bool:
+        """False when the queue is closed. `back`: another sender had it; it comes before all others."""
         with self._mutex:
             if self.closed:
                 return False
+            jobs = self._jobs if job.asked else self._patient
             if self._resting:
                 self._resting.pop().end(job)
+            elif back:
+                jobs.appendleft(job)
             else:
-                (self._jobs if job.asked else self._due).append(job)
-            return True
-
-    def put_back(self, job: Job) -> bool:
-        """For another sender, before all others. False when the queue is closed."""
-        with self._mutex:
-            if self.closed:
-                return False
-            if self._resting:
-                self._resting.pop().end(job)
-            else:
-                (self._jobs if job.asked else self._due).appendleft(job)
+                jobs.append(job)
             return True
 
     def remember(self, user_id: str, wait_s: float = 0.0) -> None:
@@ -166,7 +159,10 @@ class JobQueue:
                 heapq.heappush(self._later, (at, user_id))
 
     def take(self, timeout_s: float, *, only_requests: bool = False) -> Job | str | None:
-        """A job, or the user id of an address whose mail is due; None after the time-out or the end."""
+        """A job, or the user id of an address whose mail is due; None after the time-out or the end.
+
+        `only_requests`: only jobs, which hold leases and must not lie about.
+        """
         with self._mutex:
             found = self._next(only_requests)
             if found is not None or self.closed:
@@ -195,7 +191,7 @@ class JobQueue:
 
     def senders_missing(self, *, only_requests: bool) -> int:
         """How many more senders would have something to do now."""
-        work = len(self._jobs) + (0 if only_requests else len(self._due))
+        work = len(self._jobs) + len(self._patient) + (0 if only_requests else len(self._due))
         return max(0, work - len(self._resting))
 
     def stuck(self, patience_s: float) -> bool:
@@ -209,8 +205,9 @@ class JobQueue:
         """Ends the queue; returns the jobs nobody took."""
         with self._mutex:
             self.closed = True
-            left = [*self._jobs, *(work for work in self._due if isinstance(work, Job))]
+            left = [*self._jobs, *self._patient]
             self._jobs.clear()
+            self._patient.clear()
             self._due.clear()
             self._later.clear()
             while self._resting:
@@ -219,16 +216,26 @@ class JobQueue:
 
     def _next(self, only_requests: bool) -> Job | str | None:
         self._turn += 1
-        due_first = self._turn % FAIR_TURN == 0
-        if self._jobs and (only_requests or not due_first):
-            return self._jobs.popleft()
-        if not only_requests and (due := self._pop_due()) is not None:
-            return due
+        ways: tuple[Callable[[], Job | str | None], ...]
+        if only_requests:
+            ways = self._pop_job, self._pop_patient
+        elif self._turn % FAIR_TURN:
+            ways = self._pop_job, self._pop_patient, self._pop_due
+        elif self._turn // FAIR_TURN % 2:
+            ways = self._pop_patient, self._pop_due, self._pop_job
+        else:
+            ways = self._pop_due, self._pop_patient, self._pop_job
+        return next((found for way in ways if (found := way()) is not None), None)
+
+    def _pop_job(self) -> Job | None:
         return self._jobs.popleft() if self._jobs else None
 
-    def _pop_due(self) -> Job | str | None:
+    def _pop_patient(self) -> Job | None:
+        return self._patient.popleft() if self._patient else None
+
+    def _pop_due(self) -> str | None:
         while self._due:
-            found = self._due.popleft()
-            if isinstance(found, Job) or self._remembered.pop(found, None) is not None:
-                return found
+            user_id = self._due.popleft()
+            if self._remembered.pop(user_id, None) is not None:
+                return user_id
         return None

@@ -23,6 +23,10 @@ from app.services.jobs import Answer, Job, JobQueue
 QUEUE_PER_CONNECTION = 32
 """Requests that may wait for a connection. Beyond them a registration only stands in the outbox."""
 
+PATIENT_PER_CONNECTION = 4
+"""Mails that nobody waits for and that may wait for a connection with a lease, by the same token. Fewer: the
+older they grow, the likelier the registration has been replaced meanwhile."""
+
 ENOUGH_FOR_S = 30.0
 """After a mail server said that it takes no more connections, as many as there are do."""
 
@@ -70,8 +74,10 @@ class MessagingService:
     def plan(self, *, wait: bool = True) -> SendPlan:
         """Whether the mail can be begun beside the request: not while the mail server is down, or when too
         many mails wait already."""
-        waiting = len(self._queue) if wait else self._queue.due
-        crowded = waiting > self._connections * QUEUE_PER_CONNECTION
+        if wait:
+            crowded = len(self._queue) > self._connections * QUEUE_PER_CONNECTION
+        else:
+            crowded = self._queue.patient > self._connections * PATIENT_PER_CONNECTION
         beside = not (self._breaker.open or crowded or self._queue.stuck(self._timeout_s))
         return SendPlan(self._outbox.lease_ms if beside else 0, time.monotonic(), waits=wait)
 
@@ -118,10 +124,11 @@ class MessagingService:
 
     def close(self, timeout_s: float) -> None:
         """Finishes the mails in hand and gives the rest back to the outbox."""
-        for job in self._queue.close():
+        left = self._queue.close()
+        for job in left:
             job.tell(Answer.PENDING)
-            self._courier.give_back(job)
         deadline = time.monotonic() + timeout_s
+        all(self._courier.give_back(job) for job in left)  # not one time-out of Redis for each
         for sender in list(self._senders):
             sender.join(max(0.0, deadline - time.monotonic()))
 

@@ -67,7 +67,7 @@ class RegistrationService:
             if stored is not None:
                 return stored
             tried += len(candidates)
-            count = MORE_CANDIDATES
+            self._free_in_a_row, count = 0, MORE_CANDIDATES
         self._metrics.exhausted(tried)
         raise NumberSpaceExhausted("No free number was found")
 

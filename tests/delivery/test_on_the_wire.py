@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import redis
 
 from app.registrations import Delivery
 from app.repositories.users import Users
+from app.services.courier import TRUSTED_S
 from tests.delivery.conftest import MAIL_TIMEOUT_S, Serve, Service
 from tests.support.scan import contradictions, kinds
 from tests.support.servers import Valkey, gunicorn
@@ -17,6 +19,7 @@ from tests.support.waiting import wait_until
 
 ADA = "ada.wire@example.com"
 ASYNC = {"Prefer": "respond-async"}
+QUEUED_LONG_S = TRUSTED_S + 0.2
 OWN = {"MAIL_TIMEOUT": str(MAIL_TIMEOUT_S), "MAIL_DEFAULT_SENDER": "no-reply@example.com"}
 
 
@@ -62,6 +65,31 @@ def test_of_many_replacements_only_the_last_is_mailed(
         assert service.register(ADA)[0].status_code == 202
     gate.open()
     assert_at_peace(service, smtp, store, mails=2)
+
+
+@pytest.mark.parametrize("replacements", [0, 2])
+def test_a_mail_that_waits_long_for_a_sender_is_looked_at_again_before_it_goes(
+    serve: Serve, smtp: ScriptedSmtp, gate: Gate, store: redis.Redis, replacements: int
+) -> None:
+    """One connection, and somebody else's mail on it: an address that is erased meanwhile is not mailed, and
+    of several registrations only the live one is."""
+    service = serve(smtp, mail_connections=1)
+    service.register("slow@example.com", headers=ASYNC)
+    gate.wait()
+    service.register(ADA, headers=ASYNC)
+    for _ in range(replacements):
+        service.register(ADA, headers=ASYNC)
+    if not replacements:
+        assert service.erase(ADA) == 204
+    time.sleep(QUEUED_LONG_S)
+    gate.open()
+    service.wait_for_delivery("slow@example.com", "sent")
+    if replacements:
+        assert_at_peace(service, smtp, store, mails=1)
+    else:
+        wait_until(lambda: kinds(store)["outbox"] == kinds(store)["sender"] == 0, 10)
+        service.register("last@example.com")
+        assert smtp.to(ADA) == []
 
 
 def test_an_address_that_registers_during_every_mail_does_not_hold_a_sender_for_ever(

@@ -91,6 +91,18 @@ def test_requests_come_before_the_backlog_and_the_backlog_is_not_starved(queue: 
     assert [each for each in taken if isinstance(each, str)] == ["due0", "due1"]
 
 
+def test_nothing_that_nobody_waits_for_starves(queue: JobQueue) -> None:
+    """Requests come without end; of eight turns one is a patient job's and one an address's."""
+    for number in range(8):
+        queue.put(job(f"request{number}"))
+    queue.put(job("patient", asked=False))
+    queue.remember("due")
+    taken = [queue.take(0) for _ in range(8)]
+    assert [each if isinstance(each, str) else each.user_id for each in taken if each] == [
+        "request0", "request1", "request2", "patient", "request3", "request4", "request5", "due"
+    ]  # fmt: skip
+
+
 def test_a_job_that_nobody_waits_for_comes_after_those_that_somebody_waits_for(queue: JobQueue) -> None:
     """`respond-async` must not make others wait."""
     queue.put(job("patient", asked=False))
@@ -105,7 +117,9 @@ def test_only_requests_are_taken_while_the_mail_server_is_down(queue: JobQueue) 
     """They are answered; the backlog waits for the server."""
     queue.remember("due")
     queue.put(job())
-    queue.put(job(asked=False))
+    queue.put(job(asked=False))  # holds a lease, which it must give back
+    assert queue.senders_missing(only_requests=True) == 2
+    assert isinstance(queue.take(0, only_requests=True), Job)
     assert isinstance(queue.take(0, only_requests=True), Job)
     assert queue.take(0, only_requests=True) is None
     assert queue.take(0) == "due"

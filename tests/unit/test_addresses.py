@@ -1,6 +1,8 @@
 """E-mail addresses: accepted or not, the same person or not, and what stands in the envelope."""
 
 from contextlib import suppress
+from importlib import import_module
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -118,3 +120,13 @@ def test_any_text_is_an_address_or_refused(text: str) -> None:
     """Nothing but InvalidAddress ever comes out."""
     with suppress(InvalidAddress):
         Address.parse(text)
+
+
+def test_a_domain_is_read_once() -> None:
+    """Reading one is most of the work; whoever updates the library must see when its memory is lost."""
+    memory: Any = import_module("email_validator.validate_email").validate_email_domain_name  # type: ignore[attr-defined]
+    before = memory.cache_info()
+    for name in ("ada", "bob", "eve"):
+        Address.parse(f"{name}@read-once.example.com")
+    after = memory.cache_info()
+    assert (after.misses - before.misses, after.hits - before.hits) == (1, 2)
