@@ -95,14 +95,21 @@ def read_json(req: Request) -> Any:
 
 def read_body(req: Request) -> bytes:
     """The bytes of a body. Raises RequestEntityTooLarge, and BadRequest where the client breaks off."""
+    length, broken_off, cut_off = req.environ.get("CONTENT_LENGTH", ""), False, False
     try:
-        body = req.get_data(cache=False)
-        # Of a chunked body that is too large, Werkzeug only cuts the rest off.
-        cut_off = len(body) == MAX_BODY_BYTES and req.environ["wsgi.input"].read(1)
+        if length.isdecimal() and int(length) <= MAX_BODY_BYTES:  # as Werkzeug would, in fewer steps
+            body: bytes = req.environ["wsgi.input"].read(int(length))
+            broken_off = len(body) < int(length)
+        else:
+            body = req.get_data(cache=False)
+            # Of a chunked body that is too large, Werkzeug only cuts the rest off.
+            cut_off = len(body) == MAX_BODY_BYTES and bool(req.environ["wsgi.input"].read(1))
     except HTTPException:
         raise
     except Exception as error:  # every server has its own for chunks that are none
         raise BadRequest from error
+    if broken_off:
+        raise BadRequest
     if cut_off:
         raise RequestEntityTooLarge
     return body
