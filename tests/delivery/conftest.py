@@ -1,5 +1,6 @@
 """The service inside the test's own process (threads, no gunicorn), beside a scripted mail server."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -29,6 +30,10 @@ MAIL_TIMEOUT_S = 1.0
 """A tenth of the default, so that a lease lasts 7 s and a sweep 3.5 s."""
 
 
+ONE_AT_A_TIME = threading.Lock()
+"""Routes are compiled through `ast`, which CPython before 3.11.8 mixes up between threads (gh-106905)."""
+
+
 class Service:
     """One process's share of the service: routes, senders and relay."""
 
@@ -42,7 +47,8 @@ class Service:
             "mail_connections": 4,
             "address_limit": Budget(),
         }
-        self.app = create_app(Settings(**{**chosen, **settings}))
+        with ONE_AT_A_TIME:
+            self.app = create_app(Settings(**{**chosen, **settings}))
         self.container: Container = self.app.extensions["cedula"]
         self.records = Records(self.container.redis)
         self.container.relay.start()
