@@ -62,18 +62,11 @@ class Growing:
         return found
 
 
-@pytest.fixture(scope="module")
-def grown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Growing]:
-    with stopping(Growing(tmp_path_factory.mktemp("growing"))) as found:
-        yield found
-
-
 @pytest.fixture
-def growing(grown: Growing) -> Growing:
-    """Empty; which slots have moved before does not matter."""
-    for node in grown.nodes:
-        node.client().flushall()
-    return grown
+def growing(tmp_path: Path) -> Iterator[Growing]:
+    """A new one for each test: a newcomer that has lost its last slot again would be somebody's replica."""
+    with stopping(Growing(tmp_path / "growing")) as found:
+        yield found
 
 
 def key_by_key(cluster: Growing, slot: int, source: Valkey, target: Valkey) -> None:
