@@ -5,8 +5,9 @@ FROM python:3.13-slim AS build
 WORKDIR /srv
 RUN python -m venv /opt/cedula
 COPY requirements.txt .
-RUN /opt/cedula/bin/pip install --no-cache-dir --no-compile --disable-pip-version-check \
-    --require-hashes --only-binary :all: -r requirements.txt
+# A lock is installed, not resolved: --no-deps, then `pip check`.
+RUN /opt/cedula/bin/pip install --no-cache-dir --no-compile --disable-pip-version-check --no-deps \
+    --require-hashes --only-binary :all: -r requirements.txt && /opt/cedula/bin/pip check
 COPY app app
 COPY wsgi.py gunicorn.conf.py ./
 # The image never changes, so byte code need not be compared with its source.

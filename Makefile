@@ -6,6 +6,12 @@ RUNNABLE := .venv/.runnable
 INSTALLED := .venv/.installed
 # The tests mostly wait for servers, so several at a time fit one core.
 PYTEST := $(BIN)/python -m pytest --numprocesses 4 --dist worksteal
+# A lock is installed, not resolved: with the resolver, pip 23 fails as soon as a package that a dependency asks
+# for with an extra (`coverage[toml]`) has a newer release than the locked one. `pip check` then says whether
+# the lock was whole.
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+INSTALL := $(PIP) install --quiet --no-deps --require-hashes
+CHECK := $(PIP) check >&2 || { echo "The packages in .venv do not fit together: make clean, then try again." >&2; exit 1; }
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-header $(args) pyproject.toml
 
@@ -37,7 +43,8 @@ format: $(INSTALLED) ## Bring the code into its format
 	$(BIN)/ruff format
 
 bench: $(INSTALLED) ## Measure registrations against bare Flask
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.txt
+	@$(INSTALL) -r requirements-bench.txt
+	@$(CHECK)
 	$(BIN)/python -m benchmarks $(args)
 
 lock: $(INSTALLED) ## Write requirements*.txt anew from pyproject.toml; args=--upgrade takes newer versions
@@ -55,7 +62,8 @@ define install
 		{ echo "Needs Python 3.11 or newer with venv (Debian: apt install python3-venv), or make PYTHON=..." >&2; exit 1; }
 	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	@echo "Installing the dependencies locked in $< into .venv (once) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@$(INSTALL) -r $<
+	@$(CHECK)
 endef
 
 $(RUNNABLE): requirements-run.txt
