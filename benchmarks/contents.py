@@ -7,6 +7,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from benchmarks.fill import Filler, FullShard
@@ -48,6 +49,21 @@ def _median(loads: list[Load], figure: Callable[[Load], float]) -> float:
     return statistics.median(figure(load) for load in loads)
 
 
+def served(on: Stage, service: Gunicorn, script: str, seconds: int, **environment: str) -> Load:
+    """One round of wrk, and what it left to do; with the CPU time of all of that, and of Redis until wrk ends."""
+    redis_before = cpu_s([on.valkey.pid])
+    load = wrk(service.url, script, service.workers(), seconds=seconds, **environment)
+    redis_cpu_s, used = cpu_s([on.valkey.pid]) - redis_before, cpu_s(service.workers())
+    started = time.monotonic()
+    on.settle()
+    return replace(
+        load,
+        cpu_s=load.cpu_s + cpu_s(service.workers()) - used,
+        redis_cpu_s=redis_cpu_s,
+        drained_s=time.monotonic() - started,
+    )
+
+
 def interleaved(rounds: int, turns: Mapping[str, Callable[[int], Load]]) -> dict[str, list[Load]]:
     """Every contender once a round, in changing order: what else the machine does hits all alike."""
     found: dict[str, list[Load]] = {name: [] for name in turns}
@@ -71,22 +87,12 @@ def compare(
     turns: dict[str, Callable[[int], Load]] = {
         YARD: lambda _: wrk(bare.url, "register", bare.workers(), seconds=report.seconds)
     }
-    drained: dict[str, list[float]] = {name: [] for name in contenders}
 
     def turn_of(name: str, position: int) -> Callable[[int], Load]:
         where, service, settings = contenders[name]
-
-        def take_turn(turn: int) -> Load:
-            environment = {"BENCH_PREFIX": f"r{turn}p{position}x", **settings}
-            load = wrk(service.url, "register", service.workers(), seconds=report.seconds, **environment)
-            started, used = time.monotonic(), cpu_s(service.workers())
-            where.settle()
-            drained[name].append(time.monotonic() - started)
-            return replace(
-                load, cpu_s=load.cpu_s + cpu_s(service.workers()) - used
-            )  # the backlog's mails, too
-
-        return take_turn
+        return lambda turn: served(
+            where, service, "register", report.seconds, **{"BENCH_PREFIX": f"r{turn}p{position}x", **settings}
+        )
 
     turns |= {name: turn_of(name, position) for position, name in enumerate(contenders)}
     found = interleaved(report.rounds, turns)
@@ -104,7 +110,7 @@ def compare(
             p50_ms=_median(loads, lambda x: x.p50_ms),
             p99_ms=_median(loads, lambda x: x.p99_ms),
             errors=sum(load.errors for load in loads),
-            drained_s=statistics.median(drained[name]),
+            drained_s=_median(loads, lambda x: x.drained_s),
         )
     return sum(load.requests for loads in found.values() for load in loads)
 
@@ -136,18 +142,14 @@ def verification(report: Report) -> None:
     with stage(report.folder) as on:
         service, bare = on.service(), on.bare()
         filler = Filler(on.store, SECRET)
-        ratios, loads, redis_ms = [], [], []
+        ratios, loads = [], []
         for turn in range(report.rounds):
             numbers = on.folder / f"numbers-{turn}.txt"
             wanted = 6000 * report.seconds
             made = filler.fill(f"v{turn}.{n}@example.com" for n in range(wanted))
             numbers.write_text("".join(f"{address} {number}\n" for address, number in made))
             yard = wrk(bare.url, "register", bare.workers(), seconds=report.seconds)
-            redis_before = cpu_s([on.valkey.pid])
-            load = wrk(
-                service.url, "verify", service.workers(), seconds=report.seconds, BENCH_NUMBERS=str(numbers)
-            )
-            redis_ms.append((cpu_s([on.valkey.pid]) - redis_before) * 1000 / load.requests)
+            load = served(on, service, "verify", report.seconds, BENCH_NUMBERS=str(numbers))
             ratios.append(load.rate / yard.rate)
             loads.append(load)
         report.add(
@@ -156,7 +158,7 @@ def verification(report: Report) -> None:
             rate=_median(loads, lambda x: x.rate),
             cpu_ms=_median(loads, lambda x: x.cpu_ms),
             cpu_ms_min=min(load.cpu_ms for load in loads),
-            redis_cpu_ms=statistics.median(redis_ms),
+            redis_cpu_ms=_median(loads, lambda x: x.redis_cpu_ms),
             errors=sum(load.errors for load in loads),
         )
 
@@ -211,36 +213,32 @@ def growth(report: Report, sizes: tuple[int, ...] = (1_000, 10_000, 100_000, 1_0
     Stored users register again, all over the number of them, so their number stays what it is.
     """
     with contextlib.ExitStack() as stages:
-        services = {}
-        for size in sizes:
+        turns: dict[str, Callable[[int], Load]] = {}
+        bytes_per_user: dict[str, float] = {}
+        names = {f"{size:>9,} users": size for size in sizes}
+        for name, size in names.items():
             on = stages.enter_context(stage(report.folder / str(size)))
-            sealed = _fill(on, SECRET, size)
-            services[size] = on, on.service(ADDRESS_LIMIT=""), sealed
-        found: dict[int, list[tuple[float, float]]] = {size: [] for size in sizes}
-        for _ in range(2 * report.rounds):  # what is looked for is less than the noise of one round
-            for size in random.sample(sizes, len(sizes)):
-                on, service, _ = services[size]
-                redis_before = cpu_s([on.valkey.pid])
-                load = wrk(
-                    service.url, "register", service.workers(), seconds=report.seconds,
-                    BENCH_PREFIX="g", BENCH_SAME=str(size),
-                )  # fmt: skip
-                redis_ms = (cpu_s([on.valkey.pid]) - redis_before) * 1000 / load.requests
-                found[size].append((load.cpu_ms, redis_ms))
-                on.settle()
-        smallest = statistics.median(cpu for cpu, _ in found[sizes[0]])
-        for size in sizes:
-            cpu_ms, redis_cpu_ms = (statistics.median(figures) for figures in zip(*found[size], strict=True))
+            bytes_per_user[name] = _fill(on, SECRET, size)
+            turns[name] = partial(_registered_again, on, on.service(ADDRESS_LIMIT=""), report.seconds, size)
+        # Twice the rounds: what is looked for is less than the noise of one.
+        found = interleaved(2 * report.rounds, turns)
+        smallest = _median(next(iter(found.values())), lambda x: x.cpu_ms)
+        for name, loads in found.items():
+            cpu_ms = _median(loads, lambda x: x.cpu_ms)
             report.add(
-                f"{size:>9,} users",
-                users=size,
+                name,
+                users=names[name],
                 cpu_ms=cpu_ms,
                 of_smallest=cpu_ms / smallest,
-                redis_cpu_ms=redis_cpu_ms,
-                bytes_per_user=services[size][2],
+                redis_cpu_ms=_median(loads, lambda x: x.redis_cpu_ms),
+                bytes_per_user=bytes_per_user[name],
             )
     with stage(report.folder / "clear") as on:
         report.add("memory in clear", users=sizes[-2], bytes_per_user=_fill(on, "", sizes[-2]))
+
+
+def _registered_again(on: Stage, service: Gunicorn, seconds: int, size: int, _: int) -> Load:
+    return served(on, service, "register", seconds, BENCH_PREFIX="g", BENCH_SAME=str(size))
 
 
 def _fill(on: Stage, secret: str, size: int) -> float:

@@ -21,11 +21,18 @@ class Load:
     p99_ms: float
     errors: int
     cpu_s: float
+    redis_cpu_s: float = 0.0
+    drained_s: float = 0.0
 
     @property
     def cpu_ms(self) -> float:
         """CPU time of the service's processes per request."""
         return self.cpu_s * 1000 / max(1, self.requests)
+
+    @property
+    def redis_cpu_ms(self) -> float:
+        """CPU time of Redis per request."""
+        return self.redis_cpu_s * 1000 / max(1, self.requests)
 
 
 def cpu_s(pids: Iterable[int]) -> float:

@@ -117,9 +117,7 @@ class Names:
 
     def number(self, number: str) -> str:
         """The digest of a number, 11 characters of base64url (RFC 4648)."""
-        digest = hashlib.blake2b(
-            number.encode(), digest_size=NUMBER_DIGEST_BYTES, key=self._key, person=b"cedula number"
-        ).digest()
+        digest = self._digest(number, b"cedula number", NUMBER_DIGEST_BYTES)
         return base64.urlsafe_b64encode(digest)[:-1].decode()
 
     def request(self, client: str, identity: str, key: str) -> str:
@@ -139,5 +137,7 @@ class Names:
         return self._name("check", b"cedula check")
 
     def _name(self, text: str, person: bytes) -> str:
-        digest = hashlib.blake2b(text.encode(), digest_size=20, key=self._key, person=person).digest()
-        return base64.b32encode(digest)[:NAME_LENGTH].decode().lower()
+        return base64.b32encode(self._digest(text, person, 20))[:NAME_LENGTH].decode().lower()
+
+    def _digest(self, text: str, person: bytes, size: int) -> bytes:
+        return hashlib.blake2b(text.encode(), digest_size=size, key=self._key, person=person).digest()

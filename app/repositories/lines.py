@@ -106,7 +106,7 @@ class _Call:
     __slots__ = ("answer", "answered", "error", "leads", "packed", "ready", "replicas")
 
     def __init__(self, command: tuple[Any, ...], replicas: int) -> None:
-        self.packed: bytes = pack_command(command)
+        self.packed = _pack(command)
         self.replicas = replicas
         self.answer: Any = None
         self.answered = False
@@ -241,7 +241,7 @@ class Line:
         replicas = max(call.replicas for call in batch)
         packed = [call.packed for call in batch]
         if replicas:
-            packed.append(_Call(("WAIT", replicas, self._wait_ms), 0).packed)
+            packed.append(_pack(("WAIT", replicas, self._wait_ms)))
         try:
             connection.send_packed_command([b"".join(packed)])
             for call in batch:
@@ -258,6 +258,11 @@ class Line:
             raise
         finally:
             self._pool.release(connection)
+
+
+def _pack(command: tuple[Any, ...]) -> bytes:
+    packed: bytes = pack_command(command)
+    return packed
 
 
 def _count(connection: Any, batch: list[_Call], replicas: int) -> None:

@@ -198,10 +198,8 @@ def load_script(client: redis.Redis, name: str) -> Script:
 
 def run(call: Call, keys: Sequence[str], args: Sequence[Any]) -> Any:
     """Does it. Raises StorageUnavailable."""
-    try:
+    with storage_errors():
         return call(keys, args)
-    except ERRORS as error:
-        raise _told(error) from error
 
 
 def now_ms(client: redis.Redis | RedisCluster) -> int:
@@ -218,15 +216,13 @@ def now_ms(client: redis.Redis | RedisCluster) -> int:
 
 @contextmanager
 def storage_errors() -> Iterator[None]:
-    """Turns whatever Redis or the way to it says into StorageUnavailable."""
+    """Turns whatever Redis or the way to it says into StorageUnavailable.
+
+    Only the kind of error is logged, never its text: an error of a script can quote its arguments.
+    """
     try:
         yield
     except ERRORS as error:
-        raise _told(error) from error
-
-
-def _told(error: BaseException) -> StorageUnavailable:
-    """Only the kind of error is logged, never its text: an error of a script can quote its arguments."""
-    tell = log.error if lasts(error) else log.warning
-    tell("storage_unavailable", error=error_code(error))
-    return StorageUnavailable("Redis does not answer, or refuses the write")
+        tell = log.error if lasts(error) else log.warning
+        tell("storage_unavailable", error=error_code(error))
+        raise StorageUnavailable("Redis does not answer, or refuses the write") from error

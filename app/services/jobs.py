@@ -46,33 +46,31 @@ class Job:
         self.owner = owner
         self.registration = registration
         self.leased_at = leased_at
-        self._told = False
         self._news = threading.Lock()  # released by the first answer; an Event would cost three times as much
         self._news.acquire()
         self._lock = threading.Lock()
         self.asked = asked
         self._refusing = False
-        self._answer = Answer.PENDING
+        self._answer: Answer | None = None
 
     def wait(self, timeout_s: float) -> Answer:
         """What came out, or PENDING after the time-out; then nobody asks any more."""
         if not self._news.acquire(timeout=timeout_s) and not self._leave():
             self._news.acquire()
-        return self._answer
+        return self._answer or Answer.PENDING
 
     def refuse(self) -> bool:
         """True when the request still waits: then it hears of the refusal, and the record may go."""
         with self._lock:
-            self._refusing = self.asked and not self._told
+            self._refusing = self.asked and self._answer is None
             return self._refusing
 
     def tell(self, answer: Answer) -> None:
         """Answers the request; only the first answer counts."""
         with self._lock:
-            first, self._told = not self._told, True
-        if first:
-            self._answer = answer
-            self._news.release()
+            if self._answer is None:
+                self._answer = answer
+                self._news.release()
 
     def _leave(self) -> bool:
         """The request goes. False while a refusal is being written down: that takes one answer of Redis."""

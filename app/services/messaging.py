@@ -128,7 +128,9 @@ class MessagingService:
         for job in left:
             job.tell(Answer.PENDING)
         deadline = time.monotonic() + timeout_s
-        all(self._courier.give_back(job) for job in left)  # not one time-out of Redis for each
+        for job in left:
+            if not self._courier.give_back(job):
+                break  # not one time-out of Redis for each
         for sender in list(self._senders):
             sender.join(max(0.0, deadline - time.monotonic()))
 
@@ -141,9 +143,7 @@ class MessagingService:
 
     def _start_senders(self, most: int) -> None:
         """As many senders more as find something to do, within the bound."""
-        if len(self._senders) >= self._connections or not self._queue.senders_missing(
-            only_requests=self._breaker.open
-        ):
+        if len(self._senders) >= self._connections:
             return
         with self._starting:
             missing = self._queue.senders_missing(only_requests=self._breaker.open)

@@ -52,6 +52,10 @@ def at_once(count: int, act: Callable[[], T]) -> list[T]:
     return race([act] * count)
 
 
+def named(key: str) -> dict[str, str]:
+    return {"Idempotency-Key": key}
+
+
 class Api:
     """One service, and the mailboxes of its users."""
 

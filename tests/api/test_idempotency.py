@@ -7,13 +7,9 @@ import pytest
 import redis
 import requests
 
-from tests.api.conftest import BANK, SHOP_NEXT, Api, bearer
+from tests.api.conftest import BANK, SHOP_NEXT, Api, bearer, named
 from tests.support.scan import contradictions, kinds
 from tests.support.waiting import wait_until
-
-
-def named(key: str) -> dict[str, str]:
-    return {"Idempotency-Key": key}
 
 
 def test_a_thousand_replays_from_32_clients_are_one_registration(

@@ -27,14 +27,6 @@ REGISTRATIONS, GUESSES = 6, 4
 """The budgets: small, so that runs use them up."""
 
 
-@pytest.fixture(scope="module")
-def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
-    """One of our own: no relay of a service that other tests use looks in."""
-    server = Valkey(tmp_path_factory.mktemp("valkey"), save="")
-    yield server
-    server.stop()
-
-
 @dataclass
 class Person:
     """What the model knows of an address."""

@@ -10,20 +10,11 @@ import pytest
 import redis
 import requests
 
-from tests.api.conftest import Api
-from tests.api.test_idempotency import named
+from tests.api.conftest import Api, named
 from tests.support.scan import contradictions, kinds
 from tests.support.servers import Gunicorn, MailServer, Valkey, gunicorn
 from tests.support.smtp import Gate, ScriptedSmtp, say
 from tests.support.waiting import wait_until
-
-
-@pytest.fixture(scope="module")
-def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
-    """One of our own: the relay of a service that other tests share would mail what a dead process left."""
-    server = Valkey(tmp_path_factory.mktemp("valkey"), save="")
-    yield server
-    server.stop()
 
 
 @pytest.fixture
@@ -38,13 +29,18 @@ def settings(valkey_server: Valkey, store: redis.Redis, smtp: ScriptedSmtp) -> d
     return {"REDIS_URL": valkey_server.url, "MAIL_SERVER": "127.0.0.1", "MAIL_PORT": str(smtp.port)}
 
 
+def api_of(server: Gunicorn) -> Api:
+    """For those whose mails are in `smtp`."""
+    return Api(server, MailServer)  # type: ignore[arg-type]
+
+
 def test_while_the_first_is_running_the_same_is_told_to_wait(
     tmp_path: Path, settings: dict[str, str], smtp: ScriptedSmtp, email: str
 ) -> None:
     """409 with Retry-After while the mail server thinks; then the same answer for both."""
     smtp.script["content"] = gate = Gate()
     with gunicorn(tmp_path, settings) as server:
-        api = Api(server, MailServer)  # type: ignore[arg-type] - the mails are in `smtp`
+        api = api_of(server)
         answers: list[requests.Response] = []
         first = threading.Thread(target=lambda: answers.append(api.register(email, headers=named("k"))))
         first.start()
@@ -68,7 +64,7 @@ def test_an_error_releases_the_key(
     """The mail server refused the address; it is told otherwise, and the same request is carried out."""
     smtp.script["rcpt"] = say("550 5.1.1 No such user")
     with gunicorn(tmp_path, settings) as server:
-        api = Api(server, MailServer)  # type: ignore[arg-type]
+        api = api_of(server)
         for _ in range(2):
             answer = api.register(email, headers=named("k"))
             assert (answer.status_code, answer.json()["type"]) == (422, "/problems/undeliverable-address")
@@ -82,7 +78,7 @@ def test_a_key_is_forgotten_after_its_time(
 ) -> None:
     """IDEMPOTENCY_TTL counts from the answer."""
     with gunicorn(tmp_path, {**settings, "IDEMPOTENCY_TTL": "1"}) as server:
-        api = Api(server, MailServer)  # type: ignore[arg-type]
+        api = api_of(server)
         assert api.register(email, "one", headers=named("k")).status_code == 201
         assert api.register(email, "two", headers=named("k")).status_code == 422
         wait_until(lambda: not list(store.scan_iter("*:idempotency:*")), 5)
@@ -90,20 +86,21 @@ def test_a_key_is_forgotten_after_its_time(
         assert len(smtp.to(email)) == 2
 
 
-def commit_and_die(server: Gunicorn, smtp: ScriptedSmtp, email: str) -> None:
+def commit_and_die(tmp_path: Path, settings: dict[str, str], smtp: ScriptedSmtp, email: str) -> None:
     """kill -9 while the mail server holds the mail: after the commit, before the answer."""
     smtp.script["content"] = gate = Gate()
-    api = Api(server, MailServer)  # type: ignore[arg-type]
+    with gunicorn(tmp_path, settings) as server:
+        api = api_of(server)
 
-    def ask() -> None:
-        with pytest.raises(requests.ConnectionError):
-            api.register(email, headers=named("k"))
+        def ask() -> None:
+            with pytest.raises(requests.ConnectionError):
+                api.register(email, headers=named("k"))
 
-    asking = threading.Thread(target=ask)
-    asking.start()
-    gate.wait()
-    server.kill()
-    asking.join()
+        asking = threading.Thread(target=ask)
+        asking.start()
+        gate.wait()
+        server.kill()
+        asking.join()
     smtp.hang_up()
     smtp.script.clear()  # new conversations go on; the one that was cut off stays at the gate
 
@@ -120,11 +117,10 @@ def test_after_a_crash_behind_the_commit_the_retry_is_answered_from_the_record(
     tmp_path: Path, settings: dict[str, str], smtp: ScriptedSmtp, email: str, store: redis.Redis
 ) -> None:
     """409 for a minute (made to pass here), then the registration that stands: one number, no second one."""
-    with gunicorn(tmp_path, settings) as server:
-        commit_and_die(server, smtp, email)
+    commit_and_die(tmp_path, settings, smtp, email)
     (number,) = store.scan_iter("*:number:*")
     with gunicorn(tmp_path, {**settings, "MAIL_TIMEOUT": "0.5"}) as server:
-        api = Api(server, MailServer)  # type: ignore[arg-type]
+        api = api_of(server)
         assert api.register(email, headers=named("k")).status_code == 409
         age(store, 61)
         answer = api.register(email, headers=named("k"))
@@ -138,14 +134,13 @@ def test_after_a_crash_that_left_no_record_the_retry_is_carried_out(
     tmp_path: Path, settings: dict[str, str], smtp: ScriptedSmtp, email: str, store: redis.Redis
 ) -> None:
     """Killed between erasing a refused address and saying so: "pending" would promise a mail for ever."""
-    with gunicorn(tmp_path, settings) as server:
-        commit_and_die(server, smtp, email)
+    commit_and_die(tmp_path, settings, smtp, email)
     (record,) = store.scan_iter("*:user:*")
     tag, _, user_id = record.decode().split(":")
     store.delete(record, *store.scan_iter("*:number:*"), *store.scan_iter("*:sender:*"))
     store.zrem(f"{tag}:outbox", user_id)
     with gunicorn(tmp_path, {**settings, "MAIL_TIMEOUT": "0.5"}) as server:
-        api = Api(server, MailServer)  # type: ignore[arg-type]
+        api = api_of(server)
         age(store, 61)
         assert api.register(email, headers=named("k")).status_code in (201, 202)
         assert len(list(store.scan_iter("*:number:*"))) == 1
@@ -158,11 +153,10 @@ def test_after_a_crash_the_retry_waits_a_minute_and_the_mail_goes_out(
     tmp_path: Path, settings: dict[str, str], smtp: ScriptedSmtp, email: str, store: redis.Redis
 ) -> None:
     """In real time: the relay mails it when the dead sender's lease has ended, and the retry says 201."""
-    with gunicorn(tmp_path, settings) as server:
-        commit_and_die(server, smtp, email)
+    commit_and_die(tmp_path, settings, smtp, email)
     (number,) = store.scan_iter("*:number:*")
     with gunicorn(tmp_path, settings) as server:
-        api = Api(server, MailServer)  # type: ignore[arg-type]
+        api = api_of(server)
         began = time.monotonic()
 
         def answered() -> requests.Response | None:
@@ -185,7 +179,7 @@ def test_a_crash_before_the_commit_lets_the_retry_through(
     try:
         settings = {"REDIS_URL": valkey.url, "MAIL_SERVER": "127.0.0.1", "MAIL_PORT": str(smtp.port)}
         with gunicorn(tmp_path, settings) as server:
-            api = Api(server, MailServer)  # type: ignore[arg-type]
+            api = api_of(server)
             assert api.register(f"un{email}").status_code == 201
             valkey.kill()
             assert api.register(email, headers=named("k")).status_code == 503

@@ -23,14 +23,6 @@ THREADS = 64
 WITHOUT_LIMIT = Budget()
 
 
-@pytest.fixture(scope="module")
-def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
-    """One of our own: no relay of a service that other tests use looks in."""
-    server = Valkey(tmp_path_factory.mktemp("valkey"), save="")
-    yield server
-    server.stop()
-
-
 @pytest.fixture
 def users(valkey_server: Valkey, store: redis.Redis) -> Iterator[Users]:
     client = connect(valkey_server.url, 5.0)
