@@ -3,15 +3,16 @@
 import structlog
 from flask import Flask
 
-from app import auth, logs, openapi, web
-from app.commands import COMMANDS
+from app.cli import COMMANDS
 from app.config import Settings
 from app.container import Container
+from app.domain.number import RandBelow
 from app.errors import StorageUnavailable, WrongIndexKey
-from app.lean import LeanFlask
-from app.numbers import RandBelow
-from app.pages import pages
+from app.http import auth, hooks, openapi
+from app.http.pages import pages
+from app.http.responses import LeanFlask
 from app.routes import UserIdConverter, api, operations
+from app.telemetry import logs
 
 
 def create_app(settings: Settings | None = None, randbelow: RandBelow | None = None) -> Flask:
@@ -29,7 +30,7 @@ def create_app(settings: Settings | None = None, randbelow: RandBelow | None = N
     app.extensions["cedula"] = container
     _look_at_start(container)
 
-    web.install(app)
+    hooks.install(app)
     auth.install(app, settings, container.names, container.redis)
     app.url_map.converters["user_id"] = UserIdConverter
     document = openapi.install(app, settings)

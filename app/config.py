@@ -18,9 +18,9 @@ from environs import EnvValidationError, FileAwareEnv
 from marshmallow import ValidationError
 from marshmallow.validate import OneOf, Range
 
+from app.domain.registration import Budget
 from app.errors import SettingsError
-from app.redis_url import RedisUrl
-from app.registrations import Budget
+from app.storage.url import RedisUrl
 
 MIN_SECRET_LENGTH: Final = 32
 """Characters; a shorter secret can be searched."""

@@ -7,23 +7,23 @@ import secrets
 from flask import Flask
 
 from app.config import LOCALES, Settings
+from app.domain.number import NumberGenerator, RandBelow
 from app.mail.messages import Messages
 from app.mail.smtp import SmtpMail, SmtpSession
-from app.metrics import Metrics
-from app.numbers import NumberGenerator, RandBelow
 from app.repositories.backlog import Backlog
 from app.repositories.census import Census
 from app.repositories.guard import Guard
 from app.repositories.keys import Names
 from app.repositories.outbox import Outbox
 from app.repositories.sealing import Sealer
-from app.repositories.store import connect
 from app.repositories.users import Terms, Users
+from app.services.delivery.relay import Relay
 from app.services.messaging import MessagingService
 from app.services.monitoring import Monitoring
 from app.services.registration import RegistrationService
-from app.services.relay import Relay
 from app.services.verification import VerificationService
+from app.storage.scripts import connect
+from app.telemetry.metrics import Metrics
 
 
 class Container:

@@ -8,22 +8,24 @@ from flask.typing import ResponseReturnValue
 from marshmallow import ValidationError
 from werkzeug.routing import BaseConverter
 
-from app import openapi
-from app.auth import caller
 from app.container import Container
+from app.domain.registration import Delivery
 from app.errors import PROBLEMS, AddressRefused, StorageUnavailable
-from app.metrics import CONTENT_TYPE
-from app.registrations import Delivery
-from app.repositories.users import Draft, Replayed, UserRecord
-from app.schemas import (
+from app.http import openapi
+from app.http.auth import caller
+from app.http.bodies import JsonBlueprint, current_request
+from app.http.problems import problem_response
+from app.http.responses import json_response
+from app.http.schemas import (
     IDEMPOTENCY_KEY_PATTERN,
     RegistrationRequest,
     UserAnswer,
     VerificationRequest,
     rfc3339,
 )
-from app.services.jobs import Answer
-from app.web import JsonBlueprint, current_request, json_response, problem_response
+from app.repositories.users import Draft, Replayed, UserRecord
+from app.services.delivery.queue import Answer
+from app.telemetry.metrics import CONTENT_TYPE
 
 api = JsonBlueprint("users", __name__, url_prefix="/api", description="Registrations of e-mail addresses")
 operations = JsonBlueprint("operations", __name__, description="For those who run the service")

@@ -50,7 +50,7 @@ def _median(loads: list[Load], figure: Callable[[Load], float]) -> float:
 
 
 def served(on: Stage, service: Gunicorn, script: str, seconds: int, **environment: str) -> Load:
-    """One round of wrk, and what it left to do; with the CPU time of all of that, and of Redis until wrk ends."""
+    """One round of wrk, and what it left to do, with the CPU time of both, and of Redis until wrk ends."""
     redis_before = cpu_s([on.valkey.pid])
     load = wrk(service.url, script, service.workers(), seconds=seconds, **environment)
     redis_cpu_s, used = cpu_s([on.valkey.pid]) - redis_before, cpu_s(service.workers())

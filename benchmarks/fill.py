@@ -8,10 +8,10 @@ from typing import Any
 
 import redis
 
-from app.addresses import Address
+from app.domain.address import Address
+from app.domain.number import NumberGenerator
+from app.domain.registration import Budget
 from app.errors import NumberSpaceExhausted
-from app.numbers import NumberGenerator
-from app.registrations import Budget
 from app.repositories.guard import Guard
 from app.repositories.keys import Field, Names
 from app.repositories.sealing import Sealer

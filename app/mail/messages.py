@@ -25,9 +25,9 @@ from jinja2 import (
     select_autoescape,
 )
 
+from app.domain.number import grouped
+from app.domain.registration import Registration
 from app.errors import SettingsError
-from app.numbers import grouped
-from app.registrations import Registration
 
 NUMBER_MESSAGE = "number"
 REFERENCE_LETTERS = "ABCDEFGHJKLMNPQRSTUVWXYZ"

@@ -8,12 +8,12 @@ from typing import TypeVar
 
 import redis
 
-from app.numbers import SHARDS
-from app.registrations import Delivery
+from app.domain.number import SHARDS
+from app.domain.registration import Delivery
 from app.repositories.keys import SEALED, Field, keys_of, outbox_key
 from app.repositories.sealing import SealBroken, Sealer
-from app.repositories.store import load_script, run, storage_errors
 from app.repositories.users import RecordSeal
+from app.storage.scripts import load_script, run, storage_errors
 
 T = TypeVar("T")
 

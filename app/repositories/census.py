@@ -8,9 +8,9 @@ from itertools import islice
 import redis
 from redis.cluster import RedisCluster
 
-from app.numbers import SHARDS
+from app.domain.number import SHARDS
 from app.repositories.keys import Field, keys_of, outbox_key
-from app.repositories.store import storage_errors
+from app.storage.scripts import storage_errors
 
 SHARDS_A_TIME = 100
 """One pipeline: a millisecond of this process, after which others get their turn."""

@@ -5,7 +5,7 @@ import redis
 from app.errors import WrongIndexKey
 from app.repositories.keys import KEY_CHECK, READINESS, Names
 from app.repositories.sealing import Sealer
-from app.repositories.store import storage_errors
+from app.storage.scripts import storage_errors
 
 READINESS_TTL_S = 60
 

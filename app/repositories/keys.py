@@ -12,7 +12,7 @@ from enum import StrEnum
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from app.numbers import SHARDS
+from app.domain.number import SHARDS
 
 NAME_LENGTH = 26
 """Base32 characters: 130 bits, so that no two addresses ever share one."""

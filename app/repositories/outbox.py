@@ -11,12 +11,12 @@ from typing import Any
 
 import redis
 
+from app.domain.registration import Delivery, Registration
 from app.errors import InvalidAddress
-from app.registrations import Delivery, Registration
 from app.repositories.keys import RELAY_LOCK, UserKeys, keys_of, outbox_key
 from app.repositories.sealing import SealBroken, Sealer
-from app.repositories.store import load_script, now_ms, run, storage_errors
 from app.repositories.users import LAYOUT_VERSION, RecordSeal
+from app.storage.scripts import load_script, now_ms, run, storage_errors
 
 GIVE_UP_MS = 24 * 3600 * 1000
 """Age at which a mail that never went out counts as failed: the mail itself says that it is recent."""

@@ -8,7 +8,8 @@ from typing import Any
 import redis
 import structlog
 
-from app.addresses import Address
+from app.domain.address import Address
+from app.domain.registration import Budget, Delivery, Registration
 from app.errors import (
     IdempotencyKeyReused,
     InvalidAddress,
@@ -18,10 +19,9 @@ from app.errors import (
     TooManyRegistrations,
     VerificationFailed,
 )
-from app.registrations import Budget, Delivery, Registration
 from app.repositories.keys import SEALED, Field, Names, UserKeys, keys_of
 from app.repositories.sealing import SealBroken, Sealer
-from app.repositories.store import Command, load_script, run, storage_errors
+from app.storage.scripts import Command, load_script, run, storage_errors
 
 log = structlog.get_logger()
 

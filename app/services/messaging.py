@@ -13,12 +13,12 @@ import structlog
 
 from app.mail.messages import Messages
 from app.mail.smtp import MAX_IDLE_S, MailFault, SmtpSession
-from app.metrics import Metrics
 from app.repositories.outbox import Outbox
 from app.repositories.users import Stored, fresh_token
-from app.services.breaker import MailBreaker
-from app.services.courier import Courier
-from app.services.jobs import Answer, Job, JobQueue
+from app.services.delivery.breaker import MailBreaker
+from app.services.delivery.queue import Answer, Job, JobQueue
+from app.services.delivery.worker import Courier
+from app.telemetry.metrics import Metrics
 
 QUEUE_PER_CONNECTION = 32
 """Requests that may wait for a connection. Beyond them a registration only stands in the outbox."""

@@ -5,12 +5,12 @@ import time
 from collections.abc import Callable
 from math import sqrt
 
+from app.domain.number import SHARDS, NumberGenerator
 from app.errors import StorageUnavailable
-from app.metrics import Metrics, StoreState
-from app.numbers import SHARDS, NumberGenerator
 from app.repositories.census import Census
 from app.repositories.guard import Guard
 from app.repositories.outbox import Outbox
+from app.telemetry.metrics import Metrics, StoreState
 
 LOOK_AGAIN_S = 5.0
 """Whoever asks more often gets the last answer again: a look costs 1,000 counts of Redis."""

@@ -2,13 +2,13 @@
 
 import time
 
+from app.domain.number import NumberGenerator
+from app.domain.registration import Delivery, Registration
 from app.errors import NumberSpaceExhausted, StorageUnavailable, UserNotFound
-from app.metrics import Metrics
-from app.numbers import NumberGenerator
-from app.registrations import Delivery, Registration
 from app.repositories.guard import Guard
 from app.repositories.users import Draft, Once, Replayed, Stored, Terms, UserRecord, Users
 from app.services.messaging import SendPlan
+from app.telemetry.metrics import Metrics
 
 FIRST_CANDIDATES = 4
 """At 90 % full four candidates fail in 66 of 100 cases, and only then the next call brings many."""

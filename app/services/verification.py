@@ -2,10 +2,10 @@
 
 import re
 
-from app.addresses import Address
+from app.domain.address import Address
+from app.domain.number import is_well_formed
+from app.domain.registration import Budget
 from app.errors import MistypedNumber
-from app.numbers import is_well_formed
-from app.registrations import Budget
 from app.repositories.guard import Guard
 from app.repositories.users import Draft, Users
 

@@ -11,8 +11,8 @@ import pytest
 import redis
 import requests
 
-from app.auth import ApiKeys, digest
 from app.config import ApiKey, Settings
+from app.http.auth import ApiKeys, digest
 from tests.api.conftest import API_KEYS, BANK, SHOP, SHOP_NEXT, Api, at_once, bearer
 from tests.support.servers import ROOT, MailServer, Valkey, free_port, gunicorn
 from tests.support.waiting import wait_until

@@ -12,10 +12,10 @@ import redis
 from werkzeug.test import TestResponse
 
 from app import create_app
-from app.addresses import Address
 from app.config import Settings
 from app.container import Container
-from app.registrations import Budget
+from app.domain.address import Address
+from app.domain.registration import Budget
 from app.repositories.users import Draft
 from app.services.messaging import SendPlan
 from tests.support.authority import Authority

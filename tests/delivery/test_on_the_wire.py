@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import redis
 
-from app.registrations import Delivery
+from app.domain.registration import Delivery
 from app.repositories.users import Users
-from app.services.courier import TRUSTED_S
+from app.services.delivery.worker import TRUSTED_S
 from tests.delivery.conftest import MAIL_TIMEOUT_S, Serve, Service
 from tests.support.scan import contradictions, kinds
 from tests.support.servers import Valkey, gunicorn

@@ -9,15 +9,15 @@ from typing import TypeVar
 import pytest
 import redis
 
-from app.addresses import Address
-from app.numbers import NumberGenerator
-from app.registrations import Budget, Delivery, Registration
+from app.domain.address import Address
+from app.domain.number import NumberGenerator
+from app.domain.registration import Budget, Delivery, Registration
 from app.repositories.backlog import Backlog, Dropped
 from app.repositories.keys import Field, Names, keys_of
 from app.repositories.outbox import GIVE_UP_MS, Outbox, Outcome
 from app.repositories.sealing import Sealer
-from app.repositories.store import connect
 from app.repositories.users import LAYOUT_VERSION, Draft, Stored, Terms, Users
+from app.storage.scripts import connect
 from tests.support.scan import contradictions, kinds
 from tests.support.servers import Valkey
 from tests.support.waiting import wait_until

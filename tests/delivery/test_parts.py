@@ -10,9 +10,9 @@ import pytest
 from app.errors import SettingsError
 from app.mail.messages import Mail
 from app.mail.smtp import MAX_MAILS, Blame, MailFault, SmtpMail, SmtpSession
-from app.services.breaker import FAILURES_TO_OPEN, LONGEST_TRIAL_S, MailBreaker
-from app.services.jobs import MAX_REMEMBERED, Answer, Job, JobQueue
-from app.services.leases import Leases
+from app.services.delivery.breaker import FAILURES_TO_OPEN, LONGEST_TRIAL_S, MailBreaker
+from app.services.delivery.leases import Leases
+from app.services.delivery.queue import MAX_REMEMBERED, Answer, Job, JobQueue
 from tests.support.smtp import ScriptedSmtp, say
 from tests.support.waiting import wait_until
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from app.numbers import grouped
+from app.domain.number import grouped
 from app.repositories.keys import SEALED
 from app.repositories.sealing import SealBroken
 from tests.support.problems import assert_problem

@@ -7,7 +7,7 @@ from app.errors import StorageUnavailable, WrongIndexKey
 from app.repositories.guard import Guard
 from app.repositories.keys import Names
 from app.repositories.sealing import Sealer
-from app.repositories.store import connect
+from app.storage.scripts import connect
 from tests.support.servers import Valkey, free_port
 
 KEY = "an index key that is long enough to be one"

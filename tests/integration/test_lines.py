@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import redis
 
-from app.repositories.lines import KeptConnections, Line
-from app.repositories.store import connect, load_script
+from app.storage.lines import KeptConnections, Line
+from app.storage.scripts import connect, load_script
 from tests.support.servers import Valkey
 
 CALLERS = 64
@@ -76,7 +76,7 @@ def test_a_caller_that_is_killed_while_it_waits_stops_nobody(
     program = f"""
 import gevent.monkey; gevent.monkey.patch_all()
 import gevent, random
-from app.repositories.lines import KeptConnections, Line
+from app.storage.lines import KeptConnections, Line
 pool = KeptConnections.from_url({valkey_server.url!r}, socket_timeout=2)
 line = Line.of(pool)
 for round in range(100):
@@ -99,7 +99,7 @@ def test_callers_that_come_together_travel_together(store: redis.Redis, valkey_s
     program = f"""
 import gevent.monkey; gevent.monkey.patch_all()
 import gevent, redis
-from app.repositories.lines import KeptConnections, Line
+from app.storage.lines import KeptConnections, Line
 pool, other = KeptConnections.from_url({valkey_server.url!r}), redis.Redis.from_url({valkey_server.url!r})
 line, reads = Line.of(pool), lambda: other.info("stats")["total_reads_processed"]
 line.call(("PING",))

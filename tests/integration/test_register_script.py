@@ -8,13 +8,13 @@ from typing import TypeVar
 import pytest
 import redis
 
-from app.addresses import Address
-from app.numbers import NumberGenerator
-from app.registrations import Budget
+from app.domain.address import Address
+from app.domain.number import NumberGenerator
+from app.domain.registration import Budget
 from app.repositories.keys import Field, Names
 from app.repositories.sealing import Sealer
-from app.repositories.store import connect
 from app.repositories.users import Draft, Stored, Terms, Users
+from app.storage.scripts import connect
 from tests.support.records import Records
 from tests.support.scan import contradictions, kinds
 from tests.support.servers import Valkey

@@ -13,7 +13,7 @@ import pytest
 import requests
 import yaml
 
-from app.auth import digest
+from app.http.auth import digest
 from tests.operate.test_alerts import RULES
 from tests.support.servers import ROOT, Gunicorn, MailServer, Valkey, free_port, gunicorn
 from tests.support.waiting import wait_until

@@ -19,9 +19,9 @@ import pytest
 import redis
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
+from app.cli.doctor import domain, mail, settings, store
+from app.cli.doctor.findings import Finding, Level
 from app.config import Budget, Settings
-from app.doctor import domain, mail, settings, store
-from app.doctor.findings import Finding, Level
 from tests.support.certificates import Certificate
 from tests.support.names import NameServer, Zone
 from tests.support.servers import ROOT, MailServer, Valkey, free_port
@@ -568,7 +568,7 @@ def doctor(
     environment: dict[str, str], *arguments: str, module: bool = False
 ) -> subprocess.CompletedProcess[str]:
     """Runs the command as an operator does."""
-    command = ["-m", "app.doctor"] if module else ["-m", "flask", "--app", "wsgi", "doctor"]
+    command = ["-m", "app.cli.doctor"] if module else ["-m", "flask", "--app", "wsgi", "doctor"]
     return subprocess.run(
         [sys.executable, *command, *arguments],
         cwd=ROOT,

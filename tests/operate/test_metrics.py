@@ -15,12 +15,12 @@ import redis
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
-from app.auth import digest
-from app.metrics import MailOutcome, Metrics
-from app.numbers import SHARDS
+from app.domain.number import SHARDS
+from app.http.auth import digest
 from app.repositories.census import Census
 from app.repositories.keys import Field, keys_of, outbox_key
 from app.services.monitoring import LOOK_AGAIN_S, Monitoring
+from app.telemetry.metrics import MailOutcome, Metrics
 from tests.support.records import Records
 from tests.support.servers import ROOT, Gunicorn, MailServer, Valkey, free_port, gunicorn
 from tests.support.waiting import wait_until
@@ -284,7 +284,7 @@ def test_counting_a_registration_costs_next_to_nothing(tmp_path: Path) -> None:
     """All facts of one registration, with the files of several workers: less than 30 microseconds."""
     program = """
 import time
-from app.metrics import MailOutcome, Metrics
+from app.telemetry.metrics import MailOutcome, Metrics
 metrics = Metrics()
 def register():
     metrics.registered(1, 0.0012)
@@ -336,7 +336,7 @@ def test_whoever_scrapes_often_gets_the_last_look_again(
 
 @pytest.fixture
 def monitoring(store: redis.Redis) -> Callable[..., Monitoring]:
-    from app.numbers import NumberGenerator
+    from app.domain.number import NumberGenerator
     from app.repositories.outbox import Outbox
     from app.repositories.sealing import Sealer
 

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from app.cli.doctor import store
+from app.cli.doctor.findings import Level
 from app.config import Settings
-from app.doctor import store
-from app.doctor.findings import Level
 from app.repositories.census import Census
 from app.repositories.keys import Field, keys_of
-from app.repositories.store import connect
+from app.storage.scripts import connect
 from tests.support.servers import free_port
 from tests.support.topologies import Cluster, SentinelPair
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import redis
 
-from app.addresses import Address
+from app.domain.address import Address
 from app.repositories.keys import SEALED, Names, UserKeys
 from app.repositories.sealing import Sealer
 

@@ -3,6 +3,7 @@
 import contextlib
 import email
 import email.policy
+import fcntl
 import itertools
 import os
 import random
@@ -11,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -42,13 +44,28 @@ os.execv(sys.argv[2], sys.argv[2:])
 NUMBER = re.compile(r"\b(\d{4}(?: \d{1,4})+)\b")
 
 
-PORTS_A_WORKER = 2500
-"""Each worker of pytest-xdist has its own, below those that the kernel gives to clients: gunicorn listens
+PORTS_A_PROCESS = 500
+"""Each process that runs tests has its own, below those that the kernel gives to clients: gunicorn listens
 with SO_REUSEPORT, so two services on one port would not notice and take each other's requests."""
 
-_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw7").removeprefix("gw")) % 8
-_ports = itertools.cycle(range(10_000 + _WORKER * PORTS_A_WORKER, 10_000 + (_WORKER + 1) * PORTS_A_WORKER))
-for _ in range(random.randrange(PORTS_A_WORKER)):
+
+def _own_ports() -> Iterator[int]:
+    """The ports of a block that no other process has; the lock on its file ends with this process."""
+    folder = Path(tempfile.gettempdir()) / f"cedula-test-ports-{os.getuid()}"
+    folder.mkdir(exist_ok=True)
+    for first in range(10_000, 32_500, PORTS_A_PROCESS):
+        lock = os.open(folder / str(first), os.O_RDWR | os.O_CREAT)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(lock)
+            continue
+        return itertools.cycle(range(first, first + PORTS_A_PROCESS))
+    raise AssertionError("every block of ports is taken")
+
+
+_ports = _own_ports()
+for _ in range(random.randrange(PORTS_A_PROCESS)):
     next(_ports)
 
 

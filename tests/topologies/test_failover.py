@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import redis
 
-from app.repositories.store import Script, connect
+from app.storage.scripts import Script, connect
 from tests.support.records import Records
 from tests.support.scan import contradictions
 from tests.support.servers import Valkey

@@ -9,7 +9,7 @@ import pytest
 import redis
 from limits.storage import RedisStorage
 
-from app.repositories.store import connect, load_script
+from app.storage.scripts import connect, load_script
 from tests.support.authority import Authority
 from tests.support.problems import assert_problem
 from tests.support.servers import ROOT, Gunicorn, MailServer, Valkey, gunicorn

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.addresses import Address
+from app.domain.address import Address
 from app.errors import InvalidAddress
 
 ACCEPTED = {

@@ -8,7 +8,7 @@ from urllib.parse import unquote
 import click
 import pytest
 
-from app.commands import COMMANDS
+from app.cli import COMMANDS
 from app.config import Settings
 from app.errors import PROBLEMS
 
@@ -137,7 +137,7 @@ def test_every_command_that_is_named_exists() -> None:
 
 def test_every_metric_that_is_named_exists() -> None:
     """By the name under which it is scraped, without what Prometheus puts behind it."""
-    source = text(ROOT / "app/metrics.py")
+    source = text(ROOT / "app/telemetry/metrics.py")
     for page in PAGES:
         for metric in METRIC.findall(text(page)):
             name = re.sub(r"_(total|bucket|count|sum)$", "", metric)

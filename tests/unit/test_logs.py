@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from app.logs import _to_json
+from app.telemetry.logs import _to_json
 
 
 @pytest.mark.parametrize("value", ["ada", "\ud800", 2**80, float("nan"), {1: 2}, ValueError])

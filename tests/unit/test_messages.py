@@ -14,11 +14,11 @@ import flask_mail
 import pytest
 from flask import Flask
 
-from app.addresses import Address
 from app.config import LOCALES
+from app.domain.address import Address
+from app.domain.registration import Registration
 from app.errors import SettingsError
 from app.mail.messages import Mail, Messages, reference
-from app.registrations import Registration
 
 SENDER = "Cedula <no-reply@cedula.example>"
 ONCE = ("From", "To", "Subject", "Date", "Message-ID", "MIME-Version", "Content-Type", "Auto-Submitted")

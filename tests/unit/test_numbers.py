@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stdnum import damm
 
-from app.numbers import NumberGenerator, grouped, is_well_formed
+from app.domain.number import NumberGenerator, grouped, is_well_formed
 
 DIGITS = st.integers(min_value=11, max_value=18)
 SHARD = st.integers(min_value=0, max_value=999)

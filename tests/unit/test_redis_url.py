@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from app.redis_url import RedisUrl
-from app.repositories.store import connect
+from app.storage.scripts import connect
+from app.storage.url import RedisUrl
 from tests.support.authority import Authority
 
 SECRET = "hunter2hunter2"

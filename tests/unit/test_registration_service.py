@@ -7,10 +7,10 @@ from typing import Any
 import fakeredis
 import pytest
 
-from app.addresses import Address
+from app.domain.address import Address
+from app.domain.number import NumberGenerator
+from app.domain.registration import Budget, Registration
 from app.errors import NumberSpaceExhausted, WrongIndexKey
-from app.numbers import NumberGenerator
-from app.registrations import Budget, Registration
 from app.repositories.guard import Guard
 from app.repositories.keys import Names, UserKeys
 from app.repositories.sealing import Sealer

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from redis.crc import key_slot
 
-from app.numbers import SHARDS
+from app.domain.number import SHARDS
 
 SLOTS = 16_384
 MASTERS = range(3, 31)

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from app.addresses import Address
+from app.domain.address import Address
+from app.domain.number import NumberGenerator
+from app.domain.registration import Budget
 from app.errors import TooManyAttempts, VerificationFailed
-from app.numbers import NumberGenerator
-from app.registrations import Budget
 from app.repositories.keys import Field, Names
 from app.repositories.sealing import Sealer
-from app.repositories.store import connect
 from app.repositories.users import WRONG_IN_A_ROW, Draft, Stored, Terms, Users
+from app.storage.scripts import connect
 from tests.api.conftest import at_once, race, wrong
 from tests.support.scan import contradictions, kinds
 from tests.support.servers import Valkey

@@ -1,0 +1,37 @@
+"""`flask --app wsgi doctor`: what is wrong, and what to do about it."""
+
+import os
+import sys
+
+import click
+from flask import Flask
+
+from app.telemetry import logs
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of lines.")
+@click.option("--dns/--no-dns", default=True, help="Whether to look up the domain of the sender.")
+def doctor(as_json: bool, dns: bool) -> None:
+    """Examine settings, Redis, mail server, sender domain and clock; say what is wrong and what to do.
+
+    Changes nothing and sends nothing. Exit code 0: all is well; 1: warnings; 2: something does not work.
+    """
+    from app.cli.doctor import domain, examination  # a serving process needs neither them nor a DNS client
+
+    logs.configure()
+    findings = list(examination.examine(domain.resolver() if dns else None))
+    click.echo(examination.as_json(findings) if as_json else examination.as_text(findings))
+    sys.exit(examination.exit_code(findings))
+
+
+def asked_for() -> bool:
+    """Whether this process is `flask ... doctor`: then there may be no service to build."""
+    return os.environ.get("FLASK_RUN_FROM_CLI") == "true" and "doctor" in sys.argv[1:]
+
+
+def patient() -> Flask:
+    """An app that can only be examined, whatever the settings are."""
+    app = Flask("app", static_folder=None)
+    app.cli.add_command(doctor)
+    return app

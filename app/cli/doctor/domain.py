@@ -1,0 +1,133 @@
+"""The domain we send from: what receivers look up before they believe a mail (SPF, DKIM, DMARC)."""
+
+from collections.abc import Iterator
+from email.utils import parseaddr
+from typing import Any, Final
+
+import dns.exception
+import dns.resolver
+
+from app.cli.doctor.findings import Area, Finding
+from app.config import Settings
+
+DOMAIN = Area("domain")
+
+LOOK_UP_S: Final = 5.0
+
+
+def resolver() -> dns.resolver.Resolver | None:
+    """The resolver of this machine; None where it has none."""
+    try:
+        found = dns.resolver.Resolver()
+    except dns.resolver.NoResolverConfiguration:
+        return None
+    found.lifetime = LOOK_UP_S
+    return found
+
+
+def examine(settings: Settings, ask: dns.resolver.Resolver | None) -> Iterator[Finding]:
+    """What the DNS says of the sender's domain. Without an answer from any DNS: a note."""
+    domain = parseaddr(settings.mail_default_sender)[1].rpartition("@")[2]
+    if "." not in domain:
+        yield DOMAIN.warning(
+            f"Mails come from {domain}, which is no domain: most servers refuse them.",
+            "Set MAIL_DEFAULT_SENDER to an address of a domain of yours.",
+        )
+        return
+    if ask is None:
+        yield DOMAIN.note("There is no DNS here; SPF and DMARC were not examined.")
+        return
+    try:
+        yield from _receives(domain, ask)
+        yield from _spf(domain, ask)
+        yield from _dmarc(domain, ask)
+    except dns.resolver.NXDOMAIN:
+        yield DOMAIN.problem(
+            f"The domain {domain} does not exist: most servers refuse mails from it.",
+            "Set MAIL_DEFAULT_SENDER to an address of a domain of yours.",
+        )
+        return
+    except dns.exception.DNSException as error:
+        yield DOMAIN.note(
+            f"The DNS did not answer ({type(error).__name__}); SPF and DMARC were not examined."
+        )
+        return
+    yield DOMAIN.note(
+        "Whether mails are signed (DKIM) cannot be seen from here: only a mail shows its selector.",
+        "Send one to yourself and look for dkim=pass in its Authentication-Results.",
+    )
+
+
+def _receives(domain: str, ask: dns.resolver.Resolver) -> Iterator[Finding]:
+    """Bounces must find a way back, and many receivers ask whether they would."""
+    exchanges = [str(answer.exchange) for answer in _records(domain, "MX", ask)]
+    if exchanges == ["."]:
+        yield DOMAIN.problem(
+            f"{domain} says that it takes no mail (null MX, RFC 7505), so receivers refuse it.",
+            "Give it an MX record, or send from another domain.",
+        )
+    elif not exchanges and not _records(domain, "A", ask) and not _records(domain, "AAAA", ask):
+        yield DOMAIN.warning(
+            f"{domain} has neither MX nor address: bounces are lost and some receivers refuse.",
+            "Give it an MX record.",
+        )
+
+
+def _spf(domain: str, ask: dns.resolver.Resolver) -> Iterator[Finding]:
+    policies = [text for text in _texts(domain, ask) if text.lower().split(" ")[0] == "v=spf1"]
+    if not policies:
+        yield DOMAIN.warning(
+            f"{domain} has no SPF record: mails from it are easily taken for spam.",
+            f'Publish a TXT record at {domain}: "v=spf1 include:<what your provider says> -all".',
+        )
+    elif len(policies) > 1:
+        yield DOMAIN.problem(
+            f"{domain} has {len(policies)} SPF records; then none of them counts (RFC 7208).",
+            "Join them into one.",
+        )
+    elif {"+all", "all"} & set(policies[0].lower().split()):
+        yield DOMAIN.warning(
+            f"The SPF record of {domain} lets everybody send in its name.", "End it in -all or ~all."
+        )
+    else:
+        yield DOMAIN.ok(f"{domain} has an SPF record; whether it names your mail server, its provider knows.")
+
+
+def _dmarc(domain: str, ask: dns.resolver.Resolver) -> Iterator[Finding]:
+    """The record of the domain, or of the nearest domain above that has one (RFC 7489)."""
+    labels = domain.split(".")
+    for depth in range(len(labels) - 1):
+        place = ".".join(labels[depth:])
+        policies = [text for text in _texts(f"_dmarc.{place}", ask) if text.lower().startswith("v=dmarc1")]
+        if len(policies) > 1:
+            yield DOMAIN.problem(
+                f"_dmarc.{place} has {len(policies)} records; then none counts.", "Keep one."
+            )
+            return
+        if policies:
+            if "p=none" in policies[0].lower().replace(" ", ""):
+                yield DOMAIN.note(
+                    f"The DMARC policy of {place} is none: forged mails in your name are delivered.",
+                    "Go to p=quarantine or p=reject once the reports look right.",
+                )
+            else:
+                yield DOMAIN.ok(f"{place} has a DMARC policy.")
+            return
+    yield DOMAIN.warning(
+        f"{domain} has no DMARC record; large receivers ask for one.",
+        f'Publish a TXT record at _dmarc.{domain}: "v=DMARC1; p=quarantine; rua=mailto:<you>".',
+    )
+
+
+def _texts(name: str, ask: dns.resolver.Resolver) -> list[str]:
+    try:
+        return [b"".join(answer.strings).decode(errors="replace") for answer in _records(name, "TXT", ask)]
+    except dns.resolver.NXDOMAIN:
+        return []
+
+
+def _records(name: str, kind: str, ask: dns.resolver.Resolver) -> list[Any]:
+    try:
+        return list(ask.resolve(name, kind, search=False))
+    except dns.resolver.NoAnswer:
+        return []

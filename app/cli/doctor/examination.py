@@ -1,0 +1,58 @@
+"""The whole examination, and how it is told."""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+
+import dns.resolver
+
+from app.cli.doctor import domain, mail, settings, store
+from app.cli.doctor.findings import Finding, Level
+from app.config import Settings
+from app.errors import SettingsError
+
+EXIT_CODES = {Level.OK: 0, Level.NOTE: 0, Level.WARNING: 1, Level.PROBLEM: 2}
+"""For scripts: 0 all is well, 1 works but should not stay so, 2 does not work."""
+
+
+def examine(
+    resolver: dns.resolver.Resolver | None, clock: Callable[[], float] = time.time
+) -> Iterator[Finding]:
+    """Everything, in the order in which it should be mended. Reads the environment."""
+    try:
+        found = Settings.from_environment()
+    except SettingsError as error:
+        yield from settings.wrong(error)
+        return
+    if unusable := list(settings.unusable(found)):
+        yield from unusable
+        return
+    yield from settings.examine(found)
+    yield from store.examine(found, clock)
+    yield from mail.examine(found)
+    yield from domain.examine(found, resolver)
+
+
+def exit_code(findings: Sequence[Finding]) -> int:
+    return max((EXIT_CODES[finding.level] for finding in findings), default=0)
+
+
+def as_text(findings: Sequence[Finding]) -> str:
+    """Lines for a person: what is, and indented what to do."""
+    lines = []
+    for finding in findings:
+        lines.append(f"{finding.area:9}{finding.level:8} {finding.says}")
+        if finding.cure:
+            lines.append(f"{'':18}-> {finding.cure}")
+    counts = [
+        f"{sum(f.level is level for f in findings)} {level}s" for level in (Level.PROBLEM, Level.WARNING)
+    ]
+    return "\n".join([*lines, ", ".join(counts)])
+
+
+def as_json(findings: Sequence[Finding]) -> str:
+    """One object for scripts."""
+    return json.dumps(
+        {"exit_code": exit_code(findings), "findings": [asdict(finding) for finding in findings]}, indent=2
+    )

@@ -1,0 +1,97 @@
+"""`flask --app wsgi outbox list | retry | drop`: mails that did not go out."""
+
+from collections.abc import Iterable, Iterator
+from itertools import chain
+
+import click
+from flask.cli import AppGroup
+
+from app.cli.common import services, told_in_words
+from app.repositories.backlog import Backlog, Dropped, Owed
+
+outbox = AppGroup("outbox", help="Mails that did not go out: those still due, and those given up.")
+
+COLUMNS = ("id", "delivery", "attempts", "age", "due", "reason")
+
+
+@outbox.command("list")
+@click.option("--failed", "kind", flag_value="failed", help="Only those that were given up.")
+@click.option("--pending", "kind", flag_value="pending", help="Only those that are still due.")
+@click.option("--addresses", is_flag=True, help="Show to whom they go: personal data on your screen.")
+def list_mails(kind: str | None, addresses: bool) -> None:
+    """List the mails that did not go out, with attempts and the reason of the last one."""
+    with told_in_words():
+        now_ms = services().outbox.now_ms()
+        click.echo("\t".join([*COLUMNS, *(["address"] if addresses else [])]))
+        count = 0
+        for mail in _mails(kind):
+            address = [_backlog().address(mail) or "(does not open)"] if addresses else []
+            click.echo("\t".join([*_columns(mail, now_ms), *address]))
+            count += 1
+        click.echo(f"{count} mails", err=True)
+
+
+@outbox.command()
+@click.argument("user_id", required=False)
+@click.option("--all", "all_of_them", is_flag=True, help="Every mail that is pending or was given up.")
+@click.option("--failed", is_flag=True, help="Every mail that was given up.")
+def retry(user_id: str | None, all_of_them: bool, failed: bool) -> None:
+    """Make one mail, or all of them, due now; those that were given up get another 24 hours.
+
+    The running service sends them, within half a minute.
+    """
+    if (user_id is not None) + all_of_them + failed != 1:
+        raise click.UsageError("Name one id, or --failed, or --all.")
+    with told_in_words():
+        if user_id is None:
+            chosen: Iterable[str] = [mail.user_id for mail in _mails("failed" if failed else None)]
+        else:
+            chosen = [user_id]
+        done = sum(_backlog().retry(one) for one in chosen)
+    if user_id is not None and not done:
+        raise click.ClickException("No mail of this id is pending or was given up.")
+    click.echo(f"{done} mails are due now")
+
+
+@outbox.command()
+@click.argument("user_id")
+def drop(user_id: str) -> None:
+    """Give up one mail that is due. The registration stays; DELETE /api/users/<id> erases it."""
+    with told_in_words():
+        match _backlog().drop(user_id):
+            case Dropped.DROPPED:
+                click.echo("dropped")
+            case Dropped.SENDING:
+                raise click.ClickException("It is being sent right now; try again in half a minute.")
+            case Dropped.NONE:
+                raise click.ClickException("No mail of this id is due.")
+
+
+def _backlog() -> Backlog:
+    return services().backlog
+
+
+def _mails(kind: str | None) -> Iterator[Owed]:
+    pending = _backlog().pending() if kind != "failed" else iter(())
+    failed = _backlog().failed() if kind != "pending" else iter(())
+    return chain(pending, failed)
+
+
+def _columns(mail: Owed, now_ms: int) -> list[str]:
+    due = "-" if mail.due_ms is None else _span(max(0, mail.due_ms - now_ms))
+    return [
+        mail.user_id,
+        mail.delivery.value,
+        str(mail.attempts),
+        _span(now_ms - mail.created_ms),
+        due,
+        mail.error or "-",
+    ]
+
+
+def _span(length_ms: int) -> str:
+    """`4s`, `12m`, `31h`: about how long."""
+    seconds = length_ms // 1000
+    if seconds < 120:
+        return f"{seconds}s"
+    return f"{seconds // 60}m" if seconds < 7200 else f"{seconds // 3600}h"

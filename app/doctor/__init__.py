@@ -1,5 +1,0 @@
-"""Looks at everything the service depends on, and says what is wrong and what to do about it.
-
-`flask --app wsgi doctor`, or `python -m app.doctor`. Changes nothing: what it writes to Redis to see whether
-writes are taken is gone after five seconds, and it sends no mail.
-"""

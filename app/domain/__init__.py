@@ -1,0 +1,1 @@
+"""Values: addresses, identification numbers, registrations. No I/O; may import `errors`."""

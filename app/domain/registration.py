@@ -1,0 +1,43 @@
+"""What the layers hand to each other about one registration."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from app.domain.address import Address
+
+
+class Delivery(StrEnum):
+    """Where the mail of a registration stands."""
+
+    SENT = "sent"
+    PENDING = "pending"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """One registration of one address, as the process that stored or claimed it holds it in memory.
+
+    `user_id`: the name of the address, 26 characters. `registration_id`: fresh for every registration;
+    it also names the mail. `created_ms`: Unix time in milliseconds by the clock of Redis.
+    """
+
+    user_id: str
+    registration_id: str
+    address: Address
+    number: str
+    locale: str
+    created_ms: int
+    attempts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """So many in a window of time; the window begins with the first. `amount` 0 = no limit."""
+
+    amount: int = 0
+    window_s: int = 0
+
+    @property
+    def window_ms(self) -> int:
+        return self.window_s * 1000

@@ -1,0 +1,1 @@
+"""HTTP: bodies, problems, answers, API keys, schemas, the OpenAPI document, pages."""

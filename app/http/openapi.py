@@ -1,0 +1,329 @@
+"""The OpenAPI 3.1 document: every status, header and media type of the API, and nothing else.
+
+flask-smorest gathers it from the routes and the schemas. `documented` only writes it down beside a view:
+it costs a request nothing.
+"""
+
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from typing import Any, TypeVar
+
+from flask import Flask
+from flask_smorest import Api
+
+from app.config import Settings
+from app.errors import PROBLEMS, RETRY_AFTER_S
+from app.http.schemas import (
+    IDEMPOTENCY_KEY_PATTERN,
+    HealthAnswer,
+    ProblemAnswer,
+    ReadinessAnswer,
+    ReadinessProblem,
+    RegistrationAnswer,
+    UserAnswer,
+    VerificationAnswer,
+)
+
+VERSION = "0.1.0"
+"""Of the API: the first number changes when an existing client would no longer be understood."""
+
+USER_ID_SCHEMA = {"type": "string", "pattern": "^[a-z2-7]{26}$"}
+USER_ID = "m4xkwq7hd2n5tzvbc6ayr3gejo"
+"""In examples: a user id like any other."""
+
+View = TypeVar("View", bound=Callable[..., Any])
+Json = dict[str, Any]
+
+DESCRIPTION = """\
+Registers people by e-mail address for other services. Hand in an address and a token: the person gets one
+identification number by e-mail, and by no other way. Hand in the number that the person typed: the token
+comes back, once, and you know that whoever typed it has read that mailbox.
+
+Every answer carries `X-Request-ID` and `Cache-Control: no-store`. Every error is an RFC 9457 problem; its
+`type` is a page that explains it."""
+
+INFO: Json = {
+    "description": DESCRIPTION,
+    "summary": "One address, one number, one mail.",
+}
+
+BEARER: Json = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "A key that the operator made with `flask --app wsgi keys new NAME`.",
+}
+
+HEADERS: Mapping[str, Json] = {
+    "X-Request-ID": {
+        "description": "Names this request in the log. The caller's own, where it is 1 to 64 characters of "
+        "`A-Z a-z 0-9 . _ -`.",
+        "required": True,
+        "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
+    },
+    "Cache-Control": {
+        "description": "Nothing here may be kept.",
+        "required": True,
+        "schema": {"type": "string", "const": "no-store"},
+    },
+    "Location": {
+        "description": "Where the registration can be looked up.",
+        "required": True,
+        "schema": {"type": "string", "format": "uri-reference", "pattern": "^/api/users/[a-z2-7]{26}$"},
+        "example": f"/api/users/{USER_ID}",
+    },
+    "Preference-Applied": {
+        "description": "RFC 7240: there when `Prefer: respond-async` was asked for.",
+        "schema": {"type": "string", "const": "respond-async"},
+    },
+    "Retry-After": {
+        "description": "Seconds after which the same may succeed.",
+        "required": True,
+        "schema": {"type": "integer", "minimum": 1},
+        "example": RETRY_AFTER_S,
+    },
+    "WWW-Authenticate": {
+        "description": "RFC 6750.",
+        "required": True,
+        "schema": {"type": "string", "const": "Bearer"},
+    },
+}
+
+REQUEST_ID: Json = {
+    "name": "X-Request-ID",
+    "in": "header",
+    "description": "Your name for this request, for both logs: 1 to 64 characters of `A-Z a-z 0-9 . _ -`. "
+    "Anything else is replaced.",
+    "schema": {"type": "string"},
+}
+
+IDEMPOTENCY_KEY: Json = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "A name of your choice for this registration of this address (a UUID, say). A repetition "
+    "with the same key, token and locale gets the same answer, and makes no second number and no second "
+    "mail.",
+    "schema": {"type": "string", "pattern": IDEMPOTENCY_KEY_PATTERN, "maxLength": 255},
+}
+
+PREFER: Json = {
+    "name": "Prefer",
+    "in": "header",
+    "description": "RFC 7240. `respond-async`: answer 202 at once, without waiting for the mail server.",
+    "schema": {"type": "string"},
+}
+
+REGISTERED: Json = {
+    "id": USER_ID,
+    "email": "ada@example.com",
+    "status": "registered",
+    "delivery": "sent",
+    "created_at": "2026-11-22T16:53:29.123Z",
+}
+
+LINKS: Json = {
+    "look up": {"operationId": "getUser", "parameters": {"user_id": "$response.body#/id"}},
+    "erase": {"operationId": "eraseUser", "parameters": {"user_id": "$response.body#/id"}},
+}
+
+
+def answer(description: str, schema: Any = None, example: Any = None, *headers: str, **more: Any) -> Json:
+    """A response object. Without a schema it has no body."""
+    found: Json = {"description": description, "headers": _headers(*headers), **more}
+    if schema is not None:
+        found["content"] = {"application/json": {"schema": schema, "example": example}}
+    return found
+
+
+def problems(*slugs: str) -> dict[int, Json]:
+    """The responses that are these problems, one for each status."""
+    found: dict[int, Json] = {}
+    for slug in slugs:
+        problem = PROBLEMS[slug]
+        extra = {401: ["WWW-Authenticate"], 409: ["Retry-After"], 429: ["Retry-After"], 503: ["Retry-After"]}
+        response = found.setdefault(
+            problem.status,
+            {
+                "description": "",
+                "headers": _headers(*extra.get(problem.status, ())),
+                "content": {"application/problem+json": {"schema": ProblemAnswer, "examples": {}}},
+            },
+        )
+        response["description"] += f"{' · ' if response['description'] else ''}`{slug}`: {problem.title}"
+        response["content"]["application/problem+json"]["examples"][slug] = {"value": _example(slug)}
+    return found
+
+
+def documented(operation_id: str, responses: Mapping[int, Json], **more: Any) -> Callable[[View], View]:
+    """Writes the documentation of an operation down beside its view."""
+
+    def decorator(view: View) -> View:
+        known = deepcopy(getattr(view, "_apidoc", {}))
+        known["manual_doc"] = {"operationId": operation_id, "responses": dict(responses), **more}
+        view._apidoc = known  # type: ignore[attr-defined]
+        return view
+
+    return decorator
+
+
+def install(app: Flask, settings: Settings) -> "OpenApi":
+    """The extension that knows the document; blueprints are registered through it."""
+    return OpenApi(
+        app,
+        spec_kwargs={
+            "title": "Cedula",
+            "version": VERSION,
+            "openapi_version": "3.1.0",
+            "info": INFO,
+            "servers": [{"url": "/"}],
+            "components": {
+                "headers": deepcopy(dict(HEADERS)),
+                "securitySchemes": {"bearer": BEARER},
+            },
+            # Without API_KEYS the API is open; a key that is sent all the same does no harm.
+            "security": [{"bearer": []}, *([] if settings.api_keys else [{}])],
+        },
+    )
+
+
+class OpenApi(Api):  # type: ignore[misc]
+    """flask-smorest's document, without its error handlers, pages and components: those are ours."""
+
+    DEFAULT_ERROR_RESPONSE_NAME = None
+
+    def _nothing(self) -> None:
+        pass
+
+    _register_error_handlers = _register_doc_blueprint = _nothing
+    _register_responses = _register_etag_headers = _register_pagination_header = _nothing
+
+
+def _headers(*names: str) -> Json:
+    return {
+        name: {"$ref": f"#/components/headers/{name}"} for name in ("X-Request-ID", "Cache-Control", *names)
+    }
+
+
+def _example(slug: str) -> Json:
+    problem = PROBLEMS[slug]
+    found: Json = {
+        "type": f"/problems/{slug}",
+        "title": problem.title,
+        "status": problem.status,
+        "detail": problem.explanation,
+    }
+    return found | (
+        {"errors": {"email": ["Not a valid e-mail address."]}} if slug == "invalid-request" else {}
+    )
+
+
+EVERYWHERE = ("unauthorized", "too-many-requests", "internal-error")
+STORAGE = (*EVERYWHERE, "storage-unavailable")
+BODY = ("malformed-json", "bad-request", "body-too-large", "unsupported-media-type", "invalid-request")
+
+REGISTER = documented(
+    "registerUser",
+    {
+        201: answer(
+            "Stored, and the mail server has accepted the mail.",
+            RegistrationAnswer,
+            REGISTERED,
+            "Location",
+            links=LINKS,
+        ),
+        202: answer(
+            "Stored, and the mail will be sent: the mail server is down, slow or busy, another mail to this "
+            "address is on its way, or the caller asked for `respond-async`.",
+            RegistrationAnswer,
+            {**REGISTERED, "delivery": "pending"},
+            "Location",
+            "Preference-Applied",
+            links=LINKS,
+        ),
+        **problems(
+            *STORAGE,
+            *BODY,
+            "request-in-progress",
+            "undeliverable-address",
+            "idempotency-key-reused",
+            "too-many-registrations",
+            "number-space-exhausted",
+        ),
+    },
+    parameters=[IDEMPOTENCY_KEY, PREFER, REQUEST_ID],
+)
+
+VERIFY = documented(
+    "verifyNumber",
+    {
+        200: answer(
+            "The number is right. The registration is consumed: this answer is given once.",
+            VerificationAnswer,
+            {"id": USER_ID, "email": "ada@example.com", "token": "what you handed in"},
+        ),
+        **problems(*STORAGE, *BODY, "verification-failed", "mistyped-number", "too-many-attempts"),
+    },
+    parameters=[REQUEST_ID],
+)
+
+LOOK_UP = documented(
+    "getUser",
+    {
+        200: answer(
+            "The registration.",
+            UserAnswer,
+            {**REGISTERED, "mailed_at": "2026-11-22T16:53:29.391Z", "mail_attempts": 1},
+        ),
+        **problems(*STORAGE, "not-found"),
+    },
+    parameters=[REQUEST_ID],
+)
+
+ERASE = documented(
+    "eraseUser",
+    {204: answer("Nothing is stored for this address any more."), **problems(*STORAGE, "not-found")},
+    parameters=[REQUEST_ID],
+)
+
+HEALTHZ = documented(
+    "isAlive",
+    {200: answer("Alive.", HealthAnswer, {"status": "ok"}), **problems("internal-error")},
+    parameters=[REQUEST_ID],
+    security=[],
+)
+
+READYZ = documented(
+    "isReady",
+    {
+        200: answer(
+            "Redis answers and accepts writes.",
+            ReadinessAnswer,
+            {"status": "ready", "redis": "ok", "smtp": "ok"},
+        ),
+        503: {
+            "description": "`storage-unavailable`: Redis does not answer, or refuses writes.",
+            "headers": _headers("Retry-After"),
+            "content": {
+                "application/problem+json": {
+                    "schema": ReadinessProblem,
+                    "example": {**_example("storage-unavailable"), "redis": "unavailable", "smtp": "ok"},
+                }
+            },
+        },
+        **problems("internal-error"),
+    },
+    parameters=[REQUEST_ID],
+    security=[],
+)
+
+METRICS = documented(
+    "getMetrics",
+    {
+        200: {
+            "description": "Prometheus text format; nothing personal is in it.",
+            "headers": _headers(),
+            "content": {"text/plain": {"schema": {"type": "string"}}},
+        },
+        **problems("unauthorized", "internal-error"),
+    },
+    parameters=[REQUEST_ID],
+)

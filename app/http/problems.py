@@ -1,0 +1,85 @@
+"""Problems: the one place where errors become RFC 9457 answers."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+from flask import Flask, Response, current_app, g
+from flask.typing import ResponseReturnValue
+from marshmallow import ValidationError
+from werkzeug.exceptions import HTTPException, InternalServerError
+
+from app.errors import PROBLEMS, RETRY_AFTER_S, SLUGS, CedulaError, Problem, Unauthorized
+from app.http.responses import JsonResponse
+
+HTTP_PROBLEMS: Mapping[int, str] = {
+    400: "bad-request",
+    404: "not-found",
+    405: "method-not-allowed",
+    413: "body-too-large",
+    415: "unsupported-media-type",
+    500: "internal-error",
+}
+
+log = structlog.get_logger()
+
+
+def install(app: Flask) -> None:
+    """Every error becomes a problem."""
+    app.register_error_handler(CedulaError, domain_problem)
+    app.register_error_handler(ValidationError, _validation_problem)
+    app.register_error_handler(HTTPException, _http_problem)
+    app.register_error_handler(Exception, _unforeseen_problem)
+
+
+def problem_response(
+    problem: Problem, headers: Mapping[str, str] | None = None, more: Mapping[str, Any] | None = None
+) -> Response:
+    """An RFC 9457 answer. `more`: members beyond the usual four."""
+    body: dict[str, Any] = {
+        "type": f"/problems/{problem.slug}",
+        "title": problem.title,
+        "status": problem.status,
+        "detail": problem.explanation,
+        **(more or {}),
+    }
+    # Not with orjson: a field's name may be a lone surrogate, which only escapes can carry.
+    response = JsonResponse(json.dumps(body) + "\n", problem.status, content_type="application/problem+json")
+    if problem.status == 503:
+        response.headers["Retry-After"] = str(RETRY_AFTER_S)
+    response.headers.update(headers or {})
+    current_app.extensions["cedula"].metrics.problem(problem.slug)
+    return response
+
+
+def domain_problem(error: CedulaError) -> Response:
+    """The answer that a domain error becomes."""
+    headers = {}
+    if error.retry_after_s is not None:
+        headers["Retry-After"] = str(error.retry_after_s)
+    if isinstance(error, Unauthorized):
+        headers["WWW-Authenticate"] = "Bearer"
+    slug = SLUGS.get(type(error))
+    if slug is None:
+        return _unforeseen_problem(error)
+    return problem_response(PROBLEMS[slug], headers=headers)
+
+
+def _validation_problem(error: ValidationError) -> Response:
+    return problem_response(PROBLEMS["invalid-request"], more={"errors": error.messages_dict})
+
+
+def _http_problem(error: HTTPException) -> ResponseReturnValue:
+    if error.code is None or error.code < 400:
+        return error.get_response()
+    if isinstance(error, InternalServerError):
+        return _unforeseen_problem(error.original_exception or error)
+    slug = HTTP_PROBLEMS.get(error.code, "bad-request")
+    headers = {name: value for name, value in error.get_headers() if name in ("Allow", "Retry-After")}
+    return problem_response(PROBLEMS[slug], headers=headers)
+
+
+def _unforeseen_problem(error: BaseException) -> Response:
+    log.error("unforeseen", request_id=g.get("request_id"), exception=error)
+    return problem_response(PROBLEMS["internal-error"])

@@ -1,0 +1,1 @@
+"""How mails are delivered: queue, workers, leases, breaker, and the relay that brings back what was lost."""

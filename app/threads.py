@@ -1,0 +1,129 @@
+"""Threads that must live, and steps that must end. May import nothing of the app.
+
+Under gevent a thread is a greenlet; nothing here knows the difference.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TypeVar
+
+import structlog
+
+T = TypeVar("T")
+
+START_AGAIN_S = 1.0
+"""Between the death of a thread and its next life: a fault that lasts must not use up the processor."""
+
+UNWELL_S = 30.0
+"""So long after a death a thread counts as unwell, so that probes and scrapes see it."""
+
+log = structlog.get_logger()
+
+
+class WatchedThread:
+    """One thread that must live: when its body raises, it is started again, counted and told.
+
+    `body` runs until `stopping` is set, and calls `beat` at least every `silent_s` seconds (0: it need not);
+    when it returns, the thread has done its work. Nothing that the body does ends the thread but returning.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        body: Callable[["WatchedThread"], None],
+        *,
+        silent_s: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.name = name
+        self.deaths = 0
+        self.stopping = threading.Event()
+        self._body = body
+        self._silent_s = silent_s
+        self._clock = clock
+        self._died_at = -UNWELL_S
+        self._beat_at = clock()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Starts the thread, once. Raises RuntimeError where the system has no more threads."""
+        if self._thread is None:
+            self._beat_at = self._clock()
+            thread = threading.Thread(target=self._live, daemon=True, name=self.name)
+            thread.start()
+            self._thread = thread
+
+    def stop(self, timeout_s: float) -> None:
+        """Tells the body to end, and waits for it at most `timeout_s` seconds."""
+        self.stopping.set()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(timeout_s)
+
+    def beat(self) -> None:
+        """The body is at work."""
+        self._beat_at = self._clock()
+
+    @property
+    def alive(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
+    @property
+    def fault(self) -> str:
+        """What is wrong with it, in a word; empty when it is well, or was told to end."""
+        if self._thread is None or self.stopping.is_set():
+            return ""
+        now = self._clock()
+        if now - self._died_at < UNWELL_S:
+            return "died"
+        if self.alive and 0 < self._silent_s < now - self._beat_at:
+            return "silent"
+        return ""
+
+    def _live(self) -> None:
+        while not self.stopping.is_set():
+            try:
+                self._body(self)
+                return
+            except BaseException as error:  # noqa: BLE001 whatever it is, the thread must live
+                self.deaths += 1
+                self._died_at = self._clock()
+                with suppress(Exception):  # not even a log that breaks its promise ends the thread
+                    log.error("thread_died", thread=self.name, exception=error)
+            self.stopping.wait(START_AGAIN_S)
+
+
+def within(timeout_s: float, step: Callable[[], T], discard: Callable[[T], None] = lambda _: None) -> T:
+    """The result of a step that may itself know no deadline, such as the lookup of a name.
+
+    Raises TimeoutError after `timeout_s` seconds, and whatever the step raises. The step then runs on in its
+    thread, and what it brings too late is handed to `discard`.
+    """
+    results: list[T] = []
+    errors: list[BaseException] = []
+    abandoned = False
+    deciding, done = threading.Lock(), threading.Event()
+
+    def run() -> None:
+        try:
+            result = step()
+        except BaseException as error:  # noqa: BLE001 raised again where the step was asked for
+            errors.append(error)
+        else:
+            with deciding:
+                if not abandoned:
+                    results.append(result)
+            if not results:
+                discard(result)
+        done.set()
+
+    threading.Thread(target=run, daemon=True, name="step").start()
+    if not done.wait(timeout_s):
+        with deciding:
+            abandoned = not results
+        if abandoned and not errors:
+            raise TimeoutError("the step took too long")
+    if errors:
+        raise errors[0]
+    return results[0]

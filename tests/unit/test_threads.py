@@ -1,0 +1,95 @@
+"""Threads that live whatever happens in them, and steps that end."""
+
+import threading
+from itertools import count
+
+import pytest
+
+from app.threads import UNWELL_S, WatchedThread, within
+from tests.support.waiting import wait_until
+
+
+def test_a_thread_whose_body_raises_is_started_again_counted_and_told() -> None:
+    """Not only Exceptions: a greenlet is killed with a BaseException."""
+    lives = count(1)
+    lived = threading.Event()
+
+    def body(thread: WatchedThread) -> None:
+        if next(lives) == 1:
+            raise SystemExit
+        lived.set()
+        thread.stopping.wait()
+
+    thread = WatchedThread("relay", body)
+    thread.start()
+    assert lived.wait(10)
+    assert (thread.deaths, thread.alive, thread.fault) == (1, True, "died")
+    thread.stop(10)
+    assert not thread.alive
+    assert thread.fault == ""
+
+
+def test_a_death_is_told_for_a_while_and_then_forgotten() -> None:
+    """A probe that comes every few seconds sees it."""
+    now = [0.0]
+    lives = count(1)
+
+    def body(thread: WatchedThread) -> None:
+        if next(lives) == 1:
+            raise ValueError
+        thread.stopping.wait()
+
+    thread = WatchedThread("relay", body, clock=lambda: now[0])
+    thread.start()
+    wait_until(lambda: thread.fault == "died", 10, "it is told")
+    now[0] = UNWELL_S
+    assert thread.fault == ""
+    thread.stop(10)
+
+
+def test_a_thread_that_does_not_beat_is_told() -> None:
+    """Alive is not enough: one that waits for ever does nothing either."""
+    now = [0.0]
+    thread = WatchedThread("relay", lambda t: t.stopping.wait() and None, silent_s=5, clock=lambda: now[0])
+    thread.start()
+    now[0] = 4.9
+    assert thread.fault == ""
+    now[0] = 5.1
+    assert thread.fault == "silent"
+    thread.beat()
+    assert thread.fault == ""
+    thread.stop(10)
+
+
+def test_a_body_that_returns_has_done_its_work() -> None:
+    """It is not started again, and nothing is wrong."""
+    thread = WatchedThread("sender", lambda _: None)
+    thread.start()
+    wait_until(lambda: not thread.alive, 10, "it ends")
+    assert (thread.deaths, thread.fault) == (0, "")
+
+
+def test_a_step_that_hangs_ends_for_its_caller_and_its_late_result_is_discarded() -> None:
+    """A connection that comes too late must be closed."""
+    go, discarded = threading.Event(), threading.Event()
+
+    def step() -> str:
+        go.wait(10)
+        return "late"
+
+    with pytest.raises(TimeoutError):
+        within(0.05, step, lambda _: discarded.set())
+    assert not discarded.is_set()
+    go.set()
+    assert discarded.wait(10)
+
+
+def test_a_step_gives_its_result_and_its_error() -> None:
+    """As if it had been called."""
+    assert within(10, lambda: 7) == 7
+
+    def fails() -> None:
+        raise KeyError("x")
+
+    with pytest.raises(KeyError):
+        within(10, fails)
