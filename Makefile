@@ -1,26 +1,29 @@
 # Everything that a developer does here; `make` alone lists it. Needs Python 3.11 or newer, nothing else.
 
 PYTHON ?= python3
+# Debian's Python is compiled with profile-guided optimisation, as the container's is; many others are not.
+BENCH_PYTHON ?= $(firstword $(wildcard /usr/bin/python3) $(PYTHON))
 BIN := .venv/bin
 RUNNABLE := .venv/.runnable
 INSTALLED := .venv/.installed
+BENCHABLE := .venv-bench/.installed
 # The tests mostly wait for servers, so several at a time fit one core.
 PYTEST := $(BIN)/python -m pytest --numprocesses 4 --dist worksteal
 # A lock is installed, not resolved: with the resolver, pip 23 fails as soon as a package that a dependency asks
 # for with an extra (`coverage[toml]`) has a newer release than the locked one. `pip check` then says whether
 # the lock was whole.
-PIP := $(BIN)/python -m pip --disable-pip-version-check
-INSTALL := $(PIP) install --quiet --no-deps --require-hashes
-CHECK := $(PIP) check >&2 || { echo "The packages in .venv do not fit together: make clean, then try again." >&2; exit 1; }
+PIP = $(BIN)/python -m pip --disable-pip-version-check
+INSTALL = $(PIP) install --quiet --no-deps --require-hashes
+CHECK = $(PIP) check >&2 || { echo "The packages in .venv do not fit together: make clean, then try again." >&2; exit 1; }
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-header $(args) pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all lint format bench lock clean
+.PHONY: help run test test-all lint format bench bench-publish lock clean
 .DELETE_ON_ERROR:
 
 help: ## List what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo '  args="..." hands options on to pytest, the benchmarks and uv: make test args="-k numbers"'
 
 run: $(RUNNABLE) ## Run everything on this machine; PORT=8000 SMTP_PORT=1025 MAILBOX_PORT=8025 choose others
@@ -42,19 +45,20 @@ format: $(INSTALLED) ## Bring the code into its format
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: $(INSTALLED) ## Measure registrations against bare Flask
-	@$(INSTALL) -r requirements-bench.txt
-	@$(CHECK)
-	$(BIN)/python -m benchmarks $(args)
+bench: $(BENCHABLE) ## Measure registrations against bare Flask, on an optimised Python; figures go to .bench/
+	.venv-bench/bin/python -m benchmarks $(args)
+
+bench-publish: $(BENCHABLE) ## The same into benchmarks/results/, which the documentation shows
+	.venv-bench/bin/python -m benchmarks --into benchmarks/results $(args)
 
 lock: $(INSTALLED) ## Write requirements*.txt anew from pyproject.toml; args=--upgrade takes newer versions
 	$(LOCK) --output-file requirements.txt
 	$(LOCK) --extra run --constraint requirements.txt --output-file requirements-run.txt
 	$(LOCK) --extra run --extra dev --constraint requirements-run.txt --output-file requirements-dev.txt
-	$(LOCK) --extra bench --constraint requirements-dev.txt --output-file requirements-bench.txt
+	$(LOCK) --extra run --extra bench --constraint requirements-dev.txt --output-file requirements-bench.txt
 
 clean: ## Remove what can be made again; the data in instance/ stays
-	rm -rf .venv .coverage* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .venv-bench .bench .coverage* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 define install
@@ -73,3 +77,10 @@ $(RUNNABLE): requirements-run.txt
 $(INSTALLED): requirements-dev.txt
 	$(install)
 	@touch $(RUNNABLE) $@
+
+$(BENCHABLE): BIN := .venv-bench/bin
+$(BENCHABLE): requirements-bench.txt
+	@test -x $(BIN)/pip || $(BENCH_PYTHON) -m venv .venv-bench
+	@$(INSTALL) -r $<
+	@$(CHECK)
+	@touch $@

@@ -1,7 +1,8 @@
-"""`python -m benchmarks [CONTENT …]`: one table on stdout, JSON and plots in `benchmarks/results/`."""
+"""`python -m benchmarks [CONTENT …]`: a table on stdout; JSON and plots in `.bench/` or `--into`."""
 
 import argparse
 import json
+import os
 import platform
 import sys
 import tempfile
@@ -12,7 +13,12 @@ from benchmarks.contents import CONTENTS, Report
 from benchmarks.plots import plot
 from benchmarks.stage import missing
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(".bench")
+
+
+def interpreter() -> str:
+    """Which Python this is: how it was compiled decides a tenth of every figure."""
+    return f"{platform.python_implementation()} {platform.python_version()} ({sys.base_prefix})"
 
 
 def main() -> None:
@@ -21,11 +27,13 @@ def main() -> None:
     parser.add_argument("contents", nargs="*", metavar="CONTENT", help=f"of: {', '.join(CONTENTS)}")
     parser.add_argument("--rounds", type=int, default=3, help="interleaved rounds of each contender")
     parser.add_argument("--seconds", type=int, default=5, help="of load in a round")
+    parser.add_argument("--into", type=Path, default=RESULTS, help="folder for figures and plots")
     told = parser.parse_args()
     unknown = set(told.contents) - set(CONTENTS)
     if unknown or missing():
         sys.exit(f"unknown: {', '.join(unknown)}" if unknown else f"needs: {', '.join(missing())}")
-    RESULTS.mkdir(exist_ok=True)
+    told.into.mkdir(parents=True, exist_ok=True)
+    print(f"{interpreter()}, {os.cpu_count()} cores")
     for name in told.contents or CONTENTS:
         print(f"\n{name}")
         with tempfile.TemporaryDirectory(prefix="cedula-bench-") as folder:
@@ -34,13 +42,13 @@ def main() -> None:
         figures = {
             "content": name,
             "measured": time.strftime("%Y-%m-%d"),
-            "python": platform.python_version(),
+            "python": interpreter(),
             "rounds": told.rounds,
             "seconds": told.seconds,
             "rows": report.rows,
         }
-        (RESULTS / f"{name}.json").write_text(json.dumps(figures, indent=1) + "\n")
-    plot(RESULTS)
+        (told.into / f"{name}.json").write_text(json.dumps(figures, indent=1) + "\n")
+    plot(told.into)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.fill import Filler, FullShard
-from benchmarks.load import Load, cpu_s, wrk
+from benchmarks.load import Load, cpu_s, pss_mb, wrk
+from benchmarks.open_loop import open_loop
 from benchmarks.stage import SECRET, Stage, stage
 from tests.support.servers import Gunicorn, Valkey
 from tests.support.waiting import wait_until
@@ -75,92 +76,113 @@ def interleaved(rounds: int, turns: Mapping[str, Callable[[int], Load]]) -> dict
 
 YARD = "bare Flask POST"
 
+Turn = Callable[[int], Load]
+"""One round of one contender; it is told the number of the round."""
 
-def compare(
-    report: Report, on: Stage, contenders: Mapping[str, tuple[Stage, Gunicorn, dict[str, str]]]
-) -> int:
-    """Rounds of the yardstick and of every contender: (its stage, its service, settings of the script).
 
-    Returns the number of answers that the contenders gave.
-    """
-    bare = on.bare()
-    turns: dict[str, Callable[[int], Load]] = {
-        YARD: lambda _: wrk(bare.url, "register", bare.workers(), seconds=report.seconds)
-    }
-
-    def turn_of(name: str, position: int) -> Callable[[int], Load]:
-        where, service, settings = contenders[name]
-        return lambda turn: served(
-            where, service, "register", report.seconds, **{"BENCH_PREFIX": f"r{turn}p{position}x", **settings}
-        )
-
-    turns |= {name: turn_of(name, position) for position, name in enumerate(contenders)}
-    found = interleaved(report.rounds, turns)
+def compare(report: Report, bare: Gunicorn, turns: Mapping[str, Turn]) -> dict[str, list[Load]]:
+    """Interleaved rounds of the yardstick and of every contender, and a row for each."""
+    yardstick: Turn = lambda _: wrk(bare.url, "register", bare.workers(), seconds=report.seconds)  # noqa: E731
+    found = interleaved(report.rounds, {YARD: yardstick, **turns})
     yard = found.pop(YARD)
     report.add(YARD, rate=_median(yard, lambda x: x.rate), cpu_ms=_median(yard, lambda x: x.cpu_ms))
     for name, loads in found.items():
+        pairs = list(zip(loads, yard, strict=True))
         report.add(
             name,
-            ratio=statistics.median(
-                load.rate / bare_load.rate for load, bare_load in zip(loads, yard, strict=True)
-            ),
+            **_spread("ratio", [load.rate / bare_load.rate for load, bare_load in pairs]),
+            **_spread("cpu_of_bare", [load.cpu_ms / bare_load.cpu_ms for load, bare_load in pairs]),
+            **_spread("cpu_ms", [load.cpu_ms for load in loads]),
             rate=_median(loads, lambda x: x.rate),
-            cpu_ms=_median(loads, lambda x: x.cpu_ms),
-            cpu_ms_min=min(load.cpu_ms for load in loads),
             p50_ms=_median(loads, lambda x: x.p50_ms),
             p99_ms=_median(loads, lambda x: x.p99_ms),
-            errors=sum(load.errors for load in loads),
+            redis_cpu_ms=_median(loads, lambda x: x.redis_cpu_ms),
             drained_s=_median(loads, lambda x: x.drained_s),
+            errors=sum(load.errors for load in loads),
         )
-    return sum(load.requests for loads in found.values() for load in loads)
+    return found
+
+
+def _spread(name: str, values: list[float]) -> dict[str, float]:
+    """The median, and the lowest and highest of all rounds."""
+    return {name: statistics.median(values), f"{name}_low": min(values), f"{name}_high": max(values)}
+
+
+def registering(report: Report, on: Stage, service: Gunicorn, position: int, **settings: str) -> Turn:
+    """Rounds of registrations; the addresses of each round and each contender are its own."""
+    return lambda turn: served(
+        on, service, "register", report.seconds, **{"BENCH_PREFIX": f"r{turn}p{position}x", **settings}
+    )
 
 
 def main_paths(report: Report) -> None:
-    """Registration, respond-async and the backlog it leaves, registering again; every answer has its mail."""
-    with stage(report.folder) as on:
-        service = on.service(ADDRESS_LIMIT="")
-        answers = compare(
+    """Registration in its variants and verification, beside the yardstick and the floor; every answer has
+    its mail."""
+    with stage(report.folder) as on, stage(report.folder / "floor") as below:
+        service, floor = on.service(ADDRESS_LIMIT=""), below.floor()
+        filler = Filler(on.store, SECRET)
+
+        def verify(turn: int) -> Load:
+            numbers = on.folder / f"numbers-{turn}.txt"
+            made = filler.fill(f"v{turn}.{n}@example.com" for n in range(8000 * report.seconds))
+            numbers.write_text("".join(f"{address} {number}\n" for address, number in made))
+            return served(on, service, "verify", report.seconds, BENCH_NUMBERS=str(numbers))
+
+        found = compare(
             report,
-            on,
+            on.bare(),
             {
-                "register, mail accepted before the answer": (on, service, {}),
-                "register, respond-async": (on, service, {"BENCH_PREFER": "respond-async"}),
-                "register again (2,000 addresses)": (
-                    on,
-                    service,
-                    {"BENCH_SAME": "2000", "BENCH_PREFIX": "s"},
+                "floor: bare gevent, same traffic": lambda _: wrk(
+                    floor.url, "register", floor.workers(), seconds=report.seconds
                 ),
+                "register, mail accepted before the answer": registering(report, on, service, 1),
+                "register, respond-async": registering(report, on, service, 2, BENCH_PREFER="respond-async"),
+                "register again (2,000 addresses)": registering(
+                    report, on, service, 3, BENCH_SAME="2000", BENCH_PREFIX="s"
+                ),
+                "verify": verify,
             },
+        )
+        answers = sum(
+            load.requests for name, loads in found.items() if name.startswith("register") for load in loads
         )
         # wrk leaves without the answers to its last requests (32 a round); they are mailed all the same.
         wait_until(lambda: on.sink.mails >= answers, 10, "every answer has its mail")
         report.add("mails accepted by the sink", mails=on.sink.mails, answers=answers)
+        report.add("memory of a worker, after all that", pss_mb=max(map(pss_mb, service.workers())))
 
 
-def verification(report: Report) -> None:
-    """Handing in the right numbers of registered users."""
+SHARE = 0.3
+"""Of the highest rate: what a service that is not overloaded carries."""
+
+
+def latency(report: Report) -> None:
+    """How long people wait at 30 % of the highest rate: requests come when they come (an open loop)."""
     with stage(report.folder) as on:
-        service, bare = on.service(), on.bare()
-        filler = Filler(on.store, SECRET)
-        ratios, loads = [], []
-        for turn in range(report.rounds):
-            numbers = on.folder / f"numbers-{turn}.txt"
-            wanted = 6000 * report.seconds
-            made = filler.fill(f"v{turn}.{n}@example.com" for n in range(wanted))
-            numbers.write_text("".join(f"{address} {number}\n" for address, number in made))
-            yard = wrk(bare.url, "register", bare.workers(), seconds=report.seconds)
-            load = served(on, service, "verify", report.seconds, BENCH_NUMBERS=str(numbers))
-            ratios.append(load.rate / yard.rate)
-            loads.append(load)
+        service = on.service(ADDRESS_LIMIT="")
+        highest = wrk(service.url, "register", service.workers(), seconds=report.seconds)
+        on.settle()
+        runs = [
+            open_loop(
+                service.port, partial(_registration, f"o{turn}"), 0.3 * highest.rate, report.seconds * 2
+            )
+            for turn in range(report.rounds)
+        ]
         report.add(
-            "verify",
-            ratio=statistics.median(ratios),
-            rate=_median(loads, lambda x: x.rate),
-            cpu_ms=_median(loads, lambda x: x.cpu_ms),
-            cpu_ms_min=min(load.cpu_ms for load in loads),
-            redis_cpu_ms=_median(loads, lambda x: x.redis_cpu_ms),
-            errors=sum(load.errors for load in loads),
+            "register at 30 % load, mail accepted",
+            rate=statistics.median(run.rate for run in runs),
+            **_spread("p50_ms", [run.p50_ms for run in runs]),
+            **_spread("p99_ms", [run.p99_ms for run in runs]),
+            errors=sum(run.errors for run in runs),
         )
+
+
+def _registration(prefix: str, n: int) -> bytes:
+    body = f'{{"email":"{prefix}.{n}@example.com","token":"{"t" * 64}"}}'.encode()
+    return (
+        b"POST /api/users HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+        b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
+    )
 
 
 def features(report: Report) -> None:
@@ -178,15 +200,16 @@ def features(report: Report) -> None:
     }
     told = {"BENCH_KEY": KEY, "BENCH_IDEMPOTENT": "1"}
     with contextlib.ExitStack() as stages:
-        contenders: dict[str, tuple[Stage, Gunicorn, dict[str, str]]] = {}
-        for name, change in off.items():
+        turns: dict[str, Turn] = {}
+        for position, (name, change) in enumerate(off.items()):
             on = stages.enter_context(stage(report.folder / name.replace(" ", "-")))
-            contenders[name] = on, on.service(**{**everything, **change}), told
-        everywhere, service, _ = contenders["all features"]
-        contenders["without Idempotency-Key"] = everywhere, service, {"BENCH_KEY": KEY}
+            service = on.service(**{**everything, **change})
+            turns[name] = registering(report, on, service, position, **told)
+            if name == "all features":
+                turns["without Idempotency-Key"] = registering(report, on, service, 90, BENCH_KEY=KEY)
         plain = stages.enter_context(stage(report.folder / "plain"))
-        contenders["as it comes: sealing, ADDRESS_LIMIT"] = plain, plain.service(), {}
-        compare(report, everywhere, contenders)
+        turns["as it comes: sealing, ADDRESS_LIMIT"] = registering(report, plain, plain.service(), 91)
+        compare(report, plain.bare(), turns)
 
 
 def slow_mail_server(report: Report) -> None:
@@ -292,7 +315,7 @@ def redis_alone(report: Report) -> None:
 
 CONTENTS: Mapping[str, Callable[[Report], None]] = {
     "main": main_paths,
-    "verify": verification,
+    "latency": latency,
     "features": features,
     "slow-mail": slow_mail_server,
     "growth": growth,

@@ -44,6 +44,13 @@ def cpu_s(pids: Iterable[int]) -> float:
     return total * TICK_S
 
 
+def pss_mb(pid: int) -> float:
+    """Memory of a process, what it shares with others counted by its share, in megabytes."""
+    told = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    found = re.search(r"^Pss:\s+(\d+) kB", told, re.MULTILINE)
+    return int(found[1]) * 1024 / 1e6 if found else 0.0
+
+
 def wrk(
     url: str,
     script: str,

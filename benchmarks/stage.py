@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -62,6 +63,29 @@ def _user() -> list[str]:
     return ["-u", "nobody"] if os.geteuid() == 0 else []
 
 
+class Floor:
+    """`benchmarks.floor` in as many processes as there are cores."""
+
+    def __init__(self, redis_port: int, smtp_port: int) -> None:
+        self.port = free_port()
+        command = [sys.executable, "-m", "benchmarks.floor", *map(str, (self.port, redis_port, smtp_port))]
+        self.process = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
+        wait_until(lambda: _listens(self.port), 20, "the floor listens")
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def workers(self) -> list[int]:
+        """The pids of its processes."""
+        pid = self.process.pid
+        return [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
+
+    def stop(self) -> None:
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
 class Stage:
     """One Valkey, one sink, and services that differ in their settings."""
 
@@ -70,6 +94,7 @@ class Stage:
         self.valkey = Valkey(Path(tempfile.mkdtemp(prefix="valkey-", dir=folder)), save="")
         self.sink = Sink(folder, delay_ms)
         self._services: list[Gunicorn] = []
+        self._floors: list[Floor] = []
 
     def service(self, application: str = "wsgi:app", **settings: str) -> Gunicorn:
         """The service under its own gunicorn configuration; other settings on request."""
@@ -84,6 +109,12 @@ class Stage:
         self._services.append(service)
         wait_until(lambda: len(service.workers()) >= (os.cpu_count() or 1), 20, "workers")
         return service
+
+    def floor(self) -> "Floor":
+        """The same wire traffic without the service's thinking."""
+        floor = Floor(self.valkey.port, self.sink.port)
+        self._floors.append(floor)
+        return floor
 
     def bare(self) -> Gunicorn:
         """The yardstick under the same gunicorn configuration."""
@@ -103,6 +134,8 @@ class Stage:
     def stop(self) -> None:
         for service in self._services:
             service.kill()
+        for floor in self._floors:
+            floor.stop()
         self.sink.stop()
         self.valkey.stop()
 

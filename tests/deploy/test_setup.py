@@ -25,7 +25,7 @@ NEWER = "99.0"
 OLDEST_PIP = "23.0.1"
 """What Debian 12 brings."""
 
-INSTALLS = re.compile(r"pip install[^\n]*|INSTALL := [^\n]*")
+INSTALLS = re.compile(r"pip install[^\n]*|INSTALL = [^\n]*")
 CONTAINER_PYTHON = re.search(r"^FROM python:(\d+\.\d+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
 
 
