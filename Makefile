@@ -3,9 +3,10 @@
 PYTHON ?= python3
 # Debian's Python is compiled with profile-guided optimisation, as the container's is; many others are not.
 BENCH_PYTHON ?= $(firstword $(wildcard /usr/bin/python3) $(PYTHON))
-BIN := .venv/bin
-RUNNABLE := .venv/.runnable
-INSTALLED := .venv/.installed
+VENV ?= .venv
+BIN := $(VENV)/bin
+RUNNABLE := $(VENV)/.runnable
+INSTALLED := $(VENV)/.installed
 BENCHABLE := .venv-bench/.installed
 # The tests mostly wait for servers, so several at a time fit one core.
 PYTEST := $(BIN)/python -m pytest --numprocesses 4 --dist worksteal
@@ -14,7 +15,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses 4 --dist worksteal
 # the lock was whole.
 PIP = $(BIN)/python -m pip --disable-pip-version-check
 INSTALL = $(PIP) install --quiet --no-deps --require-hashes
-CHECK = $(PIP) check >&2 || { echo "The packages in .venv do not fit together: make clean, then try again." >&2; exit 1; }
+CHECK = $(PIP) check >&2 || { echo "The packages do not fit together: make clean, then try again." >&2; exit 1; }
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-header $(args) pyproject.toml
 
@@ -32,8 +33,8 @@ run: $(RUNNABLE) ## Run everything on this machine; PORT=8000 SMTP_PORT=1025 MAI
 test: $(INSTALLED) ## Run the tests that need nothing but Python
 	$(PYTEST) -m "not system and not slow" $(args)
 
-test-all: $(INSTALLED) ## Run every test; needs the Debian packages named in .ci/run
-	$(PYTEST) $(args)
+test-all: $(INSTALLED) ## Run every test, and show branch coverage; needs the Debian packages named in .ci/run
+	$(PYTEST) --cov $(args)
 
 lint: $(INSTALLED) ## Check style, types and the layers
 	$(BIN)/ruff check
@@ -58,14 +59,14 @@ lock: $(INSTALLED) ## Write requirements*.txt anew from pyproject.toml; args=--u
 	$(LOCK) --extra run --extra bench --constraint requirements-dev.txt --output-file requirements-bench.txt
 
 clean: ## Remove what can be made again; the data in instance/ stays
-	rm -rf .venv .venv-bench .bench .coverage* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .venv-* .bench .coverage* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 define install
 	@$(PYTHON) -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
 		{ echo "Needs Python 3.11 or newer with venv (Debian: apt install python3-venv), or make PYTHON=..." >&2; exit 1; }
-	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
-	@echo "Installing the dependencies locked in $< into .venv (once) ..."
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	@echo "Installing the dependencies locked in $< into $(VENV) (once) ..."
 	@$(INSTALL) -r $<
 	@$(CHECK)
 endef

@@ -132,7 +132,7 @@ def offline(project: Path) -> dict[str, str]:
 
 def make(project: Path, python: Path, target: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["make", f"BIN={python}/bin", f"PYTHON={sys.executable}", target],
+        ["make", f"VENV={python}", f"PYTHON={sys.executable}", f"{python}/{target}"],
         cwd=project,
         env=offline(project),
         capture_output=True,
@@ -142,14 +142,13 @@ def make(project: Path, python: Path, target: str) -> subprocess.CompletedProces
 
 
 @pytest.fixture
-def prepared(project: Path, python: Path) -> Path:
-    """The folder in which make finds this Python as its .venv, with its pip."""
+def prepared(python: Path) -> Path:
+    """The virtual environment in which make finds a pip, and nothing installed yet."""
     pip = python / "bin/pip"
     if not pip.exists():
         pip.symlink_to("python")
-    (project / ".venv").mkdir(exist_ok=True)
     for mark in (".runnable", ".installed"):
-        (project / ".venv" / mark).unlink(missing_ok=True)
+        (python / mark).unlink(missing_ok=True)
     return python
 
 
@@ -160,7 +159,7 @@ def test_the_locks_hold_what_an_older_pip_stumbles_over(project: Path) -> None:
         assert asked_with_extras(pins(lock)) & names, lock
 
 
-@pytest.mark.parametrize("target", [".venv/.runnable", ".venv/.installed"])
+@pytest.mark.parametrize("target", [".runnable", ".installed"])
 def test_make_installs_beside_newer_releases(project: Path, prepared: Path, target: str) -> None:
     """`make run` and `make test` take what is locked, though everything has a newer release."""
     made = make(project, prepared, target)
