@@ -40,7 +40,8 @@ if tonumber(version) > newest then
   redis.call('ZADD', outbox, now + lease_ms, id)
   return {'newer'}
 end
-if now - (record[5] or record[2]) >= give_up_ms then
+local created, attempts = record[2] + 0, record[3] + 0
+if now - (record[5] or created) >= give_up_ms then
   redis.call('HSET', user, 's', 'failed')
   redis.call('HSETNX', user, 'e', 'too old')
   redis.call('ZREM', outbox, id)
@@ -50,4 +51,4 @@ end
 redis.call('SET', sender, owner, 'PX', lease_ms)
 redis.call('ZADD', outbox, now + lease_ms, id)
 local sealed = table.concat({record[6], record[7] or '', record[8] or '', record[9] or ''})
-return {'claimed', record[1], sealed, record[2], record[3]}
+return {'claimed', record[1], sealed, created, attempts}

@@ -42,10 +42,11 @@ if newer or record[1] ~= registration then
     redis.call('DEL', sender)
     return {'left'}
   end
+  local sealed = table.concat({record[8], record[9] or '', record[10] or '', record[11] or ''})
+  local replacement = {'replaced', record[1], sealed, record[2] + 0, record[3] + 0}
   redis.call('ZADD', outbox, now + lease_ms, id)
   redis.call('SET', sender, owner, 'PX', lease_ms)
-  local sealed = table.concat({record[8], record[9] or '', record[10] or '', record[11] or ''})
-  return {'replaced', record[1], sealed, record[2], record[3]}
+  return replacement
 end
 
 if outcome == 'erase' and record[7] then outcome = 'fail' end
