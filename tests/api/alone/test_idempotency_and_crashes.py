@@ -223,7 +223,7 @@ def test_a_503_that_stored_nothing_leaves_the_key_free(
 def test_a_503_whose_registration_was_stored_is_answered_from_the_record(
     tmp_path: Path, valkey: Valkey, smtp: ScriptedSmtp, email: str
 ) -> None:
-    """Redis was silent and then did what it had been told: 409 for five seconds at most, then 202. The mail goes
+    """Redis was silent and then did what it had been told: 409 for five seconds, then 202. The mail goes
     out when the lease that nobody holds has ended."""
     settings = {
         "REDIS_URL": valkey.url,
