@@ -156,8 +156,8 @@ PROBLEMS: Mapping[str, Problem] = {
             "request-in-progress",
             409,
             "The same request is still being answered",
-            "A request with this Idempotency-Key for this address was stored less than five seconds ago and is "
-            "not answered yet. Ask again in a moment; nothing is registered twice.",
+            "A request with this Idempotency-Key for this address was stored less than five seconds ago and "
+            "is not answered yet. Ask again in a moment; nothing is registered twice.",
         ),
         Problem(
             "body-too-large", 413, "The body is too large", "A body may hold at most 64 KiB (65,536 bytes)."

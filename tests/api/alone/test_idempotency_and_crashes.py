@@ -10,6 +10,7 @@ import requests
 
 from tests.api.conftest import Api, named
 from tests.support.faults.redis import REFUSALS
+from tests.support.people import age_mark
 from tests.support.scan import contradictions, kinds
 from tests.support.servers import Gunicorn, MailServer, Valkey, gunicorn
 from tests.support.smtp import Gate, ScriptedSmtp, say
@@ -119,14 +120,6 @@ def commit_and_die(tmp_path: Path, settings: dict[str, str], smtp: ScriptedSmtp,
     smtp.script.clear()  # new conversations go on; the one that was cut off stays at the gate
 
 
-def age(store: redis.Redis, seconds: int) -> None:
-    """Makes the mark older, as if so much time had passed."""
-    (mark,) = store.scan_iter("*:idempotency:*")
-    fingerprint, registration, created, answer = (store.get(mark) or b"").decode().split("|")
-    older = "|".join([fingerprint, registration, str(int(created) - seconds * 1000), answer])
-    store.set(mark, older, keepttl=True)
-
-
 def test_after_a_crash_behind_the_commit_the_retry_is_answered_from_the_record(
     tmp_path: Path, settings: dict[str, str], smtp: ScriptedSmtp, email: str, store: redis.Redis
 ) -> None:
@@ -135,7 +128,7 @@ def test_after_a_crash_behind_the_commit_the_retry_is_answered_from_the_record(
     (number,) = store.scan_iter("*:number:*")
     with gunicorn(tmp_path, {**settings, "MAIL_TIMEOUT": "0.5"}) as server:
         api = api_of(server)
-        age(store, 6)
+        age_mark(store, 6)
         answer = api.register(email, headers=named("k"))
         assert (answer.status_code, answer.json()["delivery"]) == (202, "pending")
         assert api.register(email, headers=named("k")).content == answer.content
@@ -154,7 +147,7 @@ def test_after_a_crash_that_left_no_record_the_retry_is_carried_out(
     store.zrem(f"{tag}:outbox", user_id)
     with gunicorn(tmp_path, {**settings, "MAIL_TIMEOUT": "0.5"}) as server:
         api = api_of(server)
-        age(store, 6)
+        age_mark(store, 6)
         assert api.register(email, headers=named("k")).status_code in (201, 202)
         assert len(list(store.scan_iter("*:number:*"))) == 1
         assert contradictions(store) == []
@@ -264,7 +257,7 @@ def test_a_request_that_waits_long_for_its_mail_is_repeated_as_pending(
         api = api_of(server)
         first, answers = running(api, email)
         gate.wait()
-        age(store, 6)
+        age_mark(store, 6)
         repeated = api.register(email, headers=named("k"))
         assert (repeated.status_code, repeated.json()["delivery"]) == (202, "pending")
         gate.open()
@@ -284,7 +277,7 @@ def test_what_a_repetition_was_promised_is_not_taken_back(
         api = api_of(server)
         first, answers = running(api, email)
         gate.wait()
-        age(store, 6)
+        age_mark(store, 6)
         assert api.register(email, headers=named("k")).status_code == 202
         gate.open()
         first.join()
