@@ -14,7 +14,7 @@ from flask import Flask
 
 from app.errors import SettingsError
 from app.mail.replies import Blame, MailFault
-from app.mail.wire import Wire
+from app.mail.wire import Dial, Wire
 
 BROKEN = "broken"
 
@@ -22,9 +22,12 @@ BROKEN = "broken"
 class SmtpMail(flask_mail.Mail):
     """Flask-Mail, connecting with a time-out for every step and a certificate that is checked."""
 
-    def __init__(self, app: Flask, timeout_s: float, ca_file: str = "") -> None:
+    def __init__(
+        self, app: Flask, timeout_s: float, ca_file: str = "", dial: Dial = socket.create_connection
+    ) -> None:
         """Raises SettingsError when `ca_file` holds no certificates."""
         self.timeout_s = timeout_s
+        self.dial = dial
         try:
             self.tls = ssl.create_default_context(cafile=ca_file or None)
         except (ssl.SSLError, OSError) as error:
@@ -88,7 +91,7 @@ class SmtpHost(smtplib.SMTP):
         source_address: object = None,  # noqa: ARG002 as smtplib has it
     ) -> tuple[int, bytes]:
         tls = self._mail.tls if self._mail.use_ssl else None
-        self.wire = Wire.connect(host, port, self._mail.timeout_s, tls)
+        self.wire = Wire.connect(host, port, self._mail.timeout_s, tls, self._mail.dial)
         self.sock = self.wire.sock
         try:
             return self.getreply()

@@ -18,6 +18,9 @@ from app.threads import within
 
 T = TypeVar("T")
 
+Dial = Callable[[tuple[str, int], float], socket.socket]
+"""Looks a name up and connects, in about so many seconds for each of its addresses."""
+
 MAX_REPLY = 16_384
 """Bytes in one reply, all its lines together. Real ones have less than 2,000."""
 
@@ -39,16 +42,18 @@ class Wire:
         self._buffer = b""
 
     @classmethod
-    def connect(cls, server: str, port: int, timeout_s: float, tls: ssl.SSLContext | None = None) -> Self:
-        """Connects, the look-up of the name and the TLS handshake included."""
+    def connect(
+        cls,
+        server: str,
+        port: int,
+        timeout_s: float,
+        tls: ssl.SSLContext | None = None,
+        dial: Dial = socket.create_connection,
+    ) -> Self:
+        """Connects; the look-up of the name and the TLS handshake are part of the step. A connection that
+        comes about too late is closed."""
         deadline = time.monotonic() + timeout_s
-        wire = cls(
-            within(
-                timeout_s,
-                lambda: socket.create_connection((server, port), timeout_s),
-                discard=socket.socket.close,
-            )
-        )
+        wire = cls(within(timeout_s, lambda: dial((server, port), timeout_s), discard=socket.socket.close))
         try:
             if tls is not None:
                 wire.encrypt(tls, server, deadline - time.monotonic())
