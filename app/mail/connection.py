@@ -2,7 +2,7 @@
 that is checked.
 
 smtplib speaks EHLO and logs in; where it reads, writes and connects, `SmtpHost` does so over a `Wire`.
-Imports of the app only `errors` and the room.
+Imports of the app only `config`, `errors` and the room.
 """
 
 import smtplib
@@ -12,11 +12,25 @@ import ssl
 import flask_mail
 from flask import Flask
 
+from app.config import Settings
 from app.errors import SettingsError
 from app.mail.replies import Blame, MailFault
 from app.mail.wire import Dial, Wire
 
 BROKEN = "broken"
+
+
+def flask_settings(settings: Settings) -> dict[str, object]:
+    """What Flask-Mail reads of an app's configuration."""
+    return {
+        "MAIL_SERVER": settings.mail_server,
+        "MAIL_PORT": settings.mail_port,
+        "MAIL_USE_TLS": settings.mail_use_tls,
+        "MAIL_USE_SSL": settings.mail_use_ssl,
+        "MAIL_USERNAME": settings.mail_username or None,
+        "MAIL_PASSWORD": settings.mail_password or None,
+        "MAIL_DEFAULT_SENDER": settings.mail_default_sender,
+    }
 
 
 class SmtpMail(flask_mail.Mail):
