@@ -11,6 +11,7 @@ from app.errors import StorageUnavailable, WrongIndexKey
 from app.http import auth, hooks, openapi
 from app.http.pages import pages
 from app.http.responses import LeanFlask
+from app.mail.connection import flask_settings
 from app.routes import UserIdConverter, api, operations
 from app.telemetry import logs
 
@@ -24,7 +25,7 @@ def create_app(settings: Settings | None = None, randbelow: RandBelow | None = N
     logs.configure()
     settings = settings or Settings.from_environment()
     app = LeanFlask(__name__, static_folder=None)
-    app.config.from_mapping(_flask_settings(settings))
+    app.config.from_mapping(flask_settings(settings))
 
     container = Container(app, settings, randbelow) if randbelow else Container(app, settings)
     app.extensions["cedula"] = container
@@ -41,18 +42,6 @@ def create_app(settings: Settings | None = None, randbelow: RandBelow | None = N
     for command in COMMANDS:
         app.cli.add_command(command)
     return app
-
-
-def _flask_settings(settings: Settings) -> dict[str, object]:
-    return {
-        "MAIL_SERVER": settings.mail_server,
-        "MAIL_PORT": settings.mail_port,
-        "MAIL_USE_TLS": settings.mail_use_tls,
-        "MAIL_USE_SSL": settings.mail_use_ssl,
-        "MAIL_USERNAME": settings.mail_username or None,
-        "MAIL_PASSWORD": settings.mail_password or None,
-        "MAIL_DEFAULT_SENDER": settings.mail_default_sender,
-    }
 
 
 def _look_at_start(container: Container) -> None:

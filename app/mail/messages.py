@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email import charset
+from email.charset import QP, Charset
 from email.header import Header
 from email.utils import format_datetime, formataddr, parseaddr
 from functools import lru_cache
@@ -44,9 +44,10 @@ _PLACEHOLDERS = {
 _CUT = re.compile(b"(" + b"|".join(token.encode() for token in _PLACEHOLDERS.values()) + b")")
 _NAMES = {token.encode(): name for name, token in _PLACEHOLDERS.items()}
 
-# Quoted-printable instead of Flask-Mail's 8bit: a mail that every server takes, and the placeholders
-# stay readable in it.
-charset.add_charset("utf-8", charset.QP, charset.QP, "utf-8")
+UTF_8 = Charset("utf-8")
+UTF_8.header_encoding = UTF_8.body_encoding = QP
+"""Quoted-printable instead of Flask-Mail's 8bit: a mail that every server takes, and the placeholders stay
+readable in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +111,7 @@ class Messages:
             sender=self._sender,
             body=body,
             html=html,
+            charset=UTF_8,  # type: ignore[arg-type] # MIMEText and Header, which get it, take one (since 3.5)
             extra_headers={
                 "Auto-Submitted": "auto-generated",
                 "Content-Language": locale,
@@ -162,7 +164,7 @@ def _check(folder: str, subject: str, body: str, html: str, pieces: list[bytes])
 
 def _header_text(name: str, text: str) -> str:
     """The text of a header in ASCII, in lines that are short enough (RFC 2047)."""
-    return text if text.isascii() else Header(text, "utf-8", header_name=name).encode()
+    return text if text.isascii() else Header(text, UTF_8, header_name=name).encode()
 
 
 def _with_header(message: bytes, name: str, value: str) -> bytes:

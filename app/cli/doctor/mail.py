@@ -1,6 +1,5 @@
 """The mail server: can it be reached, is its certificate right, does it let us in and take our sender."""
 
-import contextlib
 import smtplib
 import socket
 import ssl
@@ -9,8 +8,13 @@ from collections.abc import Iterator
 from email.utils import parseaddr
 from typing import Final
 
+from flask import Flask
+
 from app.cli.doctor.findings import Area, Finding
 from app.config import Settings
+from app.mail.connection import SmtpConnection, SmtpHost, SmtpMail, flask_settings
+from app.mail.replies import LOGIN_WANTED
+from app.mail.wire import OutOfStep
 
 SMTP = Area("smtp")
 
@@ -19,8 +23,6 @@ EXPIRES_SOON_S: Final = 14 * 86_400
 X509_EXPIRED: Final = 10
 X509_NAME_MISMATCH: Final = (62, 64)
 """OpenSSL's X509_V_ERR codes."""
-
-LOGIN_WANTED: Final = 530
 
 
 class _Found(Exception):
@@ -31,42 +33,32 @@ class _Found(Exception):
 
 def examine(settings: Settings) -> Iterator[Finding]:
     """Holds the conversation that a sender holds, up to MAIL FROM. Sends nothing."""
-    host: smtplib.SMTP | None = None
+    host: SmtpHost | None = None
     try:
-        host = _connect(settings)
+        connection = _mail(settings).connect()
+        host = connection.reach()
         yield SMTP.ok("It answers.")
-        yield from _tls(host, settings)
-        yield from _login(host, settings)
+        yield from _tls(connection, host, settings)
+        yield from _login(connection, host, settings)
         yield from _pipelining(host)
         yield from _sender(host, settings)
     except _Found as end:
         yield end.finding
-    except (OSError, smtplib.SMTPException) as error:
+    except OSError as error:
         yield _broken(error)
     finally:
         if host is not None:
-            with contextlib.suppress(OSError, smtplib.SMTPException):
-                host.quit()
-            host.close()
+            host.wire.close(b"QUIT\r\n")
 
 
-def _connect(settings: Settings) -> smtplib.SMTP:
-    name, wait_s = socket.gethostname(), settings.mail_timeout_s
-    if settings.mail_use_ssl:
-        host: smtplib.SMTP = smtplib.SMTP_SSL(
-            settings.mail_server, settings.mail_port, name, timeout=wait_s, context=_context(settings)
-        )
-    else:
-        host = smtplib.SMTP(settings.mail_server, settings.mail_port, name, timeout=wait_s)
-    host.ehlo_or_helo_if_needed()
-    return host
+def _mail(settings: Settings) -> SmtpMail:
+    """The service's own way to connect."""
+    app = Flask("app", static_folder=None)
+    app.config.from_mapping(flask_settings(settings))
+    return SmtpMail(app, settings.mail_timeout_s, settings.mail_ca_file)
 
 
-def _context(settings: Settings) -> ssl.SSLContext:
-    return ssl.create_default_context(cafile=settings.mail_ca_file or None)
-
-
-def _tls(host: smtplib.SMTP, settings: Settings) -> Iterator[Finding]:
+def _tls(connection: SmtpConnection, host: SmtpHost, settings: Settings) -> Iterator[Finding]:
     if settings.mail_use_tls:
         if not host.has_extn("starttls"):
             raise _Found(
@@ -75,8 +67,7 @@ def _tls(host: smtplib.SMTP, settings: Settings) -> Iterator[Finding]:
                     "Use its submission port (587), or MAIL_USE_SSL=true with port 465.",
                 )
             )
-        host.starttls(context=_context(settings))
-        host.ehlo()
+        connection.encrypt(host)
     elif not settings.mail_use_ssl:
         if host.has_extn("starttls"):
             yield SMTP.warning(
@@ -104,7 +95,7 @@ def _certificate(sock: ssl.SSLSocket) -> Iterator[Finding]:
         yield SMTP.ok(f"{sock.version()} with a certificate that is trusted.")
 
 
-def _login(host: smtplib.SMTP, settings: Settings) -> Iterator[Finding]:
+def _login(connection: SmtpConnection, host: SmtpHost, settings: Settings) -> Iterator[Finding]:
     if not settings.mail_username:
         return
     if not isinstance(host.sock, ssl.SSLSocket):
@@ -120,7 +111,7 @@ def _login(host: smtplib.SMTP, settings: Settings) -> Iterator[Finding]:
             )
         )
     try:
-        host.login(settings.mail_username, settings.mail_password)
+        connection.log_in(host)
     except smtplib.SMTPAuthenticationError as error:
         raise _Found(
             SMTP.problem(
@@ -131,14 +122,14 @@ def _login(host: smtplib.SMTP, settings: Settings) -> Iterator[Finding]:
     yield SMTP.ok("It accepts the login.")
 
 
-def _pipelining(host: smtplib.SMTP) -> Iterator[Finding]:
+def _pipelining(host: SmtpHost) -> Iterator[Finding]:
     if host.has_extn("pipelining"):
         yield SMTP.ok("It offers PIPELINING.")
     else:
         yield SMTP.note("It does not offer PIPELINING (RFC 2920): a mail takes two round trips more.")
 
 
-def _sender(host: smtplib.SMTP, settings: Settings) -> Iterator[Finding]:
+def _sender(host: SmtpHost, settings: Settings) -> Iterator[Finding]:
     code, _ = host.mail(parseaddr(settings.mail_default_sender)[1])
     if code == LOGIN_WANTED:
         yield SMTP.problem(
@@ -159,20 +150,8 @@ def _sender(host: smtplib.SMTP, settings: Settings) -> Iterator[Finding]:
 
 def _broken(error: Exception) -> Finding:
     match error:
-        case ssl.SSLCertVerificationError(verify_code=code) if code == X509_EXPIRED:
-            return SMTP.problem(
-                "The certificate of the mail server has expired.", "Have it renewed on the mail server."
-            )
-        case ssl.SSLCertVerificationError(verify_code=code) if code in X509_NAME_MISMATCH:
-            return SMTP.problem(
-                "The certificate of the mail server is for another name.",
-                "Set MAIL_SERVER to a name that the certificate has.",
-            )
         case ssl.SSLCertVerificationError():
-            return SMTP.problem(
-                "The certificate of the mail server is not trusted.",
-                "Set MAIL_CA_FILE to the certificate of whoever signed it (PEM).",
-            )
+            return _distrusted(error.verify_code)
         case ssl.SSLError():
             return SMTP.problem(
                 "No TLS can be agreed upon with the mail server.",
@@ -187,12 +166,17 @@ def _broken(error: Exception) -> Finding:
                 "Nothing listens at MAIL_SERVER and MAIL_PORT.",
                 "Correct them, or start the mail server; 587 and 465 are the usual ports.",
             )
-        case smtplib.SMTPServerDisconnected() if "timed out" not in str(error):
+        case OutOfStep():
+            return SMTP.problem(
+                "What answers there does not speak SMTP as it should.",
+                "Check MAIL_SERVER and MAIL_PORT; see the server's log.",
+            )
+        case ConnectionError():
             return SMTP.problem(
                 "The mail server ends the conversation.",
                 "If the port wants TLS at once (465), set MAIL_USE_SSL=true; else see the server's log.",
             )
-        case TimeoutError() | smtplib.SMTPServerDisconnected():
+        case TimeoutError():
             return SMTP.problem(
                 "The mail server does not answer in time.",
                 "Check MAIL_SERVER, MAIL_PORT and the firewall: many providers close port 25, so use 587. "
@@ -206,4 +190,20 @@ def _broken(error: Exception) -> Finding:
     return SMTP.problem(
         f"The mail server cannot be used ({type(error).__name__}).",
         "See its log; check MAIL_SERVER and MAIL_PORT.",
+    )
+
+
+def _distrusted(verify_code: int) -> Finding:
+    if verify_code == X509_EXPIRED:
+        return SMTP.problem(
+            "The certificate of the mail server has expired.", "Have it renewed on the mail server."
+        )
+    if verify_code in X509_NAME_MISMATCH:
+        return SMTP.problem(
+            "The certificate of the mail server is for another name.",
+            "Set MAIL_SERVER to a name that the certificate has.",
+        )
+    return SMTP.problem(
+        "The certificate of the mail server is not trusted.",
+        "Set MAIL_CA_FILE to the certificate of whoever signed it (PEM).",
     )
