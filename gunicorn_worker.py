@@ -1,8 +1,9 @@
-"""A gunicorn worker for slow and hostile clients: gevent, with a deadline on every wait and bounds on memory.
+"""A gunicorn worker for slow and hostile clients: gevent, with a deadline on each wait and bounds on memory.
 
-It subclasses gunicorn's gevent worker and overrides its public methods `handle` and `handle_error`; requests are
-parsed by gunicorn. It is no module of `app`: gunicorn's master imports it, and what a master has imported is
-neither patched by gevent nor read again at a reload. So this imports nothing of `app` before the application.
+It subclasses gunicorn's gevent worker and overrides its public methods `handle` and `handle_error`;
+gunicorn's parser reads the requests. It is no module of `app`: gunicorn's master imports it, and what a
+master has imported is neither patched by gevent nor read again at a reload. So it imports `app` only inside
+a worker.
 """
 
 import json
@@ -20,6 +21,7 @@ from http import HTTPStatus
 from types import SimpleNamespace
 from typing import Any
 
+import gevent
 from gunicorn import util
 from gunicorn.http import errors, get_parser
 from gunicorn.http.wsgi import base_environ, proxy_environ
@@ -27,6 +29,9 @@ from gunicorn.workers.ggevent import GeventWorker
 
 FILES_OF_OUR_OWN = 256
 """File descriptors that stay free of clients: Redis, mail server, logs."""
+
+SEND_BUFFER_BYTES = 64 * 1024
+"""The kernel would let it grow to megabytes for each client that does not read."""
 
 NO_BODY = frozenset({204, 304})
 HOP_BY_HOP = frozenset(util.hop_headers)
@@ -47,7 +52,7 @@ STATUSES: tuple[tuple[type[Exception], int], ...] = (
 
 
 class Connection:
-    """A client's socket, as gunicorn's parser reads it: each `recv` ends at the deadline of the present step."""
+    """A client's socket, as gunicorn's parser reads it: a `recv` ends at the deadline of the present step."""
 
     __slots__ = ("_socket", "_worker", "deadline", "expects_continue", "held", "idle")
 
@@ -220,6 +225,9 @@ class Answer:
 class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
     """gunicorn's gevent worker with deadlines and bounds. Tests shorten them in subclasses."""
 
+    alive: bool
+    worker_connections: int
+
     request_s = 10.0
     """From the first byte of a request to the last of its body."""
     answer_s = 10.0
@@ -227,8 +235,8 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
     drain_s = 1.0
     """For what is left of a body that was refused."""
     held_at_most = 32 * 1024 * 1024
-    """Bytes that unfinished requests may hold in memory, over all connections. More: the connection that holds
-    some and has been silent longest is closed."""
+    """Bytes that unfinished requests and answers may hold in memory, over all connections. Beyond it, the
+    connection that holds some and has been silent longest is closed."""
     kept_body = 64 * 1024
     """Of a refused body: a longer one ends the connection."""
     drain_at_most = 16 * 1024 * 1024
@@ -262,6 +270,8 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
             soft = needed if hard == resource.RLIM_INFINITY else min(hard, needed)
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
             self.worker_connections = max(16, min(self.worker_connections, soft - FILES_OF_OUR_OWN))
+        for listener in self.sockets:  # connections inherit it
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         super().init_process()
 
     def load_wsgi(self) -> None:
@@ -295,7 +305,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
                 del self.clients[host]
             util.close(client)
 
-    def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
+    def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:  # noqa: ARG002
         """Answers what never reached the application, in the words of the API. Nothing of the request is
         logged: what is no HTTP may hold an address or a key."""
         status = next((status for kind, status in STATUSES if isinstance(exc, kind)), 500)
@@ -364,6 +374,8 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
             req = None
             try:
                 req = next(parser)
+                if connection.idle:  # pipelined, so nothing was waited for: others take their turn
+                    gevent.sleep(0)
                 proxy_protocol_info = req.proxy_protocol_info = req.proxy_protocol_info or proxy_protocol_info
                 close = self._serve(connection, req, server, addr)
                 if not close:
@@ -371,8 +383,8 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
                     close = not parser.finish_body(max_bytes=self.kept_body + 1)
             except (StopIteration, errors.NoMoreData, ConnectionError):
                 return
-            except Exception as error:
-                if connection.idle or (req is not None and isinstance(error, OSError)):
+            except Exception as error:  # noqa: BLE001 - whatever it is, it ends this connection and no other
+                if isinstance(error, OSError) and (connection.idle or req is not None):
                     return  # nothing was asked, or the answer was not taken
                 connection.begin(self.drain_s)
                 self.handle_error(req, connection, addr, error)
@@ -410,7 +422,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def _environ_of(self, connection: Connection, req: Any, server: Any, addr: Any) -> dict[str, Any]:
         """PEP 3333, with the same keys as under gunicorn's other workers."""
-        environ = self._environ.copy()
+        environ: dict[str, Any] = self._environ.copy()
         environ["wsgi.input"] = req.body
         environ["wsgi.url_scheme"] = req.scheme
         environ["REQUEST_METHOD"] = req.method
