@@ -21,7 +21,7 @@ from http import HTTPStatus
 from types import SimpleNamespace
 from typing import Any
 
-import gevent
+import gevent  # type: ignore[import-untyped]
 from gunicorn import util
 from gunicorn.http import errors, get_parser
 from gunicorn.http.wsgi import base_environ, proxy_environ
@@ -54,15 +54,14 @@ STATUSES: tuple[tuple[type[Exception], int], ...] = (
 class Connection:
     """A client's socket, as gunicorn's parser reads it: a `recv` ends at the deadline of the present step."""
 
-    __slots__ = ("_socket", "_worker", "deadline", "expects_continue", "held", "idle")
+    __slots__ = ("_socket", "_worker", "deadline", "ended", "expects_continue", "held", "idle")
 
     def __init__(self, worker: "Worker", client: socket.socket) -> None:
         self._worker, self._socket = worker, client
         self.deadline = 0.0
         self.held = 0
         """Bytes of the present request, and of its answer, that lie in memory."""
-        self.idle = True
-        self.expects_continue = False
+        self.idle, self.expects_continue, self.ended = True, False, False
 
     def begin(self, step_s: float) -> None:
         """From now on this step may take so many seconds over all."""
@@ -76,6 +75,8 @@ class Connection:
 
     def recv(self, size: int) -> bytes:
         """Raises TimeoutError at the deadline. Returns b"" also after the worker has hung up."""
+        if self.ended:
+            return b""
         if self.expects_continue:  # only now is the body wanted (RFC 9110 §10.1.1)
             self.expects_continue = False
             self.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -109,7 +110,9 @@ class Connection:
 
     def hang_up(self) -> None:
         """Ends the connection from outside: whoever waits for it finds it closed."""
+        self.ended = True
         self._worker.waiting.pop(self, None)
+        self._hold(-self.held)
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
             self._socket.shutdown(socket.SHUT_RDWR)

@@ -106,6 +106,9 @@ class RawClient:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         self.answers.close()
         self.socket.close()
 
