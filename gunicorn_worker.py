@@ -90,6 +90,8 @@ class Connection:
         if self.idle:
             self.idle = False
             self.begin(self._worker.request_s)
+        if not data:
+            self.ended = True
         self._hold(len(data))
         return data
 
@@ -214,7 +216,7 @@ class Answer:
                 self.close = True  # its end is the end of the connection
         if code >= 400 and self._worker.is_long(self._req):
             self.close = True
-        if self._connection.expects_continue or self._req.body.failed:
+        if self._connection.expects_continue or self._connection.ended or self._req.body.failed:
             self.close = True  # where the next request would begin is unknown
         lines.append("Connection: close\r\n\r\n" if self.close else "Connection: keep-alive\r\n\r\n")
         head = "\r\n".join(lines)
@@ -312,7 +314,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         """Answers what never reached the application, in the words of the API. Nothing of the request is
         logged: what is no HTTP may hold an address or a key."""
         status = next((status for kind, status in STATUSES if isinstance(exc, kind)), 500)
-        if status >= 500 and status != 501:
+        if status == 500:
             where = "".join(traceback.format_tb(exc.__traceback__))
             self.log.error("Error outside the application: %s\n%s", type(exc).__name__, where)
         else:
@@ -321,7 +323,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def problem(self, status: int) -> bytes:
         """A whole RFC 9457 answer that ends the connection."""
-        slug = {429: "too-many-requests"}.get(status, "bad-request" if status < 500 else "internal-error")
+        slug = {429: "too-many-requests", 500: "internal-error"}.get(status, "bad-request")
         title = HTTPStatus(status).phrase
         body = json.dumps({"type": f"/problems/{slug}", "title": title, "status": status, "detail": title})
         head = [
