@@ -49,7 +49,8 @@ class Connections:
             return self.to_socket
         if self._where.scheme == SENTINEL:
             sentinels = self._sentinels()
-            return lambda: self.to(*sentinels.discover_master(self._where.service))
+            discover: Callable[[str], tuple[str, int]] = sentinels.discover_master
+            return lambda: self.to(*discover(self._where.service))
         host, port = self._where.hosts[0]
         return lambda: self.to(host, port)
 
@@ -57,7 +58,8 @@ class Connections:
         return _connected(self._class(host=host, port=port, **self._options))
 
     def to_socket(self) -> AbstractConnection:
-        return _connected(UnixDomainSocketConnection(path=self._where.path, **self._options))
+        kind: Any = UnixDomainSocketConnection  # redis-py's types know no `host` of it
+        return _connected(kind(path=self._where.path, **self._options))
 
     def _sentinels(self) -> Sentinel:
         options = {name: value for name, value in self._options.items() if name not in OF_THE_DATA}

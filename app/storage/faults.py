@@ -22,7 +22,7 @@ NO_NODE: Final = "no-node"
 NO_DATABASE: Final = "no-database"
 TOO_FEW_REPLICAS: Final = "too-few-replicas"
 UNKNOWN: Final = "unknown"
-"""Codes of what Redis itself has no word for. Redis's words are in capitals: READONLY, OOM, MISCONF, NOPERM …"""
+"""Codes of what Redis itself has no word for. Its own are in capitals: READONLY, OOM, MISCONF, NOPERM …"""
 
 LASTING: Final = frozenset({"NOAUTH", "WRONGPASS", "NOPERM", CERTIFICATE, TLS, NO_DATABASE})
 """Somebody has to mend these; waiting does not help."""
@@ -75,7 +75,8 @@ def code(error: BaseException) -> str:
         chain.append(cause)
     for found in chain:
         if isinstance(found, ResponseError | AuthenticationError | redis.BusyLoadingError):
-            return getattr(found, "status_code", None) or _word(str(found))
+            word = getattr(found, "status_code", None) or _word(str(found))
+            return "WRONGPASS" if word == "ERR" and isinstance(found, AuthenticationError) else word
     return next((word for kind, word in OURS if any(isinstance(found, kind) for found in chain)), UNKNOWN)
 
 

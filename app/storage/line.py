@@ -4,8 +4,8 @@ Every write to a socket costs as much as the rest of a script call. So commands 
 under way travel together in the next one (implicit pipelining): one write, one read.
 
 A worker thread connects, writes what waits, reads the answers and wakes the callers. Every caller waits for
-its own answer at most `timeout_s`, whatever keeps the worker: a name that is not found, a handshake, an answer
-that comes byte by byte. All that wait for a connection wait for the same attempt. Nothing is ever sent twice.
+its own answer at most `timeout_s`, whatever holds up the worker: the lookup of a name, a handshake, an answer
+that comes byte by byte. All that wait for a connection wait for the same attempt. Nothing is sent twice.
 """
 
 import os
@@ -59,7 +59,7 @@ class _Call:
         """Reads the answers; a refusal is one."""
         for _ in range(self.count):
             try:
-                self.answers.append(connection.read_response())  # type: ignore[no-untyped-call] # redis-py
+                self.answers.append(connection.read_response())
             except ResponseError as refused:
                 self.answers.append(refused)
 
@@ -84,7 +84,7 @@ class _Worker:
     """A thread with its connection. `began`: when it began what it is doing now (monotonic)."""
 
     def __init__(self) -> None:
-        self.connection: AbstractConnection | None = None
+        self.connection: Any = None  # an AbstractConnection once it is connected; hardly typed by redis-py
         self.batch: list[_Call] = []
         self.began = self.used = time.monotonic()
         self.asleep = False
@@ -100,7 +100,7 @@ class _Worker:
             self.work.release()
 
     def connect(self, connect: Connect) -> None:
-        """Connects where needed. A connection that the server has closed, or said something on, is replaced."""
+        """Connects where needed. Replaces a connection that the server has closed, or said something on."""
         if self.connection is not None and time.monotonic() - self.used > CHECK_AFTER_IDLE_S:
             try:
                 clean = not self.connection.can_read()
@@ -114,18 +114,17 @@ class _Worker:
     def disconnect(self) -> None:
         connection, self.connection = self.connection, None
         if connection is not None:
-            connection.disconnect()  # type: ignore[no-untyped-call] # redis-py
+            connection.disconnect()
 
     def exchange(self) -> None:
         """Sends what is in the batch and reads the answers."""
         connection, batch = self.connection, self.batch
-        assert connection is not None
         packed = [call.packed for call in batch]
         replicas = max(call.replicas for call in batch)
         if replicas:
             left_s = min(call.deadline for call in batch) - time.monotonic()
             packed.append(_pack(("WAIT", replicas, max(1, int(1000 * WAIT_SHARE * left_s)))))
-        connection.send_packed_command([b"".join(packed)])  # type: ignore[no-untyped-call] # redis-py
+        connection.send_packed_command([b"".join(packed)])
         for call in batch:
             call.read(connection)
         if replicas:
@@ -137,7 +136,7 @@ class _Worker:
 def _count(connection: AbstractConnection, batch: list[_Call], replicas: int) -> None:
     """Reads the answer to WAIT."""
     try:
-        if connection.read_response() >= replicas:  # type: ignore[no-untyped-call] # redis-py
+        if connection.read_response() >= replicas:
             return
         error: redis.RedisError = TooFewReplicas("too few replicas have it")
     except ResponseError as refused:
@@ -214,11 +213,8 @@ class Line:
             return False
 
     def _give_up(self, call: _Call) -> None:
-        """An exchange of which the last caller gives up, and an attempt that takes too long, are cut short."""
-        if self._withdraw(call):
-            patience_s = ATTEMPT_TIMEOUTS * self.timeout_s
-        else:
-            patience_s = self.timeout_s
+        """Ends an exchange that nobody waits for any more, and an attempt that takes too long."""
+        patience_s = ATTEMPT_TIMEOUTS * self.timeout_s if self._withdraw(call) else self.timeout_s
         now = time.monotonic()
         with self._mutex:
             worker = self._worker
@@ -263,14 +259,14 @@ class Line:
             worker.began = time.monotonic()
             for call in worker.batch:
                 call.sent = True
-        error: BaseException | None = None
+        fault: BaseException | None = None
         try:
             worker.exchange()
-        except Exception as broken:  # noqa: BLE001 - told to those who wait
-            error = broken if self._worker is worker else redis.TimeoutError("no answer in time")
+        except Exception as error:  # noqa: BLE001 - told to those who wait
+            fault = error if self._worker is worker else redis.TimeoutError("no answer in time")
             worker.disconnect()
         worker.used = time.monotonic()
-        self._finish(worker, error)
+        self._finish(worker, fault)
 
     def _finish(self, worker: _Worker, error: BaseException | None) -> None:
         batch, worker.batch = worker.batch, []

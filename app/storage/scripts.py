@@ -63,7 +63,8 @@ def script(text: bytes, *, acknowledged: bool = False) -> Callable[[C], C]:
         }
         keys = tuple(name for name, mark in marks.items() if mark in (_KEY, _KEYS))
         values = tuple(name for name in marks if name not in keys)
-        assert (*keys, *values) == tuple(marks), "keys come first"
+        if (*keys, *values) != tuple(marks):
+            raise TypeError("the keys of a script come before its values")
         SCRIPTS[call] = Script(
             text=text,
             sha1=hashlib.sha1(text, usedforsecurity=False).hexdigest(),

@@ -66,7 +66,7 @@ class OneServer:
         self._line = Line(connections.connect(), timeout_s)
         self.close = self._line.close
 
-    def call(self, key: str, command: Command, replicas: int = 0) -> Any:
+    def call(self, key: str, command: Command, replicas: int = 0) -> Any:  # noqa: ARG002 - it has every key
         return self._line.call((command,), replicas)[0]
 
     def pipeline(self, commands: Sequence[Command]) -> list[Any]:

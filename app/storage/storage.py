@@ -27,6 +27,43 @@ SCAN_COUNT = 500
 log = structlog.get_logger()
 
 
+class Faults:
+    """Turns what goes wrong into StorageUnavailable, and logs it."""
+
+    def __init__(self, *, logs: bool) -> None:
+        self._logs = logs
+
+    def checked(self, answer: Any) -> Any:
+        """The answer; a refusal is raised."""
+        if isinstance(answer, ResponseError):
+            raise self.unavailable(answer) from answer
+        return answer
+
+    def unavailable(self, error: BaseException) -> StorageUnavailable:
+        """Only the code is logged, never the text: that of a script's error can quote its arguments."""
+        word, more = code(error), detail(error)
+        if self._logs:
+            tell = log.error if word in LASTING else log.warning
+            tell("storage_unavailable", error=word, **({"detail": more} if more else {}))
+        return StorageUnavailable("Redis does not answer, or refuses the write", code=word)
+
+
+class Server:
+    """One server by itself."""
+
+    def __init__(self, line: Line, faults: Faults) -> None:
+        self._line = line
+        self._faults = faults
+
+    def command(self, *words: Any) -> Any:
+        """The answer to one command. Raises StorageUnavailable."""
+        try:
+            answer = self._line.call((words,))[0]
+        except Broken as broken:
+            raise self._faults.unavailable(broken.error) from broken.error
+        return self._faults.checked(answer)
+
+
 class Storage:
     """Redis in any form that REDIS_URL can have. Every method raises StorageUnavailable.
 
@@ -41,7 +78,7 @@ class Storage:
         where = RedisUrl.read(url)
         timeout_s = where.options.get("socket_timeout", timeout_s)
         self._replicas = replicas
-        self._logs = logs
+        self._faults = Faults(logs=logs)
         connections = Connections(where, timeout_s)
         self._servers: Servers = (
             Cluster(connections, where.hosts, timeout_s)
@@ -63,31 +100,31 @@ class Storage:
             if isinstance(answer, NoScriptError):
                 answer = self._servers.call(call[0], ("EVAL", script.text, *arguments), replicas)
         except Broken as broken:
-            raise self._fault(broken.error) from broken.error
-        return self._checked(answer)
+            raise self._faults.unavailable(broken.error) from broken.error
+        return self._faults.checked(answer)
 
     def command(self, *words: Any) -> Any:
         """The answer to one command; its key follows its name."""
         try:
             answer = self._servers.call(words[1], words)
         except Broken as broken:
-            raise self._fault(broken.error) from broken.error
-        return self._checked(answer)
+            raise self._faults.unavailable(broken.error) from broken.error
+        return self._faults.checked(answer)
 
     def pipeline(self, commands: Sequence[Command]) -> list[Any]:
         """The answers to commands with one key each, in one round trip for each server."""
         try:
             answers = self._servers.pipeline(commands)
         except Broken as broken:
-            raise self._fault(broken.error) from broken.error
-        return [self._checked(answer) for answer in answers]
+            raise self._faults.unavailable(broken.error) from broken.error
+        return [self._faults.checked(answer) for answer in answers]
 
     def refusals(self, commands: Sequence[Command]) -> list[str]:
         """Tries commands with one key each: the code of each refusal, empty for what was done."""
         try:
             answers = self._servers.pipeline(commands)
         except Broken as broken:
-            raise self._fault(broken.error) from broken.error
+            raise self._faults.unavailable(broken.error) from broken.error
         return [code(answer) if isinstance(answer, ResponseError) else "" for answer in answers]
 
     def scan(self, match: str) -> Iterator[bytes]:
@@ -112,12 +149,12 @@ class Storage:
         """How many keys there are."""
         return sum(server.command("DBSIZE") for server in self.servers())
 
-    def servers(self) -> "list[Server]":
+    def servers(self) -> list[Server]:
         """Every server that takes writes."""
         try:
-            return [Server(self, line) for line in self._servers.primaries()]
+            return [Server(line, self._faults) for line in self._servers.primaries()]
         except Broken as broken:
-            raise self._fault(broken.error) from broken.error
+            raise self._faults.unavailable(broken.error) from broken.error
 
     @property
     def threads(self) -> tuple[WatchedThread, ...]:
@@ -127,32 +164,3 @@ class Storage:
     def close(self) -> None:
         """Ends the connections; a later call makes others."""
         self._servers.close()
-
-    def _checked(self, answer: Any) -> Any:
-        if isinstance(answer, ResponseError):
-            raise self._fault(answer) from answer
-        return answer
-
-    def _fault(self, error: BaseException) -> StorageUnavailable:
-        """Only the code is logged, never the text: that of a script's error can quote its arguments."""
-        word, more = code(error), detail(error)
-        if self._logs:
-            tell = log.error if word in LASTING else log.warning
-            tell("storage_unavailable", error=word, **({"detail": more} if more else {}))
-        return StorageUnavailable("Redis does not answer, or refuses the write", code=word)
-
-
-class Server:
-    """One server by itself."""
-
-    def __init__(self, storage: Storage, line: Line) -> None:
-        self._storage = storage
-        self._line = line
-
-    def command(self, *words: Any) -> Any:
-        """The answer to one command. Raises StorageUnavailable."""
-        try:
-            answer = self._line.call((words,))[0]
-        except Broken as broken:
-            raise self._storage._fault(broken.error) from broken.error
-        return self._storage._checked(answer)
