@@ -223,8 +223,8 @@ class Line:
             last = call in worker.batch and all(other.deadline <= now for other in worker.batch)
             if not last and now - worker.began < patience_s:
                 return
-            worker.disconnect()
             successor = self._worker = _Worker() if self._waiting else None
+        worker.disconnect()
         if successor is not None:
             self._start(successor)
 
