@@ -23,6 +23,7 @@ from app.services.registration import RegistrationService
 from app.services.verification import VerificationService
 from app.storage.scripts import connect
 from app.telemetry.metrics import Metrics
+from app.threads import forget_greenlets
 
 
 class Container:
@@ -99,10 +100,12 @@ class Container:
             self.messaging.stand_by()
 
     def _after_fork_in_child(self) -> None:
-        self._build_messaging()
         if self._is_master:
+            self._build_messaging()
             self.messaging.start()
         else:
+            forget_greenlets()
+            self._build_messaging()
             self.messaging.stand_by()
 
     def stop(self) -> None:

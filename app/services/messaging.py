@@ -130,8 +130,8 @@ class MessagingService:
         self._stands_by = True
 
     def cancel(self) -> None:
-        """Ends a relay that has not begun, without waiting for it."""
-        self._relay.cancel()
+        """Ends a relay that has not begun."""
+        self._relay.stop()
 
     def close(self, timeout_s: float) -> None:
         """Ends the relay, finishes the mails in hand and gives the rest back to the outbox."""
