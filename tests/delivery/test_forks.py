@@ -55,7 +55,7 @@ def test_a_worker_that_forks_goes_on_and_its_child_uses_none_of_its_sockets(
             assert service.register(f"parent{number}@example.com", headers=ASYNC).status_code == 202
         gate.wait(IN_HAND)
         assert requests.post(f"{service.url}{way}", timeout=20).status_code == 204
-        wait_until(lambda: (tmp_path / "report").exists(), 20, "the child has registered")
+        wait_until((tmp_path / "report").exists, 20, "the child has registered")
         gate.open()
         wait_until(lambda: kinds(store)["outbox"] == kinds(store)["sender"] == 0, 10, "all is settled")
         assert (tmp_path / "report").read_text() == "201"
