@@ -9,7 +9,7 @@ from marshmallow import ValidationError
 from werkzeug.routing import BaseConverter
 
 from app.container import Container
-from app.domain.registration import Cause, Delivery
+from app.domain.registration import Cause, Delivery, Draft, UserRecord
 from app.errors import PROBLEMS, StorageUnavailable
 from app.http import openapi
 from app.http.auth import caller
@@ -23,7 +23,6 @@ from app.http.schemas import (
     VerificationRequest,
     rfc3339,
 )
-from app.repositories.users import Draft, UserRecord
 from app.telemetry.metrics import CONTENT_TYPE
 
 api = JsonBlueprint("users", __name__, url_prefix="/api", description="Registrations of e-mail addresses")

@@ -6,13 +6,12 @@ The door of the room `delivery`: it builds the parts, takes registrations in and
 import time
 from typing import NamedTuple
 
-from app.domain.registration import Cause, Delivery
+from app.domain.registration import Cause, Delivery, Stored
 from app.errors import AddressRefused
 from app.mail.messages import Messages
 from app.mail.smtp import SmtpMail
 from app.repositories.guard import Guard
 from app.repositories.outbox import Outbox
-from app.repositories.users import Stored
 from app.services.delivery.breaker import MailBreaker
 from app.services.delivery.leases import Leases
 from app.services.delivery.queue import Job, JobQueue
