@@ -168,13 +168,14 @@ def test_an_address_that_is_refused_for_good_is_told_at_once_and_nothing_stays(
 def test_an_address_is_refused_for_good_where_data_is_accepted_all_the_same(
     serve: Serve, smtp: ScriptedSmtp, store: redis.Redis
 ) -> None:
-    """RFC 2920 §3.1: with PIPELINING a server may say 354 although no recipient was accepted."""
+    """RFC 2920 §3.1: with PIPELINING a server may say 354 although no recipient was accepted. No empty mail
+    is sent then; the next mail goes over another connection."""
     service = serve(smtp)
     smtp.script.update(rcpt=say("550 5.1.1 No"), data=say("354 Go"), content=say("554 5.5.1 No recipients"))
     assert service.register(ADA)[0].status_code == 422
     smtp.script.clear()
     assert service.register(ADA)[0].status_code == 201
-    assert (smtp.connections, smtp.contents[0]) == (1, b"")
+    assert (smtp.connections, len(smtp.contents)) == (2, 1)
 
 
 def test_a_refusal_after_the_answer_marks_the_mail_as_failed_and_erases_nothing(
