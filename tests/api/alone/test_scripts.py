@@ -11,10 +11,9 @@ from app.domain.number import NumberGenerator
 from app.domain.registration import Budget, Delivery, Draft, Registration, Replayed, Stored
 from app.errors import TooManyAttempts, VerificationFailed
 from app.repositories.keys import Field, Names
-from app.repositories.outbox import Outcome
 from app.repositories.sealing import Sealer
 from app.repositories.users import WRONG_IN_A_ROW, Terms, Users
-from app.storage.scripts import connect
+from app.storage.storage import Storage
 from tests.api.conftest import at_once, race, wrong
 from tests.support.people import Process, age_mark
 from tests.support.scan import contradictions, kinds
@@ -27,7 +26,7 @@ WITHOUT_LIMIT = Budget()
 
 @pytest.fixture
 def users(valkey_server: Valkey, store: redis.Redis) -> Iterator[Users]:
-    client = connect(valkey_server.url, 5.0)
+    client = Storage(valkey_server.url, 5.0)
     yield Users(client, Names(None), Sealer([]))
     client.close()
 
@@ -133,7 +132,7 @@ def test_a_promise_to_a_repetition_races_with_a_refusal(valkey_server: Valkey, s
         age_mark(store, 60)
 
         def refuse(ours: Registration = registration, owner: str = stored.owner or "") -> object:
-            return process.outbox.settle(ours.user_id, ours.registration_id, owner, Outcome.ERASE)
+            return process.outbox.settle(ours.user_id, ours.registration_id, owner, Delivery.REFUSED)
 
         def repeat(turn: int = turn) -> object:
             return process.outcome(ADA, key=f"key {turn}")
