@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import redis
 
-from app.domain.registration import Replayed, Stored
+from app.domain.registration import Delivery, Replayed, Stored
 from app.errors import TooManyAttempts, TooManyRegistrations, VerificationFailed
 from app.repositories.keys import RELAY_LOCK
-from app.repositories.outbox import LONGEST_LEASE_MS, LONGEST_WAIT_MS, Outcome
+from app.repositories.outbox import LONGEST_LEASE_MS, LONGEST_WAIT_MS
 from tests.api.conftest import wrong
 from tests.support.people import HOUR_MS, KEY, LEASE_MS, Process, ada
 from tests.support.servers import MailServer, Valkey, gunicorn
@@ -58,7 +58,7 @@ def test_what_lies_too_far_ahead_is_due(process: Process, store: redis.Redis) ->
     assert stored.owner
     ours = stored.registration
     keys = process.users.keys(ada())
-    process.outbox.settle(ours.user_id, ours.registration_id, stored.owner, Outcome.RETRY, wait_ms=900_000)
+    process.outbox.settle(ours.user_id, ours.registration_id, stored.owner, Delivery.PENDING, wait_ms=900_000)
     now_ms = process.outbox.now_ms()
     assert process.outbox.due([keys.shard], now_ms, 10) == []
     assert process.outbox.claim(ours.user_id, "me").later_ms

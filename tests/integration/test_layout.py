@@ -10,7 +10,6 @@ import requests
 from app.domain.registration import Delivery
 from app.errors import NewerRecord
 from app.repositories.keys import Field, Names, keys_of
-from app.repositories.outbox import Outcome
 from app.repositories.records import LAYOUT_VERSION
 from tests.api.conftest import Api, named, wrong
 from tests.support.faults.redis import everything
@@ -193,7 +192,7 @@ def test_senders_and_listings_leave_a_record_of_a_later_release_alone(
     store.hset(keys_of(registration.user_id).user, Field.LAYOUT, LAYOUT_VERSION + 1)
     before = everything(store, "*:user:*")
     settled = process.outbox.settle(
-        registration.user_id, registration.registration_id, stored.owner or "", Outcome.ERASE, go_on=True
+        registration.user_id, registration.registration_id, stored.owner or "", Delivery.REFUSED, go_on=True
     )
     assert settled.left
     assert process.outbox.claim(registration.user_id, "me").registration is None

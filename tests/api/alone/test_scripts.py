@@ -11,7 +11,6 @@ from app.domain.number import NumberGenerator
 from app.domain.registration import Budget, Delivery, Draft, Registration, Replayed, Stored
 from app.errors import TooManyAttempts, VerificationFailed
 from app.repositories.keys import Field, Names
-from app.repositories.outbox import Outcome
 from app.repositories.sealing import Sealer
 from app.repositories.users import WRONG_IN_A_ROW, Terms, Users
 from app.storage.storage import Storage
@@ -133,7 +132,7 @@ def test_a_promise_to_a_repetition_races_with_a_refusal(valkey_server: Valkey, s
         age_mark(store, 60)
 
         def refuse(ours: Registration = registration, owner: str = stored.owner or "") -> object:
-            return process.outbox.settle(ours.user_id, ours.registration_id, owner, Outcome.ERASE)
+            return process.outbox.settle(ours.user_id, ours.registration_id, owner, Delivery.REFUSED)
 
         def repeat(turn: int = turn) -> object:
             return process.outcome(ADA, key=f"key {turn}")
