@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import glob
+import importlib.util
 import itertools
 import json
 import logging
@@ -38,6 +39,15 @@ control_socket_disable = True
 # The application writes one JSON line for each request.
 accesslog = None
 loglevel = "info"
+
+# Nobody waits for the reader of the log, and no full disk ends a thread. The file is loaded by itself: the
+# package `app` must not be imported before gevent has patched the worker.
+_spec = importlib.util.spec_from_file_location(
+    "cedula_lines", os.path.join(os.path.dirname(os.path.abspath(__file__)), "app/telemetry/lines.py")
+)
+_lines = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(_lines)
+_lines.install()
 
 # Metrics: the workers' counts lie in files that they share, so that any worker can answer for all.
 SHARED_MEMORY = "/dev/shm"
