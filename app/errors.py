@@ -206,6 +206,13 @@ PROBLEMS: Mapping[str, Problem] = {
             "untouched. The operator has to set NUMBER_DIGITS higher.",
         ),
         Problem(
+            "not-ready",
+            503,
+            "A part of the service is not at work",
+            "A thread that mails numbers has died or hangs; `threads` names it. It is started again by "
+            "itself, and a worker that stays in this state should be replaced.",
+        ),
+        Problem(
             "storage-unavailable",
             503,
             "The store does not answer",

@@ -4,7 +4,7 @@ import contextlib
 import secrets
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import redis
 
@@ -16,13 +16,15 @@ from app.repositories.guard import Guard
 from app.repositories.keys import Field, Names
 from app.repositories.sealing import Sealer
 from app.repositories.users import Draft, RecordSeal, Terms, Users, fresh_token
-from app.services.messaging import SendPlan
+from app.services.messaging import MessagingService
 from app.services.registration import RegistrationService
 
 TOKEN = "t" * 64
 BATCH = 500
 SHARD = 7
 UNLIMITED = Terms(life_ms=0, budget=Budget(), mark_ms=60_000)
+NO_MAIL = cast(MessagingService, None)
+"""Nothing here is mailed."""
 
 
 class Filler:
@@ -80,7 +82,7 @@ class FullShard:
         register = users.register
         users.register = self._counting(register)  # type: ignore[method-assign]
         self._service = RegistrationService(
-            users, Guard(client, names, sealer), NumberGenerator(12, self._below), UNLIMITED
+            users, Guard(client, names, sealer), NumberGenerator(12, self._below), UNLIMITED, NO_MAIL
         )
         pipeline = client.pipeline(transaction=False)
         for n in secrets.SystemRandom().sample(range(space), int(space * share)):
@@ -93,7 +95,7 @@ class FullShard:
         self.calls = 0
         for _ in range(registrations):
             with contextlib.suppress(NumberSpaceExhausted):
-                self._service.register(self._draft, SendPlan(lease_ms=0))
+                self._service.store(self._draft, lease_ms=0)
         return self.calls / registrations
 
     def _below(self, _: int) -> int:

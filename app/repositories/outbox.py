@@ -6,7 +6,6 @@ sender holds the address's lease, so that one address has one sender at a time.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 import redis
@@ -20,16 +19,6 @@ from app.storage.scripts import load_script, now_ms, run, storage_errors
 
 GIVE_UP_MS = 24 * 3600 * 1000
 """Age at which a mail that never went out counts as failed: the mail itself says that it is recent."""
-
-
-class Outcome(StrEnum):
-    """What a sender has to say of one mail."""
-
-    SENT = "sent"
-    RETRY = "retry"
-    FAIL = "fail"
-    ERASE = "erase"
-    RELEASE = "release"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,16 +100,32 @@ class Outbox:
         user_id: str,
         registration_id: str,
         owner: str,
-        outcome: Outcome,
+        delivery: Delivery,
         *,
         wait_ms: int = 0,
         error: str = "",
         go_on: bool = False,
     ) -> Settled:
-        """Writes down what came of a mail and lets the lease go.
+        """Writes down what came of a mail and lets the lease go. REFUSED erases the registration.
 
         `go_on`: where the registration was replaced meanwhile, keep the lease and return the new one.
         """
+        return self._settled(user_id, registration_id, owner, delivery.value, wait_ms, error, int(go_on))
+
+    def release(self, user_id: str, registration_id: str, owner: str) -> Settled:
+        """Lets the lease go of a mail that was not begun: it is due for everybody."""
+        return self._settled(user_id, registration_id, owner, "released", 0, "", 0)
+
+    def _settled(
+        self,
+        user_id: str,
+        registration_id: str,
+        owner: str,
+        state: str,
+        wait_ms: int,
+        error: str,
+        go_on: int,
+    ) -> Settled:
         keys = keys_of(user_id)
         answer = run(
             self._settle,
@@ -130,11 +135,11 @@ class Outbox:
                 registration_id,
                 owner,
                 self.lease_ms,
-                outcome.value,
+                state,
                 wait_ms,
                 GIVE_UP_MS,
                 error,
-                int(go_on),
+                go_on,
                 keys.number_prefix,
                 LAYOUT_VERSION,
             ],

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
-from typing import Any
+from typing import Any, cast
 
 import fakeredis
 import pytest
@@ -15,7 +15,7 @@ from app.repositories.guard import Guard
 from app.repositories.keys import Names, UserKeys
 from app.repositories.sealing import Sealer
 from app.repositories.users import Draft, Stored, Terms, Users
-from app.services.messaging import SendPlan
+from app.services.messaging import MessagingService
 from app.services.registration import (
     ALL_FREE,
     FIRST_CANDIDATES,
@@ -27,7 +27,9 @@ from app.services.registration import (
 ADA = Draft(Address.parse("ada@example.com"), "t0ken", "en")
 BOB = Draft(Address.parse("bob@example.com"), "t0ken", "en")
 TERMS = Terms(life_ms=0, budget=Budget(), mark_ms=0)
-PLAN = SendPlan(lease_ms=25_000)
+LEASE_MS = 25_000
+NO_MAIL = cast(MessagingService, None)
+"""For tests that store and do not mail."""
 
 
 class FullUpTo(Users):
@@ -60,7 +62,7 @@ def service(
 ) -> RegistrationService:
     """The service as the container builds it, with its numbers from the given source."""
     guard = Guard(client, Names(None), Sealer([]))
-    return RegistrationService(users, guard, NumberGenerator(12, randbelow), TERMS)
+    return RegistrationService(users, guard, NumberGenerator(12, randbelow), TERMS, NO_MAIL)
 
 
 def registered(outcome: Any) -> Registration:
@@ -72,7 +74,7 @@ def registered(outcome: Any) -> Registration:
 def test_a_registration_gets_a_number_of_its_own_shard(fake_redis: fakeredis.FakeRedis) -> None:
     """The usual case: one call, and the first candidate."""
     users = FullUpTo(fake_redis, failing_calls=0)
-    registration = registered(service(fake_redis, users, lambda _: 5).register(ADA, PLAN))
+    registration = registered(service(fake_redis, users, lambda _: 5).store(ADA, LEASE_MS))
     assert registration.number.startswith("10000005")
     assert int(registration.number[-4:-1]) == users.keys(ADA.address).shard
     assert users.candidates == [1]  # the source repeats itself, and repeats are not tried
@@ -84,11 +86,11 @@ def test_one_candidate_is_enough_while_every_first_one_is_free(fake_redis: faker
     users = FullUpTo(fake_redis, failing_calls=0)
     registrations = service(fake_redis, users, lambda _: next(draws))
     for _ in range(ALL_FREE + 2):
-        registrations.register(ADA, PLAN)
+        registrations.store(ADA, LEASE_MS)
     assert users.candidates == [FIRST_CANDIDATES] * ALL_FREE + [1, 1]
     users.failing_calls = len(users.candidates) + 1
-    registrations.register(ADA, PLAN)
-    registrations.register(ADA, PLAN)
+    registrations.store(ADA, LEASE_MS)
+    registrations.store(ADA, LEASE_MS)
     assert users.candidates[-3:] == [1, MORE_CANDIDATES, FIRST_CANDIDATES]
 
 
@@ -96,7 +98,7 @@ def test_it_draws_again_while_every_candidate_is_taken(fake_redis: fakeredis.Fak
     """The loop of the diagram: a few candidates first, then many."""
     source = count()
     users = FullUpTo(fake_redis, failing_calls=3)
-    registration = registered(service(fake_redis, users, lambda _: next(source)).register(ADA, PLAN))
+    registration = registered(service(fake_redis, users, lambda _: next(source)).store(ADA, LEASE_MS))
     assert users.candidates == [FIRST_CANDIDATES] + [MORE_CANDIDATES] * 3
     assert registration.number.startswith(str(10_000_000 + FIRST_CANDIDATES + 2 * MORE_CANDIDATES))
 
@@ -106,7 +108,7 @@ def test_it_gives_up_within_its_bound(fake_redis: fakeredis.FakeRedis) -> None:
     source = count()
     users = FullUpTo(fake_redis, failing_calls=MAX_CALLS)
     with pytest.raises(NumberSpaceExhausted):
-        service(fake_redis, users, lambda _: next(source)).register(ADA, PLAN)
+        service(fake_redis, users, lambda _: next(source)).store(ADA, LEASE_MS)
     assert users.candidates == [FIRST_CANDIDATES] + [MORE_CANDIDATES] * (MAX_CALLS - 1)
 
 
@@ -114,7 +116,7 @@ def test_the_last_call_of_the_bound_still_counts(fake_redis: fakeredis.FakeRedis
     """The bound is on calls, not on failures."""
     source = count()
     users = FullUpTo(fake_redis, failing_calls=MAX_CALLS - 1)
-    registered(service(fake_redis, users, lambda _: next(source)).register(ADA, PLAN))
+    registered(service(fake_redis, users, lambda _: next(source)).store(ADA, LEASE_MS))
 
 
 def test_a_number_that_another_address_holds_is_passed_over(fake_redis: fakeredis.FakeRedis) -> None:
@@ -128,8 +130,8 @@ def test_a_number_that_another_address_holds_is_passed_over(fake_redis: fakeredi
         if users.keys(draft.address).shard == shard
     )
     registrations = service(fake_redis, users, lambda _: next(draws))
-    first = registered(registrations.register(ADA, PLAN))
-    second = registered(registrations.register(neighbour, PLAN))
+    first = registered(registrations.store(ADA, LEASE_MS))
+    second = registered(registrations.store(neighbour, LEASE_MS))
     assert first.number[:8] == "10000007"
     assert second.number[:8] == "10000008"
 
@@ -141,7 +143,7 @@ def test_registering_again_gives_another_number_and_frees_the_old_one(
     source = count()
     users = FullUpTo(fake_redis, failing_calls=0)
     registrations = service(fake_redis, users, lambda _: next(source))
-    first, second = (registered(registrations.register(ADA, PLAN)) for _ in range(2))
+    first, second = (registered(registrations.store(ADA, LEASE_MS)) for _ in range(2))
     assert first.user_id == second.user_id
     assert first.number != second.number
     assert first.registration_id != second.registration_id
@@ -154,5 +156,5 @@ def test_nothing_is_registered_in_the_data_of_another_key(fake_redis: fakeredis.
     Guard(fake_redis, Names("an index key of another service, a long one"), Sealer([])).check()
     users = FullUpTo(fake_redis, failing_calls=0)
     with pytest.raises(WrongIndexKey):
-        service(fake_redis, users, lambda _: 0).register(BOB, PLAN)
+        service(fake_redis, users, lambda _: 0).store(BOB, LEASE_MS)
     assert users.candidates == []
