@@ -119,8 +119,15 @@ class Board:
         try:
             content: dict[str, Any] = orjson.loads(path.read_bytes())
             series = {tuple(map(str, key)): [*map(float, values)] for key, values in content["series"]}
+            known = content["state"]
+            state = WorkerState(
+                bool(known["breaker_open"]),
+                str(known["smtp"]),
+                float(known["smtp_since"]),
+                {str(name): str(fault) for name, fault in known["threads"].items()},
+            )
             live = time.monotonic() - content["at"] < SILENT_S and _exists(int(content["pid"]))
-            return Snapshot(int(path.stem), WorkerState(**content["state"]) if live else None, series)
+            return Snapshot(int(path.stem), state if live else None, series)
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return None
 

@@ -204,13 +204,13 @@ def add(total: Series, more: Series) -> None:
         if mine is not None:
             if len(mine) == len(values):
                 total[key] = [a + b for a, b in zip(mine, values, strict=True)]
-        elif len(values) == _size(key):
+        elif 0 < len(values) == _size(key):
             total[key] = [*values]
 
 
 def _size(key: tuple[str, ...]) -> int:
     """How many numbers a series has; 0 for one that is not known."""
-    name, labels = key[0], len(key) - 1
+    name, labels = key[0] if key else "", len(key) - 1
     if name in COUNTERS and labels == len(COUNTERS[name][1]):
         return 1
     if name in HISTOGRAMS and labels == len(HISTOGRAMS[name][1]):

@@ -61,6 +61,16 @@ def test_dropped_lines_are_counted(
         wait_until(lambda: scraped(service)[DROPPED] > 0, 10, "lines are dropped")
 
 
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_wrong_setting_ends_the_start_although_nobody_can_be_told(
+    tmp_path: Path, environment: dict[str, str], fault: str
+) -> None:
+    """With its own status, and not in an endless loop of workers."""
+    wrong = environment | {"WEB_CONCURRENCY": "1", "NUMBER_DIGITS": "3"}
+    with FAULTS[fault]() as options, gunicorn(tmp_path, wrong, ready=False, **options) as service:
+        assert service.process.wait(30) == 3
+
+
 def test_bad_requests_do_not_block_a_worker_whose_log_is_not_read(
     tmp_path: Path, environment: dict[str, str], mail_server: MailServer
 ) -> None:
