@@ -28,7 +28,9 @@ def goes_through(service: Gunicorn, mail_server: MailServer, address: str) -> No
     assert (answer.status_code, answer.json().get("token")) == (200, "t0ken")
 
 
-@pytest.mark.parametrize("arguments", [(), ("--preload",)], ids=["", "preload"])
+@pytest.mark.parametrize(
+    "arguments", [(), pytest.param(("--preload",), marks=pytest.mark.slow)], ids=["", "preload"]
+)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_the_service_works_whatever_becomes_of_its_log(
     tmp_path: Path,

@@ -215,8 +215,8 @@ def test_a_scrape_never_tells_less_than_the_one_before(
     """Two workers answer in turns, and are killed meanwhile: what was told once stands."""
     with gunicorn(tmp_path, environment | {"WEB_CONCURRENCY": "2"}) as service:
         told = 0.0
-        for turn in range(60):
-            if turn % 20 == 10:
+        for turn in range(40):
+            if turn in (10, 25):
                 service.kill_workers()
                 wait_until(service.answers_again, 20, "it answers again")
             with contextlib.suppress(requests.RequestException):  # its worker was killed
@@ -241,8 +241,7 @@ def test_what_one_worker_knows_of_the_mail_server_all_tell(
 
         (state,) = wait_until(lambda: states if len(states := told()) == 1 and states != {"ok"} else None, 20)
         assert told() == {state}
-        found = scraped(service)
-        assert sorted(value for name, value in found.items() if "breaker_open" in name) == [0, 1]
+        assert breakers(scraped(service)) == 1
         mail_server.start()
         wait_until(lambda: told() == {"ok"}, 40, "all tell that it is back")
 
@@ -487,9 +486,15 @@ def test_a_root_that_cannot_be_written_is_enough(
             pytest.skip("mounts are not allowed here")
         body = {"email": "ada@example.com", "token": "t"}
         assert requests.post(f"{url}/api/users", json=body, timeout=10).status_code == 201
-        found = read(requests.get(f"{url}/metrics", timeout=10).text)
-        assert found[answers("/api/users", "POST", 201)] == 1
-        assert found['cedula_mail_breaker_open{pid="2"}'] == 0
+
+        def both_tell() -> bool:
+            found = read(requests.get(f"{url}/metrics", timeout=10).text)
+            return (
+                'cedula_mail_breaker_open{pid="2"}' in found
+                and found[answers("/api/users", "POST", 201)] == 1
+            )
+
+        wait_until(both_tell, 10, "both workers' counts")
     finally:
         process.terminate()
         process.wait(40)
