@@ -10,7 +10,7 @@ from werkzeug.routing import BaseConverter
 
 from app.container import Container
 from app.domain.registration import Cause, Delivery, Draft, UserRecord
-from app.errors import PROBLEMS, StorageUnavailable
+from app.errors import PROBLEMS
 from app.http import openapi
 from app.http.auth import caller
 from app.http.bodies import JsonBlueprint, current_request
@@ -91,14 +91,14 @@ def healthz() -> ResponseReturnValue:
 @openapi.READYZ
 def readyz() -> ResponseReturnValue:
     """Redis answers and accepts writes, and relay and senders live. The mail server is only reported."""
-    smtp = services().messaging.state
-    try:
-        services().guard.ready()
-    except StorageUnavailable:
-        return problem_response(PROBLEMS["storage-unavailable"], more={"redis": "unavailable", "smtp": smtp})
-    if unwell := services().unwell():
-        return problem_response(PROBLEMS["not-ready"], more={"redis": "ok", "smtp": smtp, "threads": unwell})
-    return json_response({"status": "ready", "redis": "ok", "smtp": smtp})
+    found = services().monitoring.readiness()
+    if found.redis_ok and not found.unwell:
+        return json_response({"status": "ready", "redis": "ok", "smtp": found.smtp})
+    slug = "not-ready" if found.redis_ok else "storage-unavailable"
+    redis = "ok" if found.redis_ok else "unavailable"
+    return problem_response(
+        PROBLEMS[slug], more={"redis": redis, "smtp": found.smtp, "threads": list(found.unwell)}
+    )
 
 
 @operations.get("/metrics")

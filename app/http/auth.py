@@ -58,9 +58,9 @@ def is_protected(path: str) -> bool:
 
 
 def caller() -> str:
-    """The name of the API key that was given; empty where none is needed."""
-    name: str = g.get("caller", "")
-    return name
+    """The name of the API key that was given; empty where none is needed, or none was right."""
+    name: str | None = g.get("caller")
+    return name or ""
 
 
 def install(app: Flask, settings: Settings, names: Names, storage: Storage) -> None:

@@ -8,6 +8,7 @@ import structlog
 from flask import Flask, Response, current_app, g
 
 from app.http import problems
+from app.http.auth import caller
 from app.http.bodies import MAX_BODY_BYTES, current_request, discard_body
 from app.telemetry.metrics import Metrics
 
@@ -47,7 +48,7 @@ def _finish(response: Response) -> Response:
         status=status,
         duration_ms=round(duration_s * 1000, 2),
     )
-    _metrics().answered(route, method, status, duration_s)
+    _metrics().answered(route, method, status, duration_s, caller())
     return response
 
 
