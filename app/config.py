@@ -74,7 +74,7 @@ class Settings:
     number_ttl_s: int = 0
     address_limit: Budget = TEN_AN_HOUR
     verify_limit: Budget = FIVE_IN_15_MINUTES
-    client_limit: str = ""
+    client_limit: tuple[Budget, ...] = ()
     api_keys: tuple[ApiKey, ...] = field(default=(), repr=False)
     trusted_proxies: int = 0
     idempotency_ttl_s: int = 86_400
@@ -140,7 +140,7 @@ class _Reader:
             number_ttl_s=self._whole("NUMBER_TTL", Settings.number_ttl_s, 0, 10 * 366 * 86_400),
             address_limit=_budget(self._limit("ADDRESS_LIMIT", "10/hour", _one_limit)),
             verify_limit=_budget(self._limit("VERIFY_LIMIT", "5/15 minutes", _one_limit)),
-            client_limit=self._limit("CLIENT_LIMIT", "", _limits),
+            client_limit=_budgets(self._limit("CLIENT_LIMIT", "", _limits)),
             api_keys=self._api_keys(),
             trusted_proxies=self._whole("TRUSTED_PROXIES", Settings.trusted_proxies, 0, 100),
             idempotency_ttl_s=self._whole("IDEMPOTENCY_TTL", Settings.idempotency_ttl_s, 1, 366 * 86_400),
@@ -231,12 +231,15 @@ def _one_limit(value: str) -> None:
         raise ValidationError("Must be one limit, not several.")
 
 
-def _budget(text: str) -> Budget:
+def _budgets(text: str) -> tuple[Budget, ...]:
     try:
-        item = limits.parse(text)
+        return tuple(Budget(item.amount, item.get_expiry()) for item in limits.parse_many(text))
     except ValueError:  # none, or wrong and reported already
-        return Budget()
-    return Budget(item.amount, item.get_expiry())
+        return ()
+
+
+def _budget(text: str) -> Budget:
+    return next(iter(_budgets(text)), Budget())
 
 
 def _not_empty(value: str) -> None:

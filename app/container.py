@@ -4,7 +4,7 @@ import atexit
 import os
 import secrets
 
-from flask import Flask
+from flask import Flask, current_app
 
 from app.config import LOCALES, Settings
 from app.domain.number import NumberGenerator, RandBelow
@@ -12,6 +12,7 @@ from app.mail.messages import Messages
 from app.mail.smtp import SmtpMail
 from app.repositories.backlog import Backlog
 from app.repositories.census import Census
+from app.repositories.client_limits import ClientLimits
 from app.repositories.guard import Guard
 from app.repositories.keys import Names
 from app.repositories.outbox import Outbox
@@ -45,8 +46,17 @@ class Container:
         self.verification = VerificationService(
             self.users, self.guard, settings.number_digits, settings.verify_limit
         )
+        self.client_limits = ClientLimits(self.redis, names, settings.client_limit)
         self.census = Census(self.redis)
-        self.monitoring = Monitoring(self.metrics, self.guard, self.outbox, self.census, self.numbers)
+        self.monitoring = Monitoring(
+            self.metrics,
+            self.guard,
+            self.outbox,
+            self.census,
+            self.numbers,
+            mail_state=lambda: self.messaging.state,
+            unwell=self.unwell,
+        )
         self._build_messaging()
 
     def _build_messaging(self) -> None:
@@ -108,3 +118,9 @@ class Container:
     def stop(self) -> None:
         """Finishes the mails in hand and leaves the rest to the outbox."""
         self.messaging.close(self.settings.mail_timeout_s)
+
+
+def services() -> Container:
+    """What serves the current request or command."""
+    found: Container = current_app.extensions["cedula"]
+    return found

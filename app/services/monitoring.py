@@ -1,8 +1,9 @@
-"""What Prometheus is told: what was counted, and the state of the store when it is asked."""
+"""What probes and Prometheus are told: is the service ready, what was counted, what is in the store."""
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from math import sqrt
 
 from app.domain.number import SHARDS, NumberGenerator
@@ -20,8 +21,17 @@ FULLEST_SIGMAS = 4
 fullest is above its mean by more than four standard deviations in 3 cases of 100."""
 
 
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """`smtp`: `ok`, or what is wrong with the mail server. `unwell`: threads that have died or hang."""
+
+    redis_ok: bool
+    smtp: str
+    unwell: tuple[str, ...]
+
+
 class Monitoring:
-    """Answers a scrape at a bounded cost, whatever the number of registrations."""
+    """Answers probes, and scrapes at a bounded cost, whatever the number of registrations."""
 
     def __init__(
         self,
@@ -31,6 +41,9 @@ class Monitoring:
         census: Census,
         numbers: NumberGenerator,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        mail_state: Callable[[], str] = lambda: "ok",
+        unwell: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         self._metrics = metrics
         self._guard = guard
@@ -38,9 +51,21 @@ class Monitoring:
         self._census = census
         self._possibilities = numbers.possibilities
         self._clock = clock
+        self._mail_state = mail_state
+        self._unwell = unwell
         self._looking = threading.Lock()
         self._looked_at = -LOOK_AGAIN_S
         self._state: StoreState | None = None
+
+    def readiness(self) -> Readiness:
+        """Makes one small write to Redis; the mail server and the threads are known without asking."""
+        try:
+            self._guard.ready()
+        except StorageUnavailable:
+            redis_ok = False
+        else:
+            redis_ok = True
+        return Readiness(redis_ok, self._mail_state(), tuple(self._unwell()))
 
     def exposition(self) -> bytes:
         """All metrics in Prometheus' text format; without the store's where Redis is away."""

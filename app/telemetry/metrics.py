@@ -81,7 +81,10 @@ class Metrics:
         self._registry = registry = CollectorRegistry()
         prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
         self._requests = Counter(
-            "cedula_requests", "Requests answered.", ["route", "method", "status"], registry=registry
+            "cedula_requests",
+            "Requests answered.",
+            ["route", "method", "status", "caller"],
+            registry=registry,
         )
         self._request_seconds = Histogram(
             "cedula_request_duration_seconds",
@@ -131,15 +134,16 @@ class Metrics:
         self._budget = {slug: self._budgets.labels(budget) for slug, budget in BUDGETS.items()}
         self._delivery = {each: self._deliveries.labels(label) for each, label in DELIVERIES.items()}
         self._blame = {blame: self._mail_faults.labels(blame) for blame in BLAMES}
-        self._answer: dict[tuple[str, str, int], Counter] = {}
+        self._answer: dict[tuple[str, str, int, str], Counter] = {}
         self._route: dict[str, Histogram] = {}
 
-    def answered(self, route: str, method: str, status: int, seconds: float) -> None:
-        """A request was answered. `route`: the rule, never the path; `method`: one of the known."""
-        key = (route, method, status)
+    def answered(self, route: str, method: str, status: int, seconds: float, caller: str) -> None:
+        """A request was answered. `route`: the rule, never the path; `method`: one of the known;
+        `caller`: the name of the API key, empty without one."""
+        key = (route, method, status, caller)
         answers = self._answer.get(key)
         if answers is None:
-            answers = self._answer[key] = self._requests.labels(route, method, str(status))
+            answers = self._answer[key] = self._requests.labels(route, method, str(status), caller)
         answers.inc()
         duration = self._route.get(route)
         if duration is None:
