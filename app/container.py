@@ -10,7 +10,6 @@ from app.config import LOCALES, Settings
 from app.domain.number import NumberGenerator, RandBelow
 from app.mail.messages import Messages
 from app.mail.smtp import SmtpMail
-from app.repositories.backlog import Backlog
 from app.repositories.census import Census
 from app.repositories.client_limits import ClientLimits
 from app.repositories.guard import Guard
@@ -24,6 +23,7 @@ from app.services.registration import RegistrationService
 from app.services.verification import VerificationService
 from app.storage.scripts import connect
 from app.telemetry.metrics import Metrics
+from app.threads import forget_greenlets
 
 
 class Container:
@@ -37,7 +37,6 @@ class Container:
         self.guard = Guard(self.redis, names, sealer)
         self.users = Users(self.redis, names, sealer)
         self.outbox = Outbox(self.redis, sealer, settings.lease_ms)
-        self.backlog = Backlog(self.redis, sealer)
         self._mail = SmtpMail(app, settings.mail_timeout_s, settings.mail_ca_file)
         with app.app_context():  # Flask-Mail composes with the app's settings
             self._messages = Messages(settings.mail_default_sender, LOCALES, settings.mail_templates)
@@ -47,7 +46,7 @@ class Container:
             self.users, self.guard, settings.number_digits, settings.verify_limit
         )
         self.client_limits = ClientLimits(self.redis, names, settings.client_limit)
-        self.census = Census(self.redis)
+        self.census = Census(self.redis, sealer)
         self.monitoring = Monitoring(
             self.metrics,
             self.guard,
@@ -109,10 +108,12 @@ class Container:
             self.messaging.stand_by()
 
     def _after_fork_in_child(self) -> None:
-        self._build_messaging()
         if self._is_master:
+            self._build_messaging()
             self.messaging.start()
         else:
+            forget_greenlets()
+            self._build_messaging()
             self.messaging.stand_by()
 
     def stop(self) -> None:

@@ -11,7 +11,7 @@ from flask.typing import ResponseReturnValue
 from marshmallow import ValidationError
 
 from app.container import services
-from app.domain.registration import Cause, Delivery
+from app.domain.registration import Cause, Delivery, Draft
 from app.errors import PROBLEMS
 from app.http import openapi
 from app.http.arguments import StrictBlueprint
@@ -24,7 +24,6 @@ from app.http.schemas import (
     VerificationRequest,
     rfc3339,
 )
-from app.repositories.users import Draft
 from app.telemetry.metrics import CONTENT_TYPE
 
 api = StrictBlueprint("users", __name__, url_prefix="/api", description="Registrations of e-mail addresses")

@@ -1,8 +1,9 @@
 """Threads that must live, and steps that must end. May import nothing of the app.
 
-Under gevent a thread is a greenlet; nothing here knows the difference.
+Under gevent a thread is a greenlet; only `forget_greenlets` knows the difference.
 """
 
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -134,3 +135,18 @@ def within(timeout_s: float, step: Callable[[], T], discard: Callable[[T], None]
     if errors:
         raise errors[0]
     return results[0]
+
+
+_forgotten: list[object] = []
+
+
+def forget_greenlets() -> None:
+    """Keeps the copies of greenlets that a fork has left in this process from ever running.
+
+    fork() copies every greenlet, and the copies would go on reading from the parent's sockets as soon as this
+    process waits for anything. They are tied to the old event loop, so this process gets another one.
+    """
+    hub = sys.modules.get("gevent.hub")
+    if hub is not None:
+        _forgotten.append(hub.get_hub())  # collected, they would be thrown an exception, and act on it
+        hub.set_hub(hub.Hub(default=False))

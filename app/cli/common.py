@@ -9,7 +9,7 @@ import click
 from app.container import services
 from app.domain.address import Address
 from app.domain.registration import USER_ID
-from app.errors import InvalidAddress, StorageUnavailable
+from app.errors import InvalidAddress, RecordUnreadable, StorageUnavailable
 
 
 @contextmanager
@@ -17,6 +17,8 @@ def told_in_words() -> Iterator[None]:
     """Redis being away is a sentence, not a traceback."""
     try:
         yield
+    except RecordUnreadable as error:
+        raise click.ClickException(str(error)) from error
     except StorageUnavailable as error:
         raise click.ClickException("Redis does not answer, or refuses the write; see `doctor`.") from error
 

@@ -6,13 +6,12 @@ The door of the room `delivery`: it builds the parts, takes registrations in and
 import time
 from typing import NamedTuple
 
-from app.domain.registration import Cause, Delivery
+from app.domain.registration import Cause, Delivery, Stored
 from app.errors import AddressRefused
 from app.mail.messages import Messages
 from app.mail.smtp import SmtpMail
 from app.repositories.guard import Guard
 from app.repositories.outbox import Outbox
-from app.repositories.users import Stored
 from app.services.delivery.breaker import MailBreaker
 from app.services.delivery.leases import Leases
 from app.services.delivery.queue import Job, JobQueue
@@ -130,8 +129,8 @@ class MessagingService:
         self._stands_by = True
 
     def cancel(self) -> None:
-        """Ends a relay that has not begun, without waiting for it."""
-        self._relay.cancel()
+        """Ends a relay that has not begun."""
+        self._relay.stop()
 
     def close(self, timeout_s: float) -> None:
         """Ends the relay, finishes the mails in hand and gives the rest back to the outbox."""

@@ -5,10 +5,10 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from app.domain.number import NumberGenerator
-from app.domain.registration import Cause, Delivery, Registration
+from app.domain.registration import Cause, Delivery, Draft, Registration, Replayed, Stored, UserRecord
 from app.errors import AddressRefused, NumberSpaceExhausted, StorageUnavailable, UserNotFound
 from app.repositories.guard import Guard
-from app.repositories.users import Draft, Once, Replayed, Stored, Terms, UserRecord, Users
+from app.repositories.users import Once, Terms, Users
 from app.services.messaging import MessagingService
 from app.telemetry.metrics import Metrics
 

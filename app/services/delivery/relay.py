@@ -76,10 +76,6 @@ class Relay:
         self.started = True
         self._thread.start()
 
-    def cancel(self) -> None:
-        """Ends a thread that has not begun to work, without waiting for it."""
-        self._thread.stopping.set()
-
     def stop(self) -> None:
         """Ends the thread, and lets another process sweep. Again, or without a start, it does nothing."""
         if not self.started or self._thread.stopping.is_set():

@@ -206,7 +206,9 @@ class Worker:
                 if time.monotonic() > deadline or self._queue.closed:
                     raise
                 time.sleep(SETTLE_AGAIN_S)
-        job.tell(Delivery.PENDING if settled.lost else attempt.delivery)
+        # Not erased: a repetition of the request (Idempotency-Key) was promised the mail.
+        kept = delivery is Delivery.REFUSED and settled.delivery is not None
+        job.tell(Delivery.PENDING if settled.lost or kept else attempt.delivery)
         if settled.left or settled.delivery is Delivery.PENDING:
             self._queue.remember(registration.user_id, attempt.wait_s, job.cause)
         return settled
