@@ -200,7 +200,8 @@ class _Reader:
         try:
             self._env.seal()
         except EnvValidationError as error:
-            for name, messages in dict(error.error_messages).items():  # type: ignore[arg-type]
+            by_name: Any = error.error_messages
+            for name, messages in by_name.items():
                 for message in messages:
                     self._wrong(name, str(message))
         if self._errors:

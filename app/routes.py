@@ -114,12 +114,8 @@ def metrics() -> ResponseReturnValue:
 
 def prefers_async() -> bool:
     """RFC 7240: `Prefer: respond-async`, alone or among others."""
-    preferences = request.headers.getlist("Prefer")
-    return any(
-        preference.split(";")[0].strip().lower() == "respond-async"
-        for preference in ",".join(preferences).split(",")
-        if preference
-    )
+    preferences = request.headers.get("Prefer", "").split(",")  # a repeated header comes joined by commas
+    return any(each.split(";")[0].strip().lower() == "respond-async" for each in preferences)
 
 
 def idempotency_key() -> str:

@@ -54,8 +54,8 @@ def install(app: Flask, settings: Settings) -> None:
     """Asks for API keys, counts requests, and believes as many proxies as the operator says."""
     if settings.trusted_proxies:
         hops = settings.trusted_proxies
-        # type: assigning to wsgi_app is how Flask's documentation adds a middleware
-        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops)  # type: ignore[method-assign]
+        proxied = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops)
+        app.wsgi_app = proxied  # type: ignore[method-assign] # Flask's documented way to add a middleware
     keys = ApiKeys(settings.api_keys)
 
     def admit() -> None:

@@ -162,7 +162,7 @@ def operation(operation_id: str, responses: Mapping[int, Json], **more: Any) -> 
 class SortedResponses(BasePlugin):
     """Operations list their statuses in ascending order."""
 
-    def operation_helper(self, operations: Json | None = None, **_: Any) -> None:  # type: ignore[override]
+    def operation_helper(self, path: Any = None, operations: Any = None, **_: Any) -> None:  # noqa: ARG002
         for found in (operations or {}).values():
             found["responses"] = dict(sorted(found["responses"].items(), key=lambda item: int(item[0])))
 

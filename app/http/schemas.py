@@ -54,7 +54,7 @@ class Text(fields.String):
 class EmailAddress(Text):
     """An e-mail address; becomes an `Address`."""
 
-    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> Address:  # type: ignore[override]
+    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> Any:
         try:
             return Address.parse(super()._deserialize(value, attr, data, **kwargs))
         except InvalidAddress as error:
