@@ -2,23 +2,22 @@
 
 from collections.abc import Sequence
 
-import redis
-
 from app.domain.registration import Budget
 from app.errors import TooManyRequests
 from app.repositories.keys import CLIENT_LIMITS, Names
+from app.repositories.scripts import CountRequest
 from app.repositories.users import seconds
-from app.storage.scripts import load_script, run
+from app.storage.storage import Storage
 
 
 class ClientLimits:
     """Counts requests; several limits hold together. Without a limit nothing is asked of Redis."""
 
-    def __init__(self, client: redis.Redis, names: Names, limits: Sequence[Budget]) -> None:
+    def __init__(self, storage: Storage, names: Names, limits: Sequence[Budget]) -> None:
+        self._storage = storage
         self._names = names
         self._limits = limits
-        self._args = [number for limit in limits for number in (limit.amount, limit.window_ms)]
-        self._count = load_script(client, "count_request")
+        self._numbers = [number for limit in limits for number in (limit.amount, limit.window_ms)]
 
     def count(self, client: str) -> None:
         """Counts a request of this client: the name of its API key, or its IP address.
@@ -29,6 +28,6 @@ class ClientLimits:
             return
         prefix = f"{CLIENT_LIMITS}:{{{self._names.client(client)}}}"  # one slot, and no name in clear
         keys = [f"{prefix}:{limit.amount}/{limit.window_s}" for limit in self._limits]
-        wait_ms: int = run(self._count, keys, self._args)
+        wait_ms: int = self._storage.run(CountRequest(counters=keys, limits=self._numbers))
         if wait_ms:
             raise TooManyRequests("CLIENT_LIMIT is used up", seconds(wait_ms))

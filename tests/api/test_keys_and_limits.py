@@ -19,7 +19,7 @@ from app.errors import TooManyRequests
 from app.http.auth import ApiKeys, digest
 from app.repositories.client_limits import ClientLimits
 from app.repositories.keys import Names
-from app.storage.scripts import connect
+from app.storage.storage import Storage
 from tests.api.conftest import API_KEYS, BANK, SHOP, SHOP_NEXT, Api, at_once, bearer
 from tests.support.servers import ROOT, MailServer, Valkey, free_port, gunicorn
 from tests.support.waiting import wait_until
@@ -199,7 +199,7 @@ def count(limits: ClientLimits, client: str = "shop") -> int:
 
 def test_several_limits_hold_together(valkey_server: Valkey, store: redis.Redis) -> None:
     """The full window that lasts longest says how long to wait; who is refused uses nothing up."""
-    limits = ClientLimits(connect(valkey_server.url, 5.0), Names(None), (Budget(3, 60), Budget(5, 3600)))
+    limits = ClientLimits(Storage(valkey_server.url, 5.0), Names(None), (Budget(3, 60), Budget(5, 3600)))
     assert [count(limits) for _ in range(3)] == [0, 0, 0]
     assert all(50 < count(limits) <= 60 for _ in range(5))
     assert count(limits, "bank") == 0
@@ -210,7 +210,7 @@ def test_several_limits_hold_together(valkey_server: Valkey, store: redis.Redis)
 
 def test_no_race_overdraws_a_limit(valkey_server: Valkey, store: redis.Redis) -> None:
     """Also while the script cache is lost again and again."""
-    limits = ClientLimits(connect(valkey_server.url, 5.0), Names(None), (Budget(10, 3600), Budget(10, 7200)))
+    limits = ClientLimits(Storage(valkey_server.url, 5.0), Names(None), (Budget(10, 3600), Budget(10, 7200)))
 
     def ask() -> bool:
         store.script_flush()

@@ -48,7 +48,7 @@ class Service:
         with ONE_AT_A_TIME:
             self.app = create_app(Settings(**{**chosen, **settings}))
         self.container: Container = self.app.extensions["cedula"]
-        self.records = Records(self.container.redis)
+        self.records = Records(self.container.storage)
         self.container.messaging.start()
 
     def register(self, address: str, *, headers: dict[str, str] | None = None) -> tuple[TestResponse, float]:
@@ -94,7 +94,7 @@ class Service:
 
     def stop(self) -> None:
         self.container.stop()
-        self.container.redis.close()
+        self.container.storage.close()
 
 
 Serve = Callable[..., Service]

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+import redis
+
 from app.domain.address import Address
 from app.domain.number import NumberGenerator
 from app.domain.registration import Budget, Draft, Replayed, Stored
@@ -10,7 +12,7 @@ from app.repositories.keys import Names
 from app.repositories.outbox import Outbox
 from app.repositories.sealing import Sealer
 from app.repositories.users import Terms, Users
-from app.storage.scripts import connect
+from app.storage.storage import Storage
 
 HOUR_MS = 3_600_000
 LEASE_MS = 25_000
@@ -19,6 +21,14 @@ KEY = "order-4711"
 
 def ada() -> Address:
     return Address.parse("ada@example.com")
+
+
+def age_mark(store: redis.Redis, seconds: int) -> None:
+    """Makes the one idempotency mark older, as if so much time had passed."""
+    (mark,) = store.scan_iter("*:idempotency:*")
+    fingerprint, registration, created_ms, answer = (store.get(mark) or b"").decode().split("|")
+    older = "|".join([fingerprint, registration, str(int(created_ms) - seconds * 1000), answer])
+    store.set(mark, older, keepttl=True)
 
 
 @dataclass
@@ -34,7 +44,7 @@ class Process:
     census: Census = field(init=False)
 
     def __post_init__(self) -> None:
-        self.client = connect(self.url, 5.0)
+        self.client = Storage(self.url, 5.0)
         names, sealer = Names(self.index), Sealer(self.secrets)
         self.users = Users(self.client, names, sealer)
         self.outbox = Outbox(self.client, sealer, LEASE_MS)

@@ -21,18 +21,7 @@ ROOT = Path(app.__file__).parents[1]
 MODULES = sorted(ROOT.glob("app/**/*.py"))
 FILES = [*MODULES, ROOT / "wsgi.py", ROOT / "gunicorn.conf.py"]
 
-REBUILT = {
-    "app/cli/doctor/store.py",
-    "app/domain/address.py",
-    "app/storage/cluster.py",
-    "app/storage/faults.py",
-    "app/storage/lines.py",
-    "app/storage/scripts.py",
-    "app/mail/messages.py",
-    "app/mail/smtp.py",
-    "app/telemetry/metrics.py",
-    "gunicorn.conf.py",
-}
+REBUILT = {"app/domain/address.py", "app/telemetry/metrics.py", "gunicorn.conf.py"}
 """Files that are being rebuilt and may still break these rules. To be emptied."""
 
 MAY_BE_SET = {
@@ -44,10 +33,12 @@ MAY_BE_SET = {
     "g.request_id": "Flask: g",
     "g.caller": "Flask: g",
     "found.lifetime": "dnspython: seconds that a resolver may take",
+    "message.date": "Flask-Mail: an attribute of Message",
+    "message.msgId": "Flask-Mail: likewise; in extra_headers it would stand twice",
     "job.registration": "ours: a job of app/services/delivery is passed on and brought up to date",
     "job.leased_at": "ours: likewise",
 }
-"""What may be set on another object: where its documentation says so, or where it is our own."""
+"""What may be set on another object: where its documentation says so, or where it is a class of ours."""
 
 DOCUMENTED_METHODS = {
     "_serialize": "marshmallow: what a field of one's own overrides",
@@ -80,10 +71,15 @@ def targets(tree: ast.AST) -> Iterator[ast.Attribute]:
 
 @pytest.mark.parametrize("path", unless_rebuilt(FILES), ids=name)
 def test_no_attribute_is_set_on_what_belongs_to_others(path: Path) -> None:
-    """An object sets its own attributes; another's only where its documentation says so."""
-    found = [ast.unparse(target) for target in targets(parsed(path))]
-    foreign = {target for target in found if not re.fullmatch(r"(self|cls)\.\w+", target)}
+    """An object sets its own attributes, a module those of its classes; others' only where they say so."""
+    found = list(targets(parsed(path)))
+    own = {target.attr for target in found if is_own(target)}
+    foreign = {ast.unparse(target) for target in found if not is_own(target) and target.attr not in own}
     assert foreign <= set(MAY_BE_SET)
+
+
+def is_own(target: ast.Attribute) -> bool:
+    return ast.unparse(target.value) in ("self", "cls")
 
 
 @pytest.mark.parametrize("path", unless_rebuilt(FILES), ids=name)
@@ -96,7 +92,7 @@ def test_nothing_is_smuggled_past_the_dot(path: Path) -> None:
             case ast.Call(
                 func=ast.Name(id="getattr" | "hasattr"), args=[_, ast.Constant(value=str(attr)), *_]
             ):
-                assert not attr.startswith("_"), f"line {node.lineno}: {ast.unparse(node)}"
+                assert not is_private(attr), f"line {node.lineno}: {ast.unparse(node)}"
             case ast.Attribute(attr="__dict__" | "__setattr__" | "__class__", ctx=ast.Store()):
                 pytest.fail(f"line {node.lineno}: {ast.unparse(node)}")
             case ast.Attribute(attr="__dict__" | "__setattr__"):

@@ -9,13 +9,13 @@ import pytest
 
 from app.domain.address import Address
 from app.domain.number import NumberGenerator
-from app.domain.registration import Budget, Draft, Registration, Stored
-from app.errors import NumberSpaceExhausted, WrongIndexKey
+from app.domain.registration import Budget, Cause, Delivery, Draft, Registration, Stored
+from app.errors import AddressRefused, CedulaError, NumberSpaceExhausted, StorageUnavailable, WrongIndexKey
 from app.repositories.guard import Guard
 from app.repositories.keys import Names, UserKeys
 from app.repositories.sealing import Sealer
 from app.repositories.users import Terms, Users
-from app.services.messaging import MessagingService
+from app.services.messaging import MessagingService, SendPlan
 from app.services.registration import (
     ALL_FREE,
     FIRST_CANDIDATES,
@@ -23,6 +23,7 @@ from app.services.registration import (
     MORE_CANDIDATES,
     RegistrationService,
 )
+from tests.support.storage import FakeStorage
 
 ADA = Draft(Address.parse("ada@example.com"), "t0ken", "en")
 BOB = Draft(Address.parse("bob@example.com"), "t0ken", "en")
@@ -36,7 +37,7 @@ class FullUpTo(Users):
     """Users in a shard where so many calls find every candidate taken."""
 
     def __init__(self, client: fakeredis.FakeRedis, failing_calls: int) -> None:
-        super().__init__(client, Names(None), Sealer([]))
+        super().__init__(FakeStorage(client), Names(None), Sealer([]))
         self.failing_calls = failing_calls
         self.candidates: list[int] = []
 
@@ -61,8 +62,84 @@ def service(
     client: fakeredis.FakeRedis, users: Users, randbelow: Callable[[int], int]
 ) -> RegistrationService:
     """The service as the container builds it, with its numbers from the given source."""
-    guard = Guard(client, Names(None), Sealer([]))
+    guard = Guard(FakeStorage(client), Names(None), Sealer([]))
     return RegistrationService(users, guard, NumberGenerator(12, randbelow), TERMS, NO_MAIL)
+
+
+class FakeMessaging:
+    """Mails nothing; answers as it is told, and remembers what it was asked."""
+
+    def __init__(self, answer: Delivery | CedulaError = Delivery.SENT, lease_ms: int = LEASE_MS) -> None:
+        self.answer = answer
+        self.lease_ms = lease_ms
+        self.sent: list[tuple[Stored, SendPlan, Cause]] = []
+
+    def plan(self, *, wait: bool = True) -> SendPlan:
+        return SendPlan(self.lease_ms, 0.0, wait)
+
+    def send(self, stored: Stored, plan: SendPlan, cause: Cause) -> Delivery:
+        self.sent.append((stored, plan, cause))
+        if isinstance(self.answer, CedulaError):
+            raise self.answer
+        return self.answer
+
+
+def registering(
+    client: fakeredis.FakeRedis, messaging: FakeMessaging, mark_ms: int = 60_000
+) -> RegistrationService:
+    """The service with a messaging service that mails nothing."""
+    users = Users(FakeStorage(client), Names(None), Sealer([]))
+    guard = Guard(FakeStorage(client), Names(None), Sealer([]))
+    terms = Terms(life_ms=0, budget=Budget(), mark_ms=mark_ms)
+    return RegistrationService(users, guard, NumberGenerator(12), terms, cast(MessagingService, messaging))
+
+
+def test_registering_stores_and_mails_with_the_lease_that_messaging_planned(
+    fake_redis: fakeredis.FakeRedis,
+) -> None:
+    """Who asked goes with the mail; the answer is the mail server's."""
+    messaging = FakeMessaging(Delivery.PENDING)
+    cause = Cause("request", "shop")
+    answer = registering(fake_redis, messaging).register(ADA, cause, wait=False)
+    ((stored, plan, told),) = messaging.sent
+    assert (answer.user_id, answer.created_ms) == (
+        stored.registration.user_id,
+        stored.registration.created_ms,
+    )
+    assert answer.delivery is Delivery.PENDING
+    assert (stored.owner is not None, plan.waits, told) == (True, False, cause)
+
+
+def test_no_lease_is_taken_where_messaging_does_not_begin(fake_redis: fakeredis.FakeRedis) -> None:
+    """The breaker is open, or too many mails wait."""
+    messaging = FakeMessaging(Delivery.PENDING, lease_ms=0)
+    registering(fake_redis, messaging).register(ADA, Cause())
+    assert messaging.sent[0][0].owner is None
+
+
+def test_a_repeated_key_gives_the_answer_of_then_and_mails_nothing(fake_redis: fakeredis.FakeRedis) -> None:
+    """The same caller and the same key; another caller's key is another."""
+    messaging = FakeMessaging()
+    registrations = registering(fake_redis, messaging)
+    first = registrations.register(ADA, Cause("1", "shop"), idempotency_key="k")
+    messaging.answer = Delivery.PENDING
+    assert registrations.register(ADA, Cause("2", "shop"), idempotency_key="k") == first
+    assert len(messaging.sent) == 1
+    assert registrations.register(ADA, Cause("3", "bank"), idempotency_key="k") != first
+
+
+@pytest.mark.parametrize("error", [AddressRefused("x"), StorageUnavailable("x")])
+def test_a_registration_that_came_to_nothing_is_carried_out_anew_when_it_is_repeated(
+    error: CedulaError, fake_redis: fakeredis.FakeRedis
+) -> None:
+    """No answer is kept, so that the repetition need not wait."""
+    messaging = FakeMessaging(error)
+    registrations = registering(fake_redis, messaging)
+    with pytest.raises(type(error)):
+        registrations.register(ADA, Cause("1"), idempotency_key="k")
+    messaging.answer = Delivery.SENT
+    assert registrations.register(ADA, Cause("2"), idempotency_key="k").delivery is Delivery.SENT
+    assert len(messaging.sent) == 2
 
 
 def registered(outcome: Any) -> Registration:
@@ -153,7 +230,7 @@ def test_registering_again_gives_another_number_and_frees_the_old_one(
 
 def test_nothing_is_registered_in_the_data_of_another_key(fake_redis: fakeredis.FakeRedis) -> None:
     """The guard is asked before the first write."""
-    Guard(fake_redis, Names("an index key of another service, a long one"), Sealer([])).check()
+    Guard(FakeStorage(fake_redis), Names("an index key of another service, a long one"), Sealer([])).check()
     users = FullUpTo(fake_redis, failing_calls=0)
     with pytest.raises(WrongIndexKey):
         service(fake_redis, users, lambda _: 0).store(BOB, LEASE_MS)

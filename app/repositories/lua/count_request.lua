@@ -2,7 +2,7 @@
 -- Keeps: no window holds more requests than its limit; every counter has a TTL. Windows are fixed: each begins
 -- with the first request after the last one ended.
 --
--- KEYS[n] counter of the n-th limit   ARGV[2n-1] requests in its window   ARGV[2n] its window in ms
+-- KEYS[1..] counters, one for each limit   ARGV[1..] for each limit: requests in its window, the window in ms
 --
 -- Returns 0 when the request was counted, else the ms until every full window has ended.
 local wait_ms = 0

@@ -35,6 +35,7 @@ class Senders:
         self._worker = worker
         self._bound = bound
         self._senders: list[_Sender] = []
+        self._busy: set[SmtpSession] = set()
         self._starting = threading.Lock()
         self._enough_until = 0.0
 
@@ -46,7 +47,9 @@ class Senders:
         """Lets go of senders that have ended, and starts as many as find something to do."""
         with self._starting:
             self._senders = [sender for sender in self._senders if sender.thread.alive]
-        if not self._breaker.open:
+        if self._breaker.open:
+            self._enough_until = 0.0  # a server that is down says nothing of how many it takes
+        else:
             self._queue.wake()
         self.add(self._bound)
 
@@ -86,20 +89,24 @@ class Senders:
             if job is None:
                 session.close_if_idle()
                 continue
+            self._busy.add(session)
             try:
                 self._worker.deliver(job, session)
             except Crowded:
-                if not self._others_connected(session):
-                    self._worker.deliver(job, session, only=True)
-                    continue
-                if not self._queue.put(job, back=True):
-                    self._worker.give_back(job)
-                self._retire(thread)
-                return
+                if self._others(session):
+                    if not self._queue.put(job, back=True):
+                        self._worker.give_back(job)
+                    self._retire(thread)
+                    return
+                self._worker.deliver(job, session, only=True)
+            finally:
+                self._busy.discard(session)
         session.close()
 
-    def _others_connected(self, session: SmtpSession) -> bool:
-        return any(other.session.connected for other in self._senders if other.session is not session)
+    def _others(self, session: SmtpSession) -> bool:
+        """Whether other senders have a connection, or are about to find out."""
+        others = (sender.session for sender in self._senders if sender.session is not session)
+        return any(other.connected or other in self._busy for other in others)
 
     def _retire(self, thread: WatchedThread) -> None:
         """One sender less, and no new ones for a while."""
