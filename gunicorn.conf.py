@@ -3,21 +3,16 @@
 import contextlib
 import fcntl
 import glob
-import itertools
-import json
-import logging
+import importlib.util
 import os
-import secrets
 import shutil
 import tempfile
-
-from gunicorn import util
 
 bind = os.environ.get("BIND") or "0.0.0.0:8000"
 
 # A request waits on the mail server, so cheap waiting decides: one gevent worker a core. Without
 # reuse_port the kernel wakes whom it likes, and one worker takes most of the connections.
-worker_class = "gevent"
+worker_class = "gunicorn_worker.Worker"  # gevent, with deadlines and bounds
 workers = int(os.environ.get("WEB_CONCURRENCY") or os.cpu_count() or 1)
 reuse_port = True
 worker_connections = 2000
@@ -39,28 +34,35 @@ control_socket_disable = True
 accesslog = None
 loglevel = "info"
 
-# Metrics: the workers' counts lie in files that they share, so that any worker can answer for all.
-SHARED_MEMORY = "/dev/shm"
+# Nobody waits for the reader of the log, and no full disk ends a thread. The file is loaded by itself: the
+# package `app` must not be imported before gevent has patched the worker.
+_spec = importlib.util.spec_from_file_location(
+    "cedula_lines", os.path.join(os.path.dirname(os.path.abspath(__file__)), "app/telemetry/lines.py")
+)
+_lines = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(_lines)
+_lines.install()
+
+# Metrics: the workers' snapshots lie in a folder that they share, so that any of them answers for all.
 METRICS_PREFIX = "cedula-metrics-"
+METRICS_FOLDER = "CEDULA_METRICS_FOLDER"
 
 
-def share_metrics():
-    """Sets PROMETHEUS_MULTIPROC_DIR to a folder that is empty, before a worker starts.
+def on_starting(server):
+    """Makes the folder. Where none can be made, every worker tells what it has counted itself."""
+    os.environ.pop(METRICS_FOLDER, None)  # of the gunicorn that started this one (SIGUSR2)
+    parent = "/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettempdir()
+    try:
+        os.environ[METRICS_FOLDER] = folder = make_folder(parent)
+        if os.geteuid() == 0:  # gunicorn --user
+            os.chown(folder, server.cfg.uid, server.cfg.gid)
+    except OSError:
+        server.log.warning("no folder for metrics in %s: workers count for themselves", parent)
 
-    A folder of our own lies in memory and carries a lock for as long as a process of ours lives, which
-    tells it from the folder of a gunicorn that was killed. A folder that the operator chose is emptied.
-    A reload (SIGHUP) comes here again and finds everything done.
-    """
-    if os.environ.get("CEDULA_METRICS_OF") == str(os.getpid()):
-        return
-    os.environ["CEDULA_METRICS_OF"] = str(os.getpid())
-    chosen = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
-    if chosen:
-        os.makedirs(chosen, exist_ok=True)
-        for counts in glob.glob(os.path.join(chosen, "*.db")):
-            os.remove(counts)
-        return
-    parent = SHARED_MEMORY if os.access(SHARED_MEMORY, os.W_OK) else tempfile.gettempdir()
+
+def make_folder(parent):
+    """Its path. It carries a lock for as long as a process of ours lives, which tells it from the folder of
+    a gunicorn that was killed; such ones are removed. Raises OSError."""
     for left in glob.glob(os.path.join(parent, f"{METRICS_PREFIX}*")):
         with contextlib.suppress(OSError):
             lock = lock_folder(left)
@@ -70,7 +72,7 @@ def share_metrics():
     lock_folder(new)
     folder = os.path.join(parent, METRICS_PREFIX + os.path.basename(new).rpartition("-")[2])
     os.rename(new, folder)
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = os.environ["CEDULA_METRICS_FOLDER"] = folder
+    return folder
 
 
 def lock_folder(path):
@@ -84,58 +86,6 @@ def lock_folder(path):
     return folder
 
 
-share_metrics()
-
-
-def pre_fork(server, worker):
-    """Gives the worker the lowest number that none of its siblings has; its files are named by it."""
-    taken = {sibling.slot for sibling in server.WORKERS.values()}
-    worker.slot = next(slot for slot in itertools.count(1) if slot not in taken)
-    os.environ["CEDULA_WORKER_SLOT"] = str(worker.slot)
-    if os.geteuid() == 0 and "CEDULA_METRICS_FOLDER" in os.environ:  # gunicorn --user
-        os.chown(os.environ["CEDULA_METRICS_FOLDER"], server.cfg.uid, server.cfg.gid)
-
-
-def child_exit(server, worker):
-    """What a dead worker said of its present state no longer holds; what it counted stays."""
-    from prometheus_client.multiprocess import mark_process_dead
-
-    mark_process_dead(worker.slot)
-
-
 def on_exit(server):
-    folder = os.environ.get("CEDULA_METRICS_FOLDER")
-    if folder:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def write_problem(sock, status, reason, message):
-    """What is no HTTP never reaches the application: gunicorn answers it, here in the words of the API.
-
-    Its own page would be HTML, without a request id and with a piece of what was sent.
-    """
-    slug = "bad-request" if status < 500 else "internal-error"
-    body = json.dumps({"type": f"/problems/{slug}", "title": reason, "status": status, "detail": reason})
-    head = [
-        f"HTTP/1.1 {status} {reason}",
-        "Connection: close",
-        "Content-Type: application/problem+json",
-        f"Content-Length: {len(body)}",
-        "Cache-Control: no-store",
-        "X-Content-Type-Options: nosniff",
-        f"X-Request-ID: {secrets.token_hex(16)}",
-    ]
-    util.write_nonblock(sock, "\r\n".join([*head, "", body]).encode("latin-1"))
-
-
-util.write_error = write_problem
-
-
-def say_less(record):
-    """gunicorn's warning of what is no HTTP names the client and may quote what was sent, keys included."""
-    if str(record.msg).startswith("Invalid request from ip="):
-        record.msg, record.args = "Invalid request: what came is no HTTP", None
-    return True
-
-
-logging.getLogger("gunicorn.error").addFilter(say_less)
+    if METRICS_FOLDER in os.environ:
+        shutil.rmtree(os.environ[METRICS_FOLDER], ignore_errors=True)

@@ -17,9 +17,13 @@ if "gunicorn.workers.ggevent" in sys.modules:
 from app import create_app
 from app.cli.doctor.command import asked_for, patient
 from app.errors import SettingsError, WrongIndexKey
+from app.telemetry import lines
 
 CANNOT_START = 3
 """The status after which gunicorn ends; after any other it would start the worker again, for ever."""
+
+if os.environ.get("FLASK_RUN_FROM_CLI") != "true":
+    lines.install()  # where gunicorn.conf.py has not
 
 try:
     app = patient() if asked_for() else create_app()

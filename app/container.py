@@ -54,7 +54,7 @@ class Container:
             self.census,
             self.numbers,
             mail_state=lambda: self.messaging.state,
-            unwell=self.unwell,
+            threads=lambda: (*self.messaging.threads, *self.storage.threads),
         )
         self._build_messaging()
 
@@ -79,11 +79,6 @@ class Container:
             self.metrics,
         )
 
-    def unwell(self) -> list[str]:
-        """The names of the threads that have died or hang."""
-        threads = (*self.messaging.threads, *self.storage.threads)
-        return sorted({thread.name for thread in threads if thread.fault})
-
     def start(self) -> None:
         """Starts the relay in this process, and in processes that it forks before its relay has begun: then
         this is a master (`gunicorn --preload`), whose own relay never begins.
@@ -91,6 +86,7 @@ class Container:
         A process that forks later goes on, and its child, which serves nobody, mails only what it registers.
         """
         self.messaging.start()
+        self.monitoring.start()
         os.register_at_fork(
             before=self._before_fork,
             after_in_parent=self._after_fork_in_parent,
@@ -102,6 +98,7 @@ class Container:
         self._is_master = not self.messaging.begun
         if self._is_master:
             self.messaging.cancel()
+            self.monitoring.stop()
 
     def _after_fork_in_parent(self) -> None:
         if self._is_master:
@@ -112,6 +109,7 @@ class Container:
         if self._is_master:
             self._build_messaging()
             self.messaging.start()
+            self.monitoring.start()
         else:
             forget_greenlets()
             self._build_messaging()
@@ -120,6 +118,7 @@ class Container:
     def stop(self) -> None:
         """Finishes the mails in hand and leaves the rest to the outbox."""
         self.messaging.close(self.settings.mail_timeout_s)
+        self.monitoring.stop()
 
 
 def services() -> Container:

@@ -1,20 +1,34 @@
-"""What probes and Prometheus are told: is the service ready, what was counted, what is in the store."""
+"""What probes and Prometheus are told: is the service ready, what was counted, what is in the store.
+
+All workers tell the same: what each knows they share over a board (app/telemetry/board.py). May import
+repositories and telemetry.
+"""
 
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import sqrt
+from weakref import WeakKeyDictionary
 
 from app.domain.number import SHARDS, NumberGenerator
 from app.errors import StorageUnavailable
 from app.repositories.census import Census
 from app.repositories.guard import Guard
 from app.repositories.outbox import Outbox
-from app.telemetry.metrics import Metrics, StoreState
+from app.telemetry import lines
+from app.telemetry.board import Board, Snapshot, WorkerState, gauges
+from app.telemetry.metrics import Metrics, StoreState, add, exposition, store_gauges
+from app.threads import WatchedThread
 
 LOOK_AGAIN_S = 5.0
 """Whoever asks more often gets the last answer again: a look costs 1,000 counts of Redis."""
+
+SNAPSHOT_S = 1.0
+"""So old is what one worker knows of another, at most."""
+
+BEGIN_AFTER_S = 0.1
+"""A process that only forks others (`gunicorn --preload`) has ended the thread by then, and takes no slot."""
 
 FULLEST_SIGMAS = 4
 """Users fall into shards by a keyed digest, so a shard's count is binomial; of a thousand shards, the
@@ -43,7 +57,7 @@ class Monitoring:
         clock: Callable[[], float] = time.monotonic,
         *,
         mail_state: Callable[[], str] = lambda: "ok",
-        unwell: Callable[[], Sequence[str]] = tuple,
+        threads: Callable[[], Sequence[WatchedThread]] = tuple,
     ) -> None:
         self._metrics = metrics
         self._guard = guard
@@ -52,10 +66,28 @@ class Monitoring:
         self._possibilities = numbers.possibilities
         self._clock = clock
         self._mail_state = mail_state
-        self._unwell = unwell
+        self._threads = threads
         self._looking = threading.Lock()
         self._looked_at = -LOOK_AGAIN_S
-        self._state: StoreState | None = None
+        self._store: StoreState | None = None
+        self._sharing = threading.Lock()
+        self._board = Board()
+        self._thread: WatchedThread | None = None
+        self._smtp, self._smtp_since = "ok", 0.0
+        self._deaths: WeakKeyDictionary[WatchedThread, int] = WeakKeyDictionary()
+        self._dropped = 0
+
+    def start(self) -> None:
+        """Starts the thread that writes snapshots."""
+        self._thread = WatchedThread("snapshots", self._write_snapshots, silent_s=10 * SNAPSHOT_S)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the thread; what was counted since its last snapshot is written, too."""
+        if self._thread is not None:
+            self._thread.stop(SNAPSHOT_S)
+            if self._board.slot:
+                self._share()
 
     def readiness(self) -> Readiness:
         """Makes one small write to Redis; the mail server and the threads are known without asking."""
@@ -65,22 +97,66 @@ class Monitoring:
             redis_ok = False
         else:
             redis_ok = True
-        return Readiness(redis_ok, self._mail_state(), tuple(self._unwell()))
+        workers = [self._share(), *self._board.others()]
+        states = [worker.state for worker in workers if worker.state is not None]
+        faults = [(state.smtp_since, state.smtp) for state in states if state.smtp != "ok"]
+        unwell = {name for state in states for name, fault in state.threads.items() if fault}
+        return Readiness(redis_ok, max(faults)[1] if faults else "ok", tuple(sorted(unwell)))
 
     def exposition(self) -> bytes:
         """All metrics in Prometheus' text format; without the store's where Redis is away."""
-        return self._metrics.exposition(self._look())
+        store = self._look()
+        own = self._share()  # first, so that what is told here stands for the others and after a crash
+        workers = [own, *self._board.others()]
+        total = own.series
+        for other in workers[1:]:
+            add(total, other.series)
+        return exposition(total, [*gauges(workers), *store_gauges(store)])
+
+    def _write_snapshots(self, thread: WatchedThread) -> None:
+        wait_s = BEGIN_AFTER_S
+        while not thread.stopping.wait(wait_s):
+            thread.beat()
+            self._share()
+            wait_s = SNAPSHOT_S
+
+    def _share(self) -> Snapshot:
+        """Writes this worker's snapshot, and returns it."""
+        with self._sharing:
+            self._metrics.add(self._board.join())
+            state = self._observe()
+            series = self._metrics.series()
+            self._board.post(state, series)
+            return Snapshot(self._board.slot, state, series)
+
+    def _observe(self) -> WorkerState:
+        """What this process knows; counts what was not told as a fact."""
+        threads = [*self._threads(), *([self._thread] if self._thread else [])]
+        for thread in threads:
+            deaths = thread.deaths
+            self._metrics.thread_restarts(thread.name, deaths - self._deaths.get(thread, 0))
+            self._deaths[thread] = deaths
+        dropped = lines.dropped()
+        self._metrics.lines_dropped(dropped - self._dropped)
+        self._dropped = dropped
+        smtp = self._mail_state()
+        if smtp != self._smtp:
+            self._smtp, self._smtp_since = smtp, time.monotonic()
+        faults: dict[str, str] = {}
+        for thread in threads:
+            faults[thread.name] = thread.fault or faults.get(thread.name, "")
+        return WorkerState(self._metrics.breaker_open, self._smtp, self._smtp_since, faults)
 
     def _look(self) -> StoreState | None:
         with self._looking:
             if self._clock() - self._looked_at >= LOOK_AGAIN_S:
                 try:
                     self._guard.ready()
-                    self._state = self._found()
+                    self._store = self._found()
                 except StorageUnavailable:
-                    self._state = None
+                    self._store = None
                 self._looked_at = self._clock()
-            return self._state
+            return self._store
 
     def _found(self) -> StoreState:
         owed = self._census.owed()

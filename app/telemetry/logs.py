@@ -1,7 +1,8 @@
 """Logs: one JSON object a line on stdout, and nothing personal in it.
 
 An exception is logged by its class and the places it passed through, never by its message or its
-variables: those may quote what a client sent.
+variables: those may quote what a client sent. Writing a line never raises, whatever is in it.
+May import nothing of the app. How lines are written: app/telemetry/lines.py.
 """
 
 import json
@@ -33,8 +34,15 @@ def configure() -> None:
 def _to_json(event: EventDict, **_: object) -> str:
     try:
         return orjson.dumps(event, default=str).decode()
-    except TypeError:  # a lone surrogate, a huge integer: a line in the log must never fail
-        return json.dumps(event, default=str)
+    except Exception:  # noqa: BLE001 a lone surrogate, a huge integer, an object that cannot be told
+        return json.dumps({str(name): _text(value) for name, value in event.items()})
+
+
+def _text(value: object) -> str:
+    try:
+        return str(value)
+    except Exception:  # noqa: BLE001 whatever its __str__ does
+        return f"<{type(value).__name__}>"
 
 
 def _places(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
@@ -47,4 +55,8 @@ def _places(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 
 
 def places(trace: TracebackType | None) -> list[str]:
-    return [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(trace)]
+    """`file:line function`, the outermost first. Reads no source."""
+    return [
+        f"{frame.f_code.co_filename}:{line} {frame.f_code.co_name}"
+        for frame, line in traceback.walk_tb(trace)
+    ]

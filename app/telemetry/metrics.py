@@ -1,21 +1,20 @@
-"""What the service counts, for Prometheus: facts in, one text out.
+"""What the service counts, for Prometheus: facts in, series out.
 
-Nothing personal and nothing a client can choose becomes a label, so the number of series is bounded.
-
-Where gunicorn's workers share PROMETHEUS_MULTIPROC_DIR (see gunicorn.conf.py), each writes files of its own
-there and any of them answers for all. Without it a process tells what it has counted itself.
+Counts are numbers in memory; nothing is written here. How the workers of one gunicorn share them:
+app/telemetry/board.py. Nothing personal and nothing that a client can choose becomes a label, so the number
+of series is bounded. May import the domain and the errors, for the names of what is counted.
 """
 
-import os
-from collections.abc import Iterable
+import threading
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import accumulate
 from typing import Final
 
 import prometheus_client
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
-from prometheus_client.core import GaugeMetricFamily, Metric
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from app.domain.registration import Delivery
@@ -23,11 +22,9 @@ from app.errors import PROBLEMS
 
 CONTENT_TYPE: Final = prometheus_client.exposition.CONTENT_TYPE_PLAIN_0_0_4
 
-SHARED_FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"
-WORKER_SLOT: Final = "CEDULA_WORKER_SLOT"
-"""Number of the worker among its siblings, set by gunicorn.conf.py. Files are named by it rather than by
-the process id: the worker that takes a dead one's place goes on with its files, so their number is bounded
-however often workers are renewed, and counters never go back."""
+Series = dict[tuple[str, ...], list[float]]
+"""By the metric's name and the values of its labels. A counter is one number; a histogram the number of
+observations in each bucket, those above all buckets, and the sum of what was observed."""
 
 REQUEST_BUCKETS_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 """A request takes as long as the mail server, and waits MAIL_TIMEOUT (10 s, at most 50 s) for it."""
@@ -60,6 +57,38 @@ BUDGETS: Final = {
 BLAMES: Final = ("address", "server", "operator", "moment")
 
 
+COUNTERS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
+    "cedula_requests": ("Requests answered.", ("route", "method", "status", "caller")),
+    "cedula_problems": ("Answers that were problems (RFC 9457).", ("problem",)),
+    "cedula_budgets_refused": ("Requests refused by a used-up budget.", ("budget",)),
+    "cedula_deliveries": ("Attempts to mail a number.", ("outcome",)),
+    "cedula_mail_faults": ("Mails not accepted, by whose fault it was.", ("blame",)),
+    "cedula_thread_restarts": ("Threads that died and were started again.", ("thread",)),
+    "cedula_log_lines_dropped": ("Log lines that could not be written.", ()),
+}
+"""What each counts, and its labels."""
+
+HISTOGRAMS: Final[Mapping[str, tuple[str, tuple[str, ...], tuple[float, ...]]]] = {
+    "cedula_request_duration_seconds": ("Time from a request to its answer.", ("route",), REQUEST_BUCKETS_S),
+    "cedula_registration_duration_seconds": (
+        "Time to store a registration in Redis.",
+        (),
+        REGISTRATION_BUCKETS_S,
+    ),
+    "cedula_registration_candidates": (
+        "Numbers tried for one registration until a free one was found.",
+        (),
+        CANDIDATE_BUCKETS,
+    ),
+    "cedula_mail_duration_seconds": (
+        "Time to hand one mail to the mail server, whatever it answered.",
+        (),
+        MAIL_BUCKETS_S,
+    ),
+}
+"""What each observes, its labels and its buckets."""
+
+
 @dataclass(frozen=True, slots=True)
 class StoreState:
     """What a look at Redis found. `oldest_age_s`: of the mail that has been owed longest, 0 when none is.
@@ -74,133 +103,156 @@ class StoreState:
 
 
 class Metrics:
-    """Everything that is counted. Each method is a fact, and costs a few microseconds."""
+    """Everything that is counted in this process. Each method is a fact, and costs about a microsecond."""
 
     def __init__(self) -> None:
-        _share_files()
-        self._registry = registry = CollectorRegistry()
-        prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
-        self._requests = Counter(
-            "cedula_requests",
-            "Requests answered.",
-            ["route", "method", "status", "caller"],
-            registry=registry,
-        )
-        self._request_seconds = Histogram(
-            "cedula_request_duration_seconds",
-            "Time from a request to its answer.",
-            ["route"],
-            buckets=REQUEST_BUCKETS_S,
-            registry=registry,
-        )
-        self._problems = Counter(
-            "cedula_problems", "Answers that were problems (RFC 9457).", ["problem"], registry=registry
-        )
-        self._budgets = Counter(
-            "cedula_budgets_refused", "Requests refused by a used-up budget.", ["budget"], registry=registry
-        )
-        self._registration_seconds = Histogram(
-            "cedula_registration_duration_seconds",
-            "Time to store a registration in Redis.",
-            buckets=REGISTRATION_BUCKETS_S,
-            registry=registry,
-        )
-        self._candidates = Histogram(
-            "cedula_registration_candidates",
-            "Numbers tried for one registration until a free one was found.",
-            buckets=CANDIDATE_BUCKETS,
-            registry=registry,
-        )
-        self._mail_seconds = Histogram(
-            "cedula_mail_duration_seconds",
-            "Time to hand one mail to the mail server, whatever it answered.",
-            buckets=MAIL_BUCKETS_S,
-            registry=registry,
-        )
-        self._deliveries = Counter(
-            "cedula_deliveries", "Attempts to mail a number.", ["outcome"], registry=registry
-        )
-        self._mail_faults = Counter(
-            "cedula_mail_faults", "Mails not accepted, by whose fault it was.", ["blame"], registry=registry
-        )
-        self._breaker = Gauge(
-            "cedula_mail_breaker_open",
-            "1 while this process takes the mail server to be down.",
-            registry=registry,
-            multiprocess_mode="liveall",
-        )
-        # Children are looked up once: a series starts at 0, so that the first event counts as a rise.
-        self._problem = {slug: self._problems.labels(slug) for slug in PROBLEMS}
-        self._budget = {slug: self._budgets.labels(budget) for slug, budget in BUDGETS.items()}
-        self._delivery = {each: self._deliveries.labels(label) for each, label in DELIVERIES.items()}
-        self._blame = {blame: self._mail_faults.labels(blame) for blame in BLAMES}
-        self._answer: dict[tuple[str, str, int, str], Counter] = {}
-        self._route: dict[str, Histogram] = {}
+        self._lock = threading.Lock()
+        self.breaker_open = False
+        # A series starts at 0, so that Prometheus sees the first event as a rise.
+        self._series: Series = {("cedula_log_lines_dropped",): [0]}
+        self._series |= {("cedula_problems", slug): [0] for slug in PROBLEMS}
+        self._series |= {("cedula_budgets_refused", budget): [0] for budget in BUDGETS.values()}
+        self._series |= {("cedula_deliveries", label): [0] for label in DELIVERIES.values()}
+        self._series |= {("cedula_mail_faults", blame): [0] for blame in BLAMES}
+        for name, (_, labels, buckets) in HISTOGRAMS.items():
+            if not labels:
+                self._series[name,] = [0] * (len(buckets) + 2)
 
-    def answered(self, route: str, method: str, status: int, seconds: float, caller: str) -> None:
-        """A request was answered. `route`: the rule, never the path; `method`: one of the known;
-        `caller`: the name of the API key, empty without one."""
-        key = (route, method, status, caller)
-        answers = self._answer.get(key)
-        if answers is None:
-            answers = self._answer[key] = self._requests.labels(route, method, str(status), caller)
-        answers.inc()
-        duration = self._route.get(route)
-        if duration is None:
-            duration = self._route[route] = self._request_seconds.labels(route)
-        duration.observe(seconds)
+    def answered(self, route: str, method: str, status: int, seconds: float, caller: str = "") -> None:
+        """A request was answered. `route`: the rule, never the path; `method`: one of the known; `caller`:
+        the name of the API key, empty without keys."""
+        with self._lock:
+            self._count("cedula_requests", route, method, str(status), caller)
+            self._observe(REQUEST_BUCKETS_S, seconds, "cedula_request_duration_seconds", route)
 
     def problem(self, slug: str) -> None:
         """A request was answered with this problem."""
-        self._problem[slug].inc()
-        if slug in self._budget:
-            self._budget[slug].inc()
+        with self._lock:
+            self._count("cedula_problems", slug)
+            if slug in BUDGETS:
+                self._count("cedula_budgets_refused", BUDGETS[slug])
 
     def registered(self, candidates: int, seconds: float) -> None:
         """A registration was stored, with the last of so many numbers."""
-        self._candidates.observe(candidates)
-        self._registration_seconds.observe(seconds)
+        with self._lock:
+            self._observe(CANDIDATE_BUCKETS, candidates, "cedula_registration_candidates")
+            self._observe(REGISTRATION_BUCKETS_S, seconds, "cedula_registration_duration_seconds")
 
     def exhausted(self, candidates: int) -> None:
         """No free number was found among so many."""
-        self._candidates.observe(candidates)
+        with self._lock:
+            self._observe(CANDIDATE_BUCKETS, candidates, "cedula_registration_candidates")
 
     def mailed(self, seconds: float) -> None:
         """The mail server was handed a mail and has answered, or has not."""
-        self._mail_seconds.observe(seconds)
+        with self._lock:
+            self._observe(MAIL_BUCKETS_S, seconds, "cedula_mail_duration_seconds")
 
     def delivery(self, outcome: Delivery) -> None:
         """An attempt to mail a number was settled."""
-        self._delivery[outcome].inc()
+        with self._lock:
+            self._count("cedula_deliveries", DELIVERIES[outcome])
 
     def mail_fault(self, blame: str) -> None:
         """A mail was not accepted."""
-        self._blame[blame].inc()
+        with self._lock:
+            self._count("cedula_mail_faults", blame)
 
     def breaker(self, *, is_open: bool) -> None:
         """The mail server is taken to be down, or up again."""
-        self._breaker.set(is_open)
+        self.breaker_open = is_open
 
-    def exposition(self, store: StoreState | None) -> bytes:
-        """All metrics of all processes, in Prometheus' text format. `store`: None when Redis is away."""
-        answer = CollectorRegistry()
-        if SHARED_FOLDER in os.environ:
-            MultiProcessCollector(answer)  # type: ignore[no-untyped-call]
+    def thread_restarts(self, thread: str, count: int) -> None:
+        """A watched thread has died so many more times; 0 makes it known."""
+        with self._lock:
+            self._count("cedula_thread_restarts", thread, by=count)
+
+    def lines_dropped(self, count: int) -> None:
+        """So many more log lines could not be written."""
+        with self._lock:
+            self._count("cedula_log_lines_dropped", by=count)
+
+    def add(self, earlier: Series) -> None:
+        """Goes on from what a worker of earlier times has counted."""
+        with self._lock:
+            add(self._series, earlier)
+
+    def series(self) -> Series:
+        """All that was counted, as of now."""
+        with self._lock:
+            return {key: [*values] for key, values in self._series.items()}
+
+    def _count(self, *key: str, by: float = 1) -> None:
+        values = self._series.get(key)
+        if values is None:
+            self._series[key] = [by]
         else:
-            answer.register(_Families(self._registry.collect()))
-        answer.register(_Families(_store_families(store)))
-        return prometheus_client.generate_latest(answer)
+            values[0] += by
+
+    def _observe(self, buckets: tuple[float, ...], value: float, *key: str) -> None:
+        values = self._series.get(key)
+        if values is None:
+            values = self._series[key] = [0] * (len(buckets) + 2)
+        values[bisect_left(buckets, value)] += 1
+        values[-1] += value
+
+
+def add(total: Series, more: Series) -> None:
+    """Adds up series. What another version of the service counted otherwise is left out."""
+    for key, values in more.items():
+        mine = total.get(key)
+        if mine is not None:
+            if len(mine) == len(values):
+                total[key] = [a + b for a, b in zip(mine, values, strict=True)]
+        elif 0 < len(values) == _size(key):
+            total[key] = [*values]
+
+
+def _size(key: tuple[str, ...]) -> int:
+    """How many numbers a series has; 0 for one that is not known."""
+    name, labels = key[0] if key else "", len(key) - 1
+    if name in COUNTERS and labels == len(COUNTERS[name][1]):
+        return 1
+    if name in HISTOGRAMS and labels == len(HISTOGRAMS[name][1]):
+        return len(HISTOGRAMS[name][2]) + 2
+    return 0
+
+
+def exposition(series: Series, gauges: Iterable[Metric]) -> bytes:
+    """Prometheus' text format."""
+    registry = CollectorRegistry()
+    registry.register(_Families([*_counted(series), *gauges]))
+    return prometheus_client.generate_latest(registry)
 
 
 class _Families(Collector):
-    def __init__(self, families: Iterable[Metric]) -> None:
-        self._families = list(families)
+    def __init__(self, families: list[Metric]) -> None:
+        self._families = families
 
     def collect(self) -> Iterable[Metric]:
         return self._families
 
 
-def _store_families(store: StoreState | None) -> Iterable[Metric]:
+def _counted(series: Series) -> Iterable[Metric]:
+    counters = {
+        name: CounterMetricFamily(name, text, labels=labels) for name, (text, labels) in COUNTERS.items()
+    }
+    histograms = {
+        name: HistogramMetricFamily(name, text, labels=labels)
+        for name, (text, labels, _) in HISTOGRAMS.items()
+    }
+    for (name, *labels), values in series.items():
+        if name in counters:
+            counters[name].add_metric(labels, values[0])
+        else:
+            bounds = [*map(str, map(float, HISTOGRAMS[name][2])), "+Inf"]
+            buckets = list(zip(bounds, accumulate(values[:-1]), strict=True))
+            histograms[name].add_metric(labels, buckets, values[-1])
+    return [*counters.values(), *histograms.values()]
+
+
+def store_gauges(store: StoreState | None) -> Iterable[Metric]:
+    """What a look at Redis found. `store`: None when Redis is away."""
     yield GaugeMetricFamily(
         "cedula_storage_up", "1 if Redis answers and takes writes.", int(store is not None)
     )
@@ -216,25 +268,3 @@ def _store_families(store: StoreState | None) -> Iterable[Metric]:
     fill.add_metric(["overall"], store.fill)
     fill.add_metric(["fullest_shard"], store.fullest_fill)
     yield fill
-
-
-_file_name = ""
-
-
-def _share_files() -> None:
-    """Lets this process write its own files in the shared folder, if there is one.
-
-    The client library chooses between memory and files when it is imported, and names files by process.
-    """
-    folder = os.environ.get(SHARED_FOLDER)
-    if not folder or _file_name:
-        return
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    _name_files()
-    os.register_at_fork(after_in_child=_name_files)
-    values.ValueClass = values.MultiProcessValue(lambda: _file_name)  # type: ignore[no-untyped-call]
-
-
-def _name_files() -> None:
-    global _file_name  # noqa: PLW0603 - read with every count, so neither looked up nor asked of the system
-    _file_name = os.environ.get(WORKER_SLOT) or str(os.getpid())

@@ -1,0 +1,1 @@
+"""What the service does when its surroundings fail."""

@@ -51,6 +51,8 @@ UP: Final = f"up{{{WHO}}}"
 STORAGE: Final = f"cedula_storage_up{{{WHO}}}"
 BREAKER: Final = f'cedula_mail_breaker_open{{pid="1", {WHO}}}'
 AGE: Final = f"cedula_outbox_oldest_age_seconds{{{WHO}}}"
+DROPPED: Final = f"cedula_log_lines_dropped_total{{{WHO}}}"
+UNWELL: Final = f'cedula_thread_unwell{{thread="outbox-relay", pid="1", {WHO}}}'
 FILL: Final = f'cedula_number_space_fill_ratio{{scope="fullest_shard", {WHO}}}'
 
 HEALTHY: Final[Series] = {
@@ -72,6 +74,9 @@ HEALTHY: Final[Series] = {
     **counter("cedula_problems_total", 'problem="unauthorized"', 1),
     **counter("cedula_budgets_refused_total", 'budget="attempts"', 1),
     **counter("cedula_budgets_refused_total", 'budget="registrations"', 1),
+    UNWELL: steady(0),
+    **counter("cedula_thread_restarts_total", 'thread="outbox-relay"', 0),
+    DROPPED: steady(0),
     **candidates(1.01),
     **histogram("cedula_registration_duration_seconds", 0.05),
     **histogram("cedula_mail_duration_seconds", 1),
@@ -97,6 +102,9 @@ FIRES_ON: Final[dict[str, Series]] = {
     "CedulaUnauthorized": counter("cedula_problems_total", 'problem="unauthorized"', 10),
     "CedulaStorageSlow": histogram("cedula_registration_duration_seconds", 2.5),
     "CedulaMailSlow": histogram("cedula_mail_duration_seconds", 30),
+    "CedulaThreadUnwell": {UNWELL: steady(1)},
+    "CedulaThreadRestarts": counter("cedula_thread_restarts_total", 'thread="outbox-relay"', 0.1),
+    "CedulaLogLinesDropped": {DROPPED: rising(1)},
 }
 """What turns the healthy service into the one that the rule is there for."""
 

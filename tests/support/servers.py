@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from email.message import EmailMessage
 from pathlib import Path
@@ -209,6 +209,7 @@ class MailServer:
 class Gunicorn:
     """The service under gunicorn, as a process group of its own, with its log in a file.
 
+    `prefix`: a command that runs gunicorn. `output`: the file descriptor of its log, instead of the file.
     To be started in the main thread: it ends with the thread that started it.
     """
 
@@ -220,19 +221,21 @@ class Gunicorn:
         application: str = "wsgi:app",
         own_configuration: bool = True,
         ready: bool = True,
+        prefix: Sequence[str] = (),
+        output: int | None = None,
     ) -> None:
         self.port = free_port()
         self.log_path = folder / f"gunicorn-{self.port}.log"
         inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
-        command = [sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{self.port}", application]
+        command = [*prefix, sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{self.port}", application]
         if not own_configuration:
             command += ["--config", "python:tests.support.no_configuration"]
-        with self.log_path.open("wb") as log:
+        with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", BOUND, str(os.getpid()), *command, *arguments],
                 cwd=ROOT,
                 env={**inherited, "PYTHONUNBUFFERED": "1", **environment},
-                stdout=log,
+                stdout=log if output is None else output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
@@ -259,6 +262,18 @@ class Gunicorn:
             return requests.get(f"{self.url}/healthz", timeout=20).ok
         except requests.ConnectionError:
             return False
+
+    def answers_again(self) -> bool:
+        """For while workers are being replaced: also a broken connection is no answer."""
+        try:
+            return requests.get(f"{self.url}/healthz", timeout=5).ok
+        except requests.RequestException:
+            return False
+
+    def kill_workers(self) -> None:
+        """kill -9 of the workers; the master lives."""
+        for pid in self.workers():
+            os.kill(pid, signal.SIGKILL)
 
     @property
     def http(self) -> requests.Session:

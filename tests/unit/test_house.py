@@ -19,9 +19,9 @@ import app
 
 ROOT = Path(app.__file__).parents[1]
 MODULES = sorted(ROOT.glob("app/**/*.py"))
-FILES = [*MODULES, ROOT / "wsgi.py", ROOT / "gunicorn.conf.py"]
+FILES = [*MODULES, ROOT / "wsgi.py", ROOT / "gunicorn.conf.py", ROOT / "gunicorn_worker.py"]
 
-REBUILT = {"app/domain/address.py", "app/telemetry/metrics.py", "gunicorn.conf.py"}
+REBUILT = {"app/domain/address.py", "gunicorn.conf.py"}
 """Files that are being rebuilt and may still break these rules. To be emptied."""
 
 MAY_BE_SET = {
@@ -39,6 +39,8 @@ MAY_BE_SET = {
     "job.leased_at": "ours: likewise",
 }
 """What may be set on another object: where its documentation says so, or where it is a class of ours."""
+
+MAY_CALL_SETATTR = {"app/telemetry/lines.py": "Python: sys.stdout and sys.stderr may be replaced"}
 
 DOCUMENTED_METHODS = {
     "_serialize": "marshmallow: what a field of one's own overrides",
@@ -88,7 +90,7 @@ def test_nothing_is_smuggled_past_the_dot(path: Path) -> None:
     for node in ast.walk(parsed(path)):
         match node:
             case ast.Call(func=ast.Name(id="setattr" | "delattr" | "vars")):
-                pytest.fail(f"line {node.lineno}: {ast.unparse(node)}")
+                assert name(path) in MAY_CALL_SETATTR, f"line {node.lineno}: {ast.unparse(node)}"
             case ast.Call(
                 func=ast.Name(id="getattr" | "hasattr"), args=[_, ast.Constant(value=str(attr)), *_]
             ):
