@@ -35,6 +35,7 @@ MAY_BE_SET = {
     "found.lifetime": "dnspython: seconds that a resolver may take",
     "message.date": "Flask-Mail: an attribute of Message",
     "message.msgId": "Flask-Mail: likewise; in extra_headers it would stand twice",
+    "req.proxy_protocol_info": "gunicorn: what a worker hands from one request of a connection to the next",
     "job.registration": "ours: a job of app/services/delivery is passed on and brought up to date",
     "job.leased_at": "ours: likewise",
 }
