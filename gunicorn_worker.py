@@ -21,7 +21,7 @@ from http import HTTPStatus
 from types import SimpleNamespace
 from typing import Any
 
-import gevent  # type: ignore[import-untyped]
+import gevent
 from gunicorn import util
 from gunicorn.http import errors, get_parser
 from gunicorn.http.wsgi import base_environ, proxy_environ

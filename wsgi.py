@@ -6,7 +6,7 @@ import sys
 import warnings
 
 if "gunicorn.workers.ggevent" in sys.modules:
-    from gevent import monkey  # type: ignore[import-untyped]
+    from gevent import monkey
 
     if not monkey.is_module_patched("threading"):
         # gunicorn --preload: it patches its gevent workers only after this module was read, and locks that

@@ -8,11 +8,11 @@ from app.config import Settings
 from app.container import Container
 from app.domain.number import RandBelow
 from app.errors import StorageUnavailable, WrongIndexKey
-from app.http import auth, hooks, openapi
+from app.http import auth, hooks, openapi, problems
 from app.http.pages import pages
-from app.http.responses import LeanFlask
+from app.http.responses import Orjson, SecureResponse
 from app.mail.connection import flask_settings
-from app.routes import UserIdConverter, api, operations
+from app.routes import api, operations
 from app.telemetry import logs
 
 
@@ -24,7 +24,8 @@ def create_app(settings: Settings | None = None, randbelow: RandBelow | None = N
     """
     logs.configure()
     settings = settings or Settings.from_environment()
-    app = LeanFlask(__name__, static_folder=None)
+    app = Flask(__name__, static_folder=None)
+    app.json, app.response_class = Orjson(app), SecureResponse
     app.config.from_mapping(flask_settings(settings))
 
     container = Container(app, settings, randbelow) if randbelow else Container(app, settings)
@@ -32,12 +33,9 @@ def create_app(settings: Settings | None = None, randbelow: RandBelow | None = N
     _look_at_start(container)
 
     hooks.install(app)
-    auth.install(app, settings, container.names, container.storage)
-    app.url_map.converters["user_id"] = UserIdConverter
-    document = openapi.install(app, settings)
-    document.register_converter(UserIdConverter, lambda _: openapi.USER_ID_SCHEMA)
-    document.register_blueprint(api)
-    document.register_blueprint(operations)
+    auth.install(app, settings)
+    openapi.install(app, settings, (api, operations))
+    problems.install(app)
     app.register_blueprint(pages)
     for command in COMMANDS:
         app.cli.add_command(command)

@@ -74,7 +74,7 @@ class Settings:
     number_ttl_s: int = 0
     address_limit: Budget = TEN_AN_HOUR
     verify_limit: Budget = FIVE_IN_15_MINUTES
-    client_limit: str = ""
+    client_limit: tuple[Budget, ...] = ()
     api_keys: tuple[ApiKey, ...] = field(default=(), repr=False)
     trusted_proxies: int = 0
     client_connections: int = 0
@@ -141,7 +141,7 @@ class _Reader:
             number_ttl_s=self._whole("NUMBER_TTL", Settings.number_ttl_s, 0, 10 * 366 * 86_400),
             address_limit=_budget(self._limit("ADDRESS_LIMIT", "10/hour", _one_limit)),
             verify_limit=_budget(self._limit("VERIFY_LIMIT", "5/15 minutes", _one_limit)),
-            client_limit=self._limit("CLIENT_LIMIT", "", _limits),
+            client_limit=_budgets(self._limit("CLIENT_LIMIT", "", _limits)),
             api_keys=self._api_keys(),
             trusted_proxies=self._whole("TRUSTED_PROXIES", Settings.trusted_proxies, 0, 100),
             client_connections=self._whole("CLIENT_CONNECTIONS", Settings.client_connections, 0, 100_000),
@@ -202,7 +202,8 @@ class _Reader:
         try:
             self._env.seal()
         except EnvValidationError as error:
-            for name, messages in dict(error.error_messages).items():  # type: ignore[arg-type]
+            by_name: Any = error.error_messages
+            for name, messages in by_name.items():
                 for message in messages:
                     self._wrong(name, str(message))
         if self._errors:
@@ -233,12 +234,15 @@ def _one_limit(value: str) -> None:
         raise ValidationError("Must be one limit, not several.")
 
 
-def _budget(text: str) -> Budget:
+def _budgets(text: str) -> tuple[Budget, ...]:
     try:
-        item = limits.parse(text)
+        return tuple(Budget(item.amount, item.get_expiry()) for item in limits.parse_many(text))
     except ValueError:  # none, or wrong and reported already
-        return Budget()
-    return Budget(item.amount, item.get_expiry())
+        return ()
+
+
+def _budget(text: str) -> Budget:
+    return next(iter(_budgets(text)), Budget())
 
 
 def _not_empty(value: str) -> None:

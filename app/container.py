@@ -4,13 +4,14 @@ import atexit
 import os
 import secrets
 
-from flask import Flask
+from flask import Flask, current_app
 
 from app.config import LOCALES, Settings
 from app.domain.number import NumberGenerator, RandBelow
 from app.mail.messages import Messages
 from app.mail.smtp import SmtpMail
 from app.repositories.census import Census
+from app.repositories.client_limits import ClientLimits
 from app.repositories.guard import Guard
 from app.repositories.keys import Names
 from app.repositories.outbox import Outbox
@@ -44,6 +45,7 @@ class Container:
         self.verification = VerificationService(
             self.users, self.guard, settings.number_digits, settings.verify_limit
         )
+        self.client_limits = ClientLimits(self.storage, names, settings.client_limit)
         self.census = Census(self.storage, sealer)
         self.monitoring = Monitoring(
             self.metrics,
@@ -117,3 +119,9 @@ class Container:
         """Finishes the mails in hand and leaves the rest to the outbox."""
         self.messaging.close(self.settings.mail_timeout_s)
         self.monitoring.stop()
+
+
+def services() -> Container:
+    """What serves the current request or command."""
+    found: Container = current_app.extensions["cedula"]
+    return found

@@ -5,18 +5,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import click
-from flask import current_app
 
-from app.container import Container
+from app.container import services
 from app.domain.address import Address
+from app.domain.registration import USER_ID
 from app.errors import InvalidAddress, RecordUnreadable, StorageUnavailable
-
-USER_ID = re.compile(r"[a-z2-7]{26}")
-
-
-def services() -> Container:
-    found: Container = current_app.extensions["cedula"]
-    return found
 
 
 @contextmanager
@@ -32,7 +25,7 @@ def told_in_words() -> Iterator[None]:
 
 def user_id_of(text: str) -> str:
     """The id of a user that an operator names by id or address. Raises UsageError."""
-    if USER_ID.fullmatch(text):
+    if re.fullmatch(USER_ID, text):
         return text
     try:
         return services().names.user(Address.parse(text).identity).user_id

@@ -3,7 +3,8 @@
 import click
 from flask.cli import AppGroup
 
-from app.cli.common import services, told_in_words
+from app.cli.common import told_in_words
+from app.container import services
 from app.domain.number import SHARDS
 
 numbers = AppGroup("numbers", help="The identification numbers as a whole.")

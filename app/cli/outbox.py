@@ -6,7 +6,8 @@ from itertools import chain
 import click
 from flask.cli import AppGroup
 
-from app.cli.common import services, told_in_words
+from app.cli.common import told_in_words
+from app.container import services
 from app.repositories.census import Owed
 from app.repositories.outbox import Dropped
 

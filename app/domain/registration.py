@@ -5,6 +5,9 @@ from enum import StrEnum
 
 from app.domain.address import Address
 
+USER_ID = "[a-z2-7]{26}"
+"""A regular expression for user ids: 26 characters of base32, so `verify` is none."""
+
 
 class Delivery(StrEnum):
     """Where the mail of a registration stands: for attempts, records, answers, metrics."""

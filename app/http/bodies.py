@@ -1,15 +1,10 @@
 """Request bodies: read strictly, and bounded. Imports nothing of the app but its errors."""
 
 import json
-from collections.abc import Callable
 from contextlib import suppress
-from functools import wraps
 from typing import Any, NoReturn
 
-from flask import Request, request
-from flask.typing import ResponseReturnValue
-from flask_smorest import Blueprint
-from webargs.flaskparser import FlaskParser
+from flask import Request
 from werkzeug.exceptions import BadRequest, HTTPException, RequestEntityTooLarge
 
 from app.errors import MalformedJson, UnsupportedMediaType
@@ -22,34 +17,6 @@ DISCARD_AT_MOST_BYTES = 16 * 1024 * 1024
 
 DRAINED_BY_WORKER = "cedula.drains"
 """A WSGI key by which a server says that it drains rejected bodies itself."""
-
-View = Callable[..., ResponseReturnValue]
-
-
-class JsonParser(FlaskParser):
-    """Reads bodies as `read_json` does, and nothing but bodies.
-
-    webargs' own way through a request, with a new schema for each, costs a tenth of a registration.
-    """
-
-    def use_args(self, argmap: Any, *_: Any, **__: Any) -> Callable[[View], View]:
-        """Hands a view what the schema makes of the body, after its other arguments."""
-        schema = argmap() if isinstance(argmap, type) else argmap
-
-        def decorator(view: View) -> View:
-            @wraps(view)
-            def wrapper(*args: Any, **kwargs: Any) -> ResponseReturnValue:
-                return view(*args, schema.load(read_json(current_request())), **kwargs)
-
-            return wrapper
-
-        return decorator
-
-
-class JsonBlueprint(Blueprint):  # type: ignore[misc]
-    """A flask-smorest blueprint whose bodies are read strictly."""
-
-    ARGUMENTS_PARSER = JsonParser()
 
 
 def read_json(req: Request) -> Any:
@@ -101,12 +68,6 @@ def _no_constant(_: str) -> NoReturn:
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
-
-
-def current_request() -> Request:
-    """The request itself: `flask.request` would look for it again at every attribute."""
-    found: Request = request._get_current_object()  # type: ignore[attr-defined]
-    return found
 
 
 def discard_body(req: Request) -> None:

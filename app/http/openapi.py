@@ -1,17 +1,20 @@
 """The OpenAPI 3.1 document: every status, header and media type of the API, and nothing else.
 
-flask-smorest gathers it from the routes and the schemas. `documented` only writes it down beside a view:
-it costs a request nothing.
+flask-smorest makes it of the routes, their schemas, and the operations below, which `Blueprint.doc` takes.
+May import `schemas`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from copy import deepcopy
-from typing import Any, TypeVar
+from typing import Any
 
+from apispec import BasePlugin
 from flask import Flask
-from flask_smorest import Api
+from flask_smorest import Api, Blueprint
+from werkzeug.routing import BaseConverter
 
 from app.config import Settings
+from app.domain.registration import USER_ID
 from app.errors import PROBLEMS, RETRY_AFTER_S
 from app.http.schemas import (
     IDEMPOTENCY_KEY_PATTERN,
@@ -27,11 +30,9 @@ from app.http.schemas import (
 VERSION = "0.1.0"
 """Of the API: the first number changes when an existing client would no longer be understood."""
 
-USER_ID_SCHEMA = {"type": "string", "pattern": "^[a-z2-7]{26}$"}
-USER_ID = "m4xkwq7hd2n5tzvbc6ayr3gejo"
-"""In examples: a user id like any other."""
+EXAMPLE_ID = "m4xkwq7hd2n5tzvbc6ayr3gejo"
+"""A user id like any other."""
 
-View = TypeVar("View", bound=Callable[..., Any])
 Json = dict[str, Any]
 
 DESCRIPTION = """\
@@ -68,8 +69,8 @@ HEADERS: Mapping[str, Json] = {
     "Location": {
         "description": "Where the registration can be looked up.",
         "required": True,
-        "schema": {"type": "string", "format": "uri-reference", "pattern": "^/api/users/[a-z2-7]{26}$"},
-        "example": f"/api/users/{USER_ID}",
+        "schema": {"type": "string", "format": "uri-reference", "pattern": f"^/api/users/{USER_ID}$"},
+        "example": f"/api/users/{EXAMPLE_ID}",
     },
     "Preference-Applied": {
         "description": "RFC 7240: there when `Prefer: respond-async` was asked for.",
@@ -113,7 +114,7 @@ PREFER: Json = {
 }
 
 REGISTERED: Json = {
-    "id": USER_ID,
+    "id": EXAMPLE_ID,
     "email": "ada@example.com",
     "status": "registered",
     "delivery": "sent",
@@ -153,26 +154,42 @@ def problems(*slugs: str) -> dict[int, Json]:
     return found
 
 
-def documented(operation_id: str, responses: Mapping[int, Json], **more: Any) -> Callable[[View], View]:
-    """Writes the documentation of an operation down beside its view."""
-
-    def decorator(view: View) -> View:
-        known = deepcopy(getattr(view, "_apidoc", {}))
-        known["manual_doc"] = {"operationId": operation_id, "responses": dict(responses), **more}
-        view._apidoc = known  # type: ignore[attr-defined]
-        return view
-
-    return decorator
+def operation(operation_id: str, responses: Mapping[int, Json], **more: Any) -> Json:
+    """An operation object, for `Blueprint.doc`."""
+    return {"operationId": operation_id, "responses": responses, "parameters": [REQUEST_ID], **more}
 
 
-def install(app: Flask, settings: Settings) -> "OpenApi":
-    """The extension that knows the document; blueprints are registered through it."""
-    return OpenApi(
+class SortedResponses(BasePlugin):
+    """Operations list their statuses in ascending order."""
+
+    def operation_helper(self, path: Any = None, operations: Any = None, **_: Any) -> None:  # noqa: ARG002
+        for found in (operations or {}).values():
+            found["responses"] = dict(sorted(found["responses"].items(), key=lambda item: int(item[0])))
+
+
+class OpenApi(Api):  # type: ignore[misc] # flask-smorest has no types
+    """flask-smorest's document, without a default error: the problems of every operation are named."""
+
+    DEFAULT_ERROR_RESPONSE_NAME = None
+
+
+class UserIdConverter(BaseConverter):
+    """A user id in a path: nothing else looks like one, `verify` least of all."""
+
+    regex = USER_ID
+
+
+def install(app: Flask, settings: Settings, blueprints: Iterable[Blueprint]) -> None:
+    """Registers the blueprints that the document describes, and serves it at /openapi.json."""
+    app.config["OPENAPI_URL_PREFIX"] = "/"
+    app.url_map.converters["user_id"] = UserIdConverter
+    document = OpenApi(
         app,
         spec_kwargs={
             "title": "Cedula",
             "version": VERSION,
             "openapi_version": "3.1.0",
+            "extra_plugins": [SortedResponses()],
             "info": INFO,
             "servers": [{"url": "/"}],
             "components": {
@@ -183,18 +200,9 @@ def install(app: Flask, settings: Settings) -> "OpenApi":
             "security": [{"bearer": []}, *([] if settings.api_keys else [{}])],
         },
     )
-
-
-class OpenApi(Api):  # type: ignore[misc]
-    """flask-smorest's document, without its error handlers, pages and components: those are ours."""
-
-    DEFAULT_ERROR_RESPONSE_NAME = None
-
-    def _nothing(self) -> None:
-        pass
-
-    _register_error_handlers = _register_doc_blueprint = _nothing
-    _register_responses = _register_etag_headers = _register_pagination_header = _nothing
+    document.register_converter(UserIdConverter, lambda _: {"type": "string", "pattern": f"^{USER_ID}$"})
+    for blueprint in blueprints:
+        document.register_blueprint(blueprint)
 
 
 def _headers(*names: str) -> Json:
@@ -216,11 +224,24 @@ def _example(slug: str) -> Json:
     )
 
 
+def _not_ready() -> Json:
+    found = problems("storage-unavailable", "not-ready")[503]
+    content = found["content"]["application/problem+json"]
+    content["schema"] = ReadinessProblem
+    content["examples"]["storage-unavailable"]["value"] |= {
+        "redis": "unavailable",
+        "smtp": "ok",
+        "threads": [],
+    }
+    content["examples"]["not-ready"]["value"] |= {"redis": "ok", "smtp": "ok", "threads": ["relay"]}
+    return found
+
+
 EVERYWHERE = ("unauthorized", "too-many-requests", "internal-error")
 STORAGE = (*EVERYWHERE, "storage-unavailable")
 BODY = ("malformed-json", "bad-request", "body-too-large", "unsupported-media-type", "invalid-request")
 
-REGISTER = documented(
+REGISTER = operation(
     "registerUser",
     {
         201: answer(
@@ -252,20 +273,19 @@ REGISTER = documented(
     parameters=[IDEMPOTENCY_KEY, PREFER, REQUEST_ID],
 )
 
-VERIFY = documented(
+VERIFY = operation(
     "verifyNumber",
     {
         200: answer(
             "The number is right. The registration is consumed: this answer is given once.",
             VerificationAnswer,
-            {"id": USER_ID, "email": "ada@example.com", "token": "what you handed in"},
+            {"id": EXAMPLE_ID, "email": "ada@example.com", "token": "what you handed in"},
         ),
         **problems(*STORAGE, *BODY, "verification-failed", "mistyped-number", "too-many-attempts"),
     },
-    parameters=[REQUEST_ID],
 )
 
-LOOK_UP = documented(
+LOOK_UP = operation(
     "getUser",
     {
         200: answer(
@@ -275,23 +295,20 @@ LOOK_UP = documented(
         ),
         **problems(*STORAGE, "not-found"),
     },
-    parameters=[REQUEST_ID],
 )
 
-ERASE = documented(
+ERASE = operation(
     "eraseUser",
     {204: answer("Nothing is stored for this address any more."), **problems(*STORAGE, "not-found")},
-    parameters=[REQUEST_ID],
 )
 
-HEALTHZ = documented(
+HEALTHZ = operation(
     "isAlive",
     {200: answer("Alive.", HealthAnswer, {"status": "ok"}), **problems("internal-error")},
-    parameters=[REQUEST_ID],
     security=[],
 )
 
-READYZ = documented(
+READYZ = operation(
     "isReady",
     {
         200: answer(
@@ -299,24 +316,13 @@ READYZ = documented(
             ReadinessAnswer,
             {"status": "ready", "redis": "ok", "smtp": "ok"},
         ),
-        503: {
-            "description": "`storage-unavailable`: Redis does not answer, or refuses writes. "
-            "`not-ready`: a thread that mails numbers has died or hangs.",
-            "headers": _headers("Retry-After"),
-            "content": {
-                "application/problem+json": {
-                    "schema": ReadinessProblem,
-                    "example": {**_example("storage-unavailable"), "redis": "unavailable", "smtp": "ok"},
-                }
-            },
-        },
+        503: _not_ready(),
         **problems("internal-error"),
     },
-    parameters=[REQUEST_ID],
     security=[],
 )
 
-METRICS = documented(
+METRICS = operation(
     "getMetrics",
     {
         200: {
@@ -326,5 +332,4 @@ METRICS = documented(
         },
         **problems("unauthorized", "internal-error"),
     },
-    parameters=[REQUEST_ID],
 )

@@ -1,12 +1,11 @@
 """Pages for people: the API's documentation, and what each problem means. Nothing on them is loaded from
 anywhere else, and no script stands in a page itself."""
 
-import json
 import re
 from importlib.resources import files
 from typing import Any, Final
 
-from flask import Blueprint, Response, abort, current_app, redirect, render_template, send_from_directory
+from flask import Blueprint, Response, abort, redirect, render_template, send_from_directory
 from flask.typing import ResponseReturnValue
 from markupsafe import Markup, escape
 
@@ -54,24 +53,6 @@ def problem(slug: str) -> ResponseReturnValue:
     """What the `type` of a problem means, for a person."""
     found = PROBLEMS.get(slug) or abort(404)
     return _page("problem.html", problem=found, explanation=_with_code(found.explanation))
-
-
-@pages.get("/openapi.json")
-def openapi_json() -> ResponseReturnValue:
-    """The API in OpenAPI 3.1."""
-    return Response(_document(), content_type="application/json")
-
-
-def _document() -> str:
-    """Made when it is first asked for: every blueprint is registered by then."""
-    known: dict[str, Any] = current_app.extensions["flask-smorest"]
-    if "document" not in known:
-        found = known["apis"][""]["ext_obj"].spec.to_dict()
-        for path in found["paths"].values():
-            for operation in filter(lambda part: "responses" in part, path.values()):
-                operation["responses"] = dict(sorted(operation["responses"].items()))
-        known["document"] = json.dumps(found) + "\n"
-    return str(known["document"])
 
 
 def _page(template: str, **context: Any) -> Response:

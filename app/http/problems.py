@@ -1,15 +1,16 @@
-"""Problems: the one place where errors become RFC 9457 answers."""
+"""Problems: the one place where errors become RFC 9457 answers. May import `container`, for the metrics."""
 
 import json
 from collections.abc import Mapping
 from typing import Any
 
 import structlog
-from flask import Flask, Response, current_app, g
+from flask import Flask, Response, g
 from flask.typing import ResponseReturnValue
 from marshmallow import ValidationError
 from werkzeug.exceptions import HTTPException, InternalServerError
 
+from app.container import services
 from app.errors import (
     PROBLEMS,
     RETRY_AFTER_S,
@@ -19,7 +20,6 @@ from app.errors import (
     RecordUnreadable,
     Unauthorized,
 )
-from app.http.responses import JsonResponse
 
 HTTP_PROBLEMS: Mapping[int, str] = {
     400: "bad-request",
@@ -34,7 +34,7 @@ log = structlog.get_logger()
 
 
 def install(app: Flask) -> None:
-    """Every error becomes a problem."""
+    """Every error becomes a problem: also those for which flask-smorest has installed a handler before."""
     app.register_error_handler(CedulaError, domain_problem)
     app.register_error_handler(ValidationError, _validation_problem)
     app.register_error_handler(HTTPException, _http_problem)
@@ -53,11 +53,11 @@ def problem_response(
         **(more or {}),
     }
     # Not with orjson: a field's name may be a lone surrogate, which only escapes can carry.
-    response = JsonResponse(json.dumps(body) + "\n", problem.status, content_type="application/problem+json")
+    response = Response(json.dumps(body) + "\n", problem.status, content_type="application/problem+json")
     if problem.status == 503:
         response.headers["Retry-After"] = str(RETRY_AFTER_S)
     response.headers.update(headers or {})
-    current_app.extensions["cedula"].metrics.problem(problem.slug)
+    services().metrics.problem(problem.slug)
     return response
 
 

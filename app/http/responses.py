@@ -1,11 +1,14 @@
-"""Flask and Werkzeug without the steps that other applications need and every request here would pay for."""
+"""What every answer has: JSON as orjson writes it, and the security headers.
 
-from collections.abc import Callable, Iterable, Mapping
+Two extension points that Flask and Werkzeug document: `app.json` and `app.response_class`.
+"""
+
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import orjson
-from flask import Flask, Response
-from werkzeug.datastructures import Headers
+from flask import Response
+from flask.json.provider import JSONProvider
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -21,7 +24,11 @@ SECURITY_HEADERS: Mapping[str, str] = {
 
 
 class SecureResponse(Response):
-    """An answer that carries the security headers it does not set itself."""
+    """An answer that carries the security headers it does not set itself.
+
+    Added to the finished headers: before, Werkzeug copies and checks each twice (20 µs a request,
+    3 % of a registration).
+    """
 
     def get_wsgi_response(
         self, environ: "WSGIEnvironment"
@@ -32,26 +39,11 @@ class SecureResponse(Response):
         return body, status, headers
 
 
-class JsonResponse(SecureResponse):
-    """An answer whose headers stand as they are: Werkzeug would look for a Location in other than ASCII and
-    for a length that is not known, which takes longer than writing the answer."""
+class Orjson(JSONProvider):
+    """Flask's documented way to another JSON library."""
 
-    def get_wsgi_headers(self, environ: "WSGIEnvironment") -> Headers:  # noqa: ARG002 - Werkzeug's signature
-        return self.headers
+    def dumps(self, obj: Any, **_: Any) -> str:
+        return orjson.dumps(obj, option=orjson.OPT_APPEND_NEWLINE).decode()
 
-
-class LeanFlask(Flask):
-    """Flask that takes every function for a synchronous one, instead of looking at each again for each
-    request."""
-
-    response_class = SecureResponse
-
-    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
-        return func
-
-
-def json_response(body: Mapping[str, Any], status: int = 200) -> JsonResponse:
-    """An answer in JSON."""
-    return JsonResponse(
-        orjson.dumps(body, option=orjson.OPT_APPEND_NEWLINE), status, content_type="application/json"
-    )
+    def loads(self, s: str | bytes, **_: Any) -> Any:
+        return orjson.loads(s)

@@ -1,16 +1,19 @@
-"""What a request and an answer may hold."""
+"""What a request and an answer may hold: marshmallow schemas, of which the OpenAPI document is made too.
+
+May import `domain` and `config`.
+"""
 
 import re
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
-from marshmallow import RAISE, Schema, ValidationError, fields
+from marshmallow import RAISE, Schema, ValidationError, fields, post_dump
 from marshmallow.validate import Length, OneOf
 
 from app.config import LOCALES
 from app.domain.address import MAX_LENGTH, Address
-from app.domain.registration import Delivery
+from app.domain.registration import USER_ID, Delivery
 from app.errors import InvalidAddress
 
 MAX_TOKEN_LENGTH = 4096
@@ -20,8 +23,18 @@ IDEMPOTENCY_KEY_PATTERN = "^[!-~]([ -~]{0,253}[!-~])?$"
 
 WITHOUT_NUL = r"^[^\u0000]*$"
 EMAIL = {"maxLength": MAX_LENGTH, "format": "email", "examples": ["ada@example.com"]}
-USER_ID = {"pattern": "^[a-z2-7]{26}$", "description": "Always the same for the same address."}
+ID = {"pattern": f"^{USER_ID}$", "description": "Always the same for the same address."}
 MOMENT = {"format": "date-time"}
+
+
+def rfc3339(unix_ms: int) -> str:
+    """`2026-11-22T16:53:29.123Z` (RFC 3339)."""
+    return f"{_second(unix_ms // 1000)}.{unix_ms % 1000:03}Z"
+
+
+@lru_cache(maxsize=8)
+def _second(unix_s: int) -> str:
+    return f"{datetime.fromtimestamp(unix_s, UTC):%Y-%m-%dT%H:%M:%S}"
 
 
 class Text(fields.String):
@@ -41,11 +54,21 @@ class Text(fields.String):
 class EmailAddress(Text):
     """An e-mail address; becomes an `Address`."""
 
-    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> Address:  # type: ignore[override]
+    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> Any:
         try:
             return Address.parse(super()._deserialize(value, attr, data, **kwargs))
         except InvalidAddress as error:
             raise ValidationError(str(error)) from error
+
+
+class Moment(fields.String):
+    """Unix time in ms, told as RFC 3339."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{"metadata": MOMENT, **kwargs})
+
+    def _serialize(self, value: Any, attr: Any, obj: Any, **kwargs: Any) -> str | None:  # noqa: ARG002
+        return None if value is None else rfc3339(value)
 
 
 class RegistrationRequest(Schema):
@@ -73,11 +96,11 @@ class RegistrationRequest(Schema):
 class RegistrationAnswer(Schema):
     """A registration that is stored. Neither the number nor the token is in it."""
 
-    id = fields.String(required=True, metadata=USER_ID)
+    id = fields.String(required=True, attribute="user_id", metadata=ID)
     email = fields.String(required=True)
     status = fields.Constant("registered", required=True, metadata={"type": "string", "enum": ["registered"]})
     delivery = fields.String(required=True, validate=OneOf([Delivery.SENT, Delivery.PENDING]))
-    created_at = fields.String(required=True, metadata=MOMENT)
+    created_at = Moment(required=True, attribute="created_ms")
 
 
 class VerificationRequest(Schema):
@@ -100,23 +123,32 @@ class VerificationRequest(Schema):
 class VerificationAnswer(Schema):
     """What was registered. The registration is consumed: this answer is given once."""
 
-    id = fields.String(required=True, metadata=USER_ID)
+    id = fields.String(required=True, metadata=ID)
     email = fields.String(required=True)
     token = fields.String(required=True)
 
 
 class UserAnswer(RegistrationAnswer):
-    """What is known of a registration."""
+    """What is known of a registration; what is not known is missing."""
 
     delivery = fields.String(
         required=True, validate=OneOf([Delivery.SENT, Delivery.PENDING, Delivery.FAILED])
     )
-    expires_at = fields.String(metadata={**MOMENT, "description": "Only where NUMBER_TTL is set."})
-    mailed_at = fields.String(metadata={**MOMENT, "description": "When the mail server accepted the mail."})
-    mail_attempts = fields.Integer(required=True, metadata={"minimum": 0})
-    mail_error = fields.String(
-        metadata={"description": "What became of the last attempt, as the mail server's code or in a word."}
+    expires_at = Moment(
+        attribute="expires_ms", metadata={**MOMENT, "description": "Only where NUMBER_TTL is set."}
     )
+    mailed_at = Moment(
+        attribute="mailed_ms", metadata={**MOMENT, "description": "When the mail server accepted the mail."}
+    )
+    mail_attempts = fields.Integer(required=True, attribute="attempts", metadata={"minimum": 0})
+    mail_error = fields.String(
+        attribute="error",
+        metadata={"description": "What became of the last attempt, as the mail server's code or in a word."},
+    )
+
+    @post_dump
+    def without_unknown(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
+        return {name: value for name, value in data.items() if value is not None}
 
 
 class ProblemAnswer(Schema):
@@ -156,15 +188,5 @@ class ReadinessProblem(ProblemAnswer):
     redis = fields.String(required=True, validate=OneOf(["ok", "unavailable"]))
     smtp = fields.String(required=True, metadata={"description": "`ok`, or what is wrong."})
     threads = fields.List(
-        fields.String(), metadata={"description": "For `not-ready`: threads that have died or hang."}
+        fields.String(), required=True, metadata={"description": "Threads that have died or hang, by name."}
     )
-
-
-def rfc3339(unix_ms: int) -> str:
-    """`2026-11-22T16:53:29.123Z` (RFC 3339)."""
-    return f"{_second(unix_ms // 1000)}.{unix_ms % 1000:03}Z"
-
-
-@lru_cache(maxsize=8)
-def _second(unix_s: int) -> str:
-    return f"{datetime.fromtimestamp(unix_s, UTC):%Y-%m-%dT%H:%M:%S}"

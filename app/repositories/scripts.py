@@ -127,3 +127,11 @@ class HoldLock(NamedTuple):
     lock: Key
     owner: str
     ttl_ms: int
+
+
+@script(lua("count_request"))
+class CountRequest(NamedTuple):
+    """`limits`: for each counter the requests in its window, and the window in ms."""
+
+    counters: Keys
+    limits: Values

@@ -67,12 +67,12 @@ class Connections:
         for name in ("socket_timeout", "socket_connect_timeout"):
             options[name] /= len(self._where.hosts)
         options["ssl"] = self._where.tls
-        return Sentinel(self._where.hosts, sentinel_kwargs=options)  # type: ignore[no-untyped-call] # redis-py
+        return Sentinel(self._where.hosts, sentinel_kwargs=options)  # type: ignore[no-untyped-call] # redis-py has no types here
 
 
 def _connected(connection: AbstractConnection) -> AbstractConnection:
     try:
-        connection.connect()  # type: ignore[no-untyped-call] # redis-py
+        connection.connect()  # type: ignore[no-untyped-call] # redis-py has no types here
     except ResponseError as error:
         # After HELLO only SELECT is refused in so general a way.
         if connection.handshake_metadata and connection.db and error.status_code == "ERR":

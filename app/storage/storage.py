@@ -96,9 +96,9 @@ class Storage:
         arguments = script.arguments(call)
         replicas = self._replicas if script.acknowledged else 0
         try:
-            answer = self._servers.call(call[0], ("EVALSHA", script.sha1, *arguments), replicas)
+            answer = self._servers.call(arguments[1], ("EVALSHA", script.sha1, *arguments), replicas)
             if isinstance(answer, NoScriptError):
-                answer = self._servers.call(call[0], ("EVAL", script.text, *arguments), replicas)
+                answer = self._servers.call(arguments[1], ("EVAL", script.text, *arguments), replicas)
         except Broken as broken:
             raise self._faults.unavailable(broken.error) from broken.error
         return self._faults.checked(answer)

@@ -119,7 +119,7 @@ class Tracer:
     def _monitor(self) -> Iterator[Callable[[], list[Seen]]]:
         """Around a request; gives what Redis has done since. Nothing, where it cannot be asked."""
         try:
-            monitor = self._redis.monitor()  # type: ignore[no-untyped-call]
+            monitor = self._redis.monitor()
             monitor.__enter__()
         except redis.RedisError:
             yield list

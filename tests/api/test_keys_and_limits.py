@@ -1,9 +1,11 @@
 """Who may call, and how often."""
 
 import http.client
+import json
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +14,12 @@ import redis
 import requests
 
 from app.config import ApiKey, Settings
+from app.domain.registration import Budget
+from app.errors import TooManyRequests
 from app.http.auth import ApiKeys, digest
+from app.repositories.client_limits import ClientLimits
+from app.repositories.keys import Names
+from app.storage.storage import Storage
 from tests.api.conftest import API_KEYS, BANK, SHOP, SHOP_NEXT, Api, at_once, bearer
 from tests.support.servers import ROOT, MailServer, Valkey, free_port, gunicorn
 from tests.support.waiting import wait_until
@@ -179,6 +186,54 @@ def test_a_client_may_ask_so_often(limited: Callable[..., object], store: redis.
         assert api.call("GET", path, headers=bearer(BANK)).status_code == 404
         assert not list(store.scan_iter("*:user:*"))
         assert all(store.ttl(key) > 0 for key in store.scan_iter("cedula:limits*"))
+
+
+def count(limits: ClientLimits, client: str = "shop") -> int:
+    """0, or the seconds to wait."""
+    try:
+        limits.count(client)
+    except TooManyRequests as error:
+        return error.retry_after_s or -1
+    return 0
+
+
+def test_several_limits_hold_together(valkey_server: Valkey, store: redis.Redis) -> None:
+    """The full window that lasts longest says how long to wait; who is refused uses nothing up."""
+    limits = ClientLimits(Storage(valkey_server.url, 5.0), Names(None), (Budget(3, 60), Budget(5, 3600)))
+    assert [count(limits) for _ in range(3)] == [0, 0, 0]
+    assert all(50 < count(limits) <= 60 for _ in range(5))
+    assert count(limits, "bank") == 0
+    store.delete(*store.scan_iter("cedula:limits:*:3/60"))
+    assert [count(limits) for _ in range(2)] == [0, 0]
+    assert 3500 < count(limits) <= 3600
+
+
+def test_no_race_overdraws_a_limit(valkey_server: Valkey, store: redis.Redis) -> None:
+    """Also while the script cache is lost again and again."""
+    limits = ClientLimits(Storage(valkey_server.url, 5.0), Names(None), (Budget(10, 3600), Budget(10, 7200)))
+
+    def ask() -> bool:
+        store.script_flush()
+        return count(limits) == 0
+
+    assert Counter(at_once(64, ask)) == {True: 10, False: 54}
+    assert all(store.ttl(key) > 3500 for key in store.scan_iter("cedula:limits:*"))
+
+
+def test_log_and_metrics_name_the_caller(keyed: Api, email: str) -> None:
+    """By the name of its API key, never by the key; without a key that fits there is none."""
+    keyed.register(email)
+    keyed.call("GET", "/api/users/" + "a" * 26, headers=bearer("a key that nobody has"))
+    lines = [json.loads(line) for line in keyed.server.log.splitlines() if '"event":"request"' in line]
+    callers = {(line["status"], line["caller"]) for line in lines}
+    assert {(201, "shop"), (401, "")} <= callers
+    assert SHOP not in keyed.server.log
+    counted = [
+        line
+        for line in keyed.call("GET", "/metrics").text.splitlines()
+        if line.startswith("cedula_requests_total") and 'status="201"' in line
+    ]
+    assert any('caller="shop"' in line for line in counted)
 
 
 def test_without_keys_a_client_is_its_ip_address(limited: Callable[..., object], store: redis.Redis) -> None:

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import pytest
 import redis
 
-from app.domain.registration import Delivery, Registration
+from app.domain.registration import Budget, Delivery, Registration
 from app.errors import CedulaError, StorageUnavailable
-from app.repositories.keys import RELAY_LOCK, Field
+from app.repositories.client_limits import ClientLimits
+from app.repositories.keys import RELAY_LOCK, Field, Names
 from app.repositories.outbox import Outbox
 from tests.api.conftest import wrong
 from tests.support.faults.redis import REFUSALS, Fault, everything
@@ -36,8 +37,8 @@ class Scene:
             return RELAY_LOCK
         if kind == "number":
             return keys.number_prefix + (self.store.hget(keys.user, Field.NUMBER) or b"").decode()
-        if kind == "idempotency":
-            (found,) = self.store.scan_iter("*:idempotency:*")
+        if kind in ONE_KEY:
+            (found,) = self.store.scan_iter(ONE_KEY[kind])
             return str(found.decode())
         return str(getattr(keys, kind))
 
@@ -48,6 +49,9 @@ class Scene:
     def settle(self, delivery: Delivery) -> None:
         ours = self.registration
         self.process.outbox.settle(ours.user_id, ours.registration_id, self.owner, delivery)
+
+    def count(self) -> None:
+        ClientLimits(self.process.client, Names(None), (Budget(9, 60), Budget(9, 120))).count("shop")
 
     def verify(self, number: str) -> None:
         self.process.users.verify(ada(), number, self.process.budget)
@@ -79,8 +83,11 @@ SCRIPTS = {
     "retry": Deed(lambda at: at.outbox.retry(at.registration.user_id), "user sender outbox"),
     "drop": Deed(lambda at: at.outbox.drop(at.registration.user_id), "user sender outbox"),
     "hold": Deed(lambda at: at.outbox.hold_relay(at.owner, 1000), "lock"),
+    "count": Deed(lambda at: at.count(), "limits"),
 }
-KINDS = ("user", "number", "sender", "outbox", "sends", "tries", "idempotency", "lock")
+KINDS = ("user", "number", "sender", "outbox", "sends", "tries", "idempotency", "lock", "limits")
+ONE_KEY = {"idempotency": "*:idempotency:*", "limits": "cedula:limits:*:9/120"}
+"""Patterns of kinds of which there is one key, or one that is looked at last."""
 FIELDS = (Field.LAYOUT, Field.CREATED_MS, Field.ATTEMPTS, Field.SINCE_MS, Field.WRONG)
 
 
@@ -102,6 +109,7 @@ def scene(valkey_server: Valkey, store: redis.Redis) -> Iterator[Scene]:
     with pytest.raises(CedulaError):
         found.verify(wrong(stored.registration.number))
     process.outbox.hold_relay(stored.owner, 60_000)
+    found.count()
     yield found
     process.close()
     store.flushall()
@@ -140,7 +148,7 @@ def test_a_number_that_cannot_be_read_stops_a_script_whole(scene: Scene, deed: D
 
 
 @pytest.mark.parametrize(
-    ("name", "counter"), [("register", "sends"), ("verify", "tries"), ("guess", "tries")]
+    ("name", "counter"), [("register", "sends"), ("verify", "tries"), ("guess", "tries"), ("count", "limits")]
 )
 @pytest.mark.parametrize("value", ["x", ""])
 def test_a_counter_that_is_no_number_stops_a_script_whole(

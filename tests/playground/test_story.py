@@ -123,7 +123,7 @@ class Playground:
     def check_accessibility(self) -> None:
         """No violation of any of axe-core's rules, in light and in dark; nothing is wider than the window."""
         for scheme in ("light", "dark"):
-            self.page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+            self.page.emulate_media(color_scheme=scheme)
             # Colours change within a transition; what is half-way is nobody's colour.
             self.page.evaluate(
                 "Promise.allSettled(document.getAnimations().map((one) => one.finished)).then(() => 0)"

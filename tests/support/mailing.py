@@ -42,7 +42,7 @@ def watch(container: Container, report: Path, ended: threading.Event) -> None:
     """Keeps the report up to date."""
     unwell: set[str] = set()
     while not ended.wait(EVERY_S):
-        unwell.update(container.unwell())
+        unwell.update(thread.name for thread in container.messaging.threads if thread.fault)
         deaths: Counter[str] = Counter()
         for thread in container.messaging.threads:
             deaths[thread.name] += thread.deaths

@@ -103,7 +103,7 @@ ALLOWED_NOWHERE = [
 
 FROM_PYTHON = {
     *("ping", "select", "client|setname", "eval", "evalsha", "wait", "time", "scan", "dbsize"),
-    *("get", "set", "del", "ttl", "hget", "hmget", "hgetall", "zcard", "zrange", "zrangebyscore"),
+    *("get", "set", "del", "hget", "hmget", "hgetall", "zcard", "zrange", "zrangebyscore"),
     *("info", "config|get"),
 }
 """What is called without a script, by the service, its commands and the doctor."""
