@@ -186,7 +186,7 @@ def step_of(words: list[str]) -> str:
         return "tried"
     if verb in ("HGET", "HMGET", "EXISTS", "GET") and kind in ("user", "number"):
         return "looked"
-    if verb in ("DEL", "UNLINK") and kind == "number":
+    if verb in ("DEL", "UNLINK") and any(":number:" in each for each in words[1:]):
         return "deleted"
     if verb in ("TIME", "TTL", "PTTL", "GET"):
         return "prepared"

@@ -93,3 +93,31 @@ def test_a_step_gives_its_result_and_its_error() -> None:
 
     with pytest.raises(KeyError):
         within(10, fails)
+
+
+def test_a_thread_that_is_killed_while_it_waits_to_start_again_starts_again() -> None:
+    """A greenlet can be killed at any moment: twice in a row is no worse than once."""
+    lives = count(1)
+    lived = threading.Event()
+
+    class KilledAtFirst(threading.Event):
+        killed = False
+
+        def wait(self, timeout: float | None = None) -> bool:
+            if timeout is not None and not self.killed:
+                self.killed = True
+                raise SystemExit
+            return super().wait(timeout)
+
+    def body(thread: WatchedThread) -> None:
+        if next(lives) == 1:
+            raise SystemExit
+        lived.set()
+        thread.stopping.wait()
+
+    thread = WatchedThread("relay", body)
+    thread.stopping = KilledAtFirst()
+    thread.start()
+    assert lived.wait(10)
+    assert thread.deaths == 2
+    thread.stop(10)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import structlog
 
@@ -57,7 +58,8 @@ class MailBreaker:
         if self.open:
             self.open = False
             self._metrics.breaker(is_open=False)
-            log.info("mail_server_back")
+            with suppress(Exception):  # not even a log that breaks its promise keeps it open
+                log.info("mail_server_back")
 
     def faulted(self, fault: MailFault) -> None:
         """A mail was not accepted, or no connection could be made."""
@@ -76,7 +78,8 @@ class MailBreaker:
             self.open = True
             self._put_off_trial()
             self._metrics.breaker(is_open=True)
-            log.warning("mail_server_down", fault=code)
+            with suppress(Exception):
+                log.warning("mail_server_down", fault=code)
 
     def _put_off_trial(self) -> None:
         self._trial_at = self._clock() + self._trial_s
