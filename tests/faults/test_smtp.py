@@ -3,6 +3,8 @@
 import random
 import resource
 import socket
+import subprocess
+import sys
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -18,8 +20,13 @@ from tests.support.waiting import wait_until
 
 TIMEOUT_S = 0.5
 
+PROGRAM = "tests.support.faults.send_under_gevent"
+
 HANGS_S = 15.0
 """A wait that is longer than this has no deadline."""
+
+TLS_RECORD = b"\x16\x03\x03\x3f\xff\x02\x00\x3f\xfb" + b"\x03" * 16_000
+"""A TLS record with a ServerHello that is as long as a record may be."""
 
 MEMORY = 4_000_000
 """Bytes that one session may need at its worst; a reply without end takes a gigabyte in ten seconds."""
@@ -140,10 +147,9 @@ def test_a_server_that_reads_nothing_ends_the_write_at_its_deadline() -> None:
 
 def test_a_handshake_that_drips_ends_at_its_deadline() -> None:
     """MAIL_USE_SSL, and a server that sends one byte of a TLS record after the other."""
-    record = b"\x16\x03\x03\x3f\xff" + b"\x02" * 200
 
     def drip(talk: Talk) -> None:
-        talk.drip(record, TIMEOUT_S / 5)
+        talk.drip(TLS_RECORD, TIMEOUT_S / 5)
 
     with OddSmtp(drip) as server, session(server.port, MAIL_USE_SSL=True) as one:
         began = time.monotonic()
@@ -305,3 +311,29 @@ def test_a_mail_server_whose_name_is_looked_up_for_ever_costs_no_more_than_the_t
 def slow(port: int) -> socket.socket:
     time.sleep(3 * TIMEOUT_S)
     return socket.create_connection(("127.0.0.1", port))
+
+
+@pytest.mark.parametrize(
+    ("script", "tls", "code"),
+    [
+        (ordinary, [], "sent"),
+        (after("connect", lambda talk: talk.drip(b"2", TIMEOUT_S / 5)), [], "connect timeout"),
+        (after("rcpt", lambda talk: talk.drip(b"250-x\r\n", TIMEOUT_S / 5)), [], "recipient timeout"),
+        (after("ehlo", lambda talk: talk.flood(b"250-x\r\n")), [], "connect broken"),
+        (lambda talk: talk.drip(TLS_RECORD, TIMEOUT_S / 5), ["tls"], "connect timeout"),
+    ],
+    ids=["healthy", "greeting", "reply", "endless", "handshake"],
+)
+def test_deadlines_hold_under_gevent_too(script: Script, tls: list[str], code: str) -> None:
+    """gevent's sockets give each of many small reads the whole time-out."""
+    with OddSmtp(script) as server:
+        run = subprocess.run(
+            [sys.executable, "-m", PROGRAM, str(TIMEOUT_S), str(server.port), *tls],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+    seconds, _, told = run.stdout.strip().partition(" ")
+    assert told == code
+    assert float(seconds) < HANGS_S
