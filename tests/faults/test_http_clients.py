@@ -53,7 +53,7 @@ def test_a_crowd_of_slow_clients_is_ended_and_others_are_served(
 
 
 def test_waiting_bodies_take_bounded_memory(tmp_path: Path, environment: dict[str, str]) -> None:
-    """1,000 bodies that lack their last byte cost gevent's own worker 143 MB; 2 MB of bodies are allowed here."""
+    """1,000 bodies that lack their last byte cost gevent's own worker 143 MB; 2 MB may wait here."""
     with gunicorn(tmp_path, environment, *HASTY, "--workers", "1") as service:
         (pid,) = service.workers()
         service.register("first@example.com")
