@@ -16,6 +16,7 @@ from app.repositories.guard import Guard
 from app.repositories.keys import Names
 from app.repositories.outbox import Outbox
 from app.repositories.sealing import Sealer
+from app.repositories.seals import Seals
 from app.repositories.users import Terms, Users
 from app.services.delivery.relay import Relay
 from app.services.messaging import MessagingService
@@ -38,6 +39,7 @@ class Container:
         self.users = Users(self.redis, names, sealer)
         self.outbox = Outbox(self.redis, sealer, settings.lease_ms)
         self.backlog = Backlog(self.redis, sealer)
+        self.seals = Seals(self.redis, sealer)
         self._mail = SmtpMail(app, settings.mail_timeout_s, settings.mail_ca_file)
         with app.app_context():  # Flask-Mail composes with the app's settings
             self._messages = Messages(settings.mail_default_sender, LOCALES, settings.mail_templates)

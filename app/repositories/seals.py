@@ -1,0 +1,150 @@
+"""The seals of all records: which key each one needs, and how all get the newest one.
+
+For the operator's commands; a serving process uses none of it. Imports the storage room, and this one.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import islice
+from typing import Any
+
+import redis
+
+from app.repositories.keys import SEALED, Field, keys_of
+from app.repositories.sealing import CLEAR, SealBroken, Sealer
+from app.repositories.users import LAYOUT_VERSION
+from app.storage.scripts import load_script, run, storage_errors
+
+AT_A_TIME = 100
+"""Records read in one round trip, and sealed before others get their turn: 20 ms of this process."""
+
+BATCHES_A_SECOND = 10
+"""At a low rate a batch is smaller, so that the load is even."""
+
+KEYS_AT_A_TIME = 500
+
+
+class Trouble(StrEnum):
+    """Why a record cannot be opened here."""
+
+    NO_KEY = "its key is not configured"
+    CLEAR = "in clear"
+    NEWER = "written by a newer version"
+    DAMAGED = "damaged"
+
+
+class Verdict(StrEnum):
+    """What became of one record. CHANGED: it was replaced, verified or erased after it had been read."""
+
+    RESEALED = "sealed anew"
+    ALREADY = "already"
+    CHANGED = "changed meanwhile"
+    NEWER = "newer"
+    BROKEN = "does not open"
+
+
+@dataclass(frozen=True, slots=True)
+class SealedRecord:
+    """A record as it was read. `sealed` is empty where the key holds no record of ours."""
+
+    user_id: str
+    registration_id: bytes
+    layout: int
+    sealed: bytes
+
+
+class Seals:
+    """Every method raises StorageUnavailable."""
+
+    def __init__(self, client: redis.Redis, sealer: Sealer) -> None:
+        self._client = client
+        self._sealer = sealer
+        self._reseal = load_script(client, "reseal_record")
+
+    @property
+    def has_key(self) -> bool:
+        return self._sealer.seals
+
+    def user_ids(self) -> Iterator[str]:
+        """Everybody who is registered, in the order of SCAN; some may come twice."""
+        with storage_errors():
+            for key in self._client.scan_iter(match="{*}:user:*", count=KEYS_AT_A_TIME):
+                yield key.decode().rpartition(":")[2]
+
+    def read(self, user_ids: Iterable[str]) -> Iterator[SealedRecord]:
+        """The records of these users; those that are gone are left out."""
+        remaining = iter(user_ids)
+        while part := list(islice(remaining, AT_A_TIME)):
+            pipeline = self._client.pipeline(transaction=False)
+            for user_id in part:
+                pipeline.hmget(keys_of(user_id).user, Field.REGISTRATION, Field.LAYOUT, *SEALED)
+            with storage_errors():
+                answers = pipeline.execute(raise_on_error=False)
+                for user_id, fields in zip(part, answers, strict=True):
+                    record = _record(user_id, fields)
+                    if record is not None:
+                        yield record
+
+    def key_needed(self, record: SealedRecord) -> int | Trouble:
+        """The place of its key among the secrets, 0 = the first; or why it does not open."""
+        if not record.sealed:
+            return Trouble.DAMAGED
+        if record.layout > LAYOUT_VERSION:
+            return Trouble.NEWER
+        try:
+            return self._sealer.opened(record.sealed, record.user_id)[0]
+        except SealBroken:
+            mark = record.sealed[:1]
+            if mark in self._sealer.readable:
+                return Trouble.DAMAGED
+            return Trouble.CLEAR if mark == CLEAR else Trouble.NO_KEY
+
+    def reseal(self, record: SealedRecord) -> Verdict:
+        """Seals one record anew with the first secret, unless it has changed since it was read."""
+        needed = self.key_needed(record)
+        if isinstance(needed, Trouble):
+            return Verdict.NEWER if needed is Trouble.NEWER else Verdict.BROKEN
+        if needed == 0:
+            return Verdict.ALREADY
+        text = self._sealer.open(record.sealed, record.user_id)
+        sealed = self._sealer.seal(text, record.user_id)
+        arguments: Sequence[Any] = (record.registration_id, record.sealed, sealed)
+        done = run(self._reseal, [keys_of(record.user_id).user], arguments)
+        return Verdict.RESEALED if done else Verdict.CHANGED
+
+    def reseal_all(
+        self,
+        rate: int,
+        pause: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> Iterator[Counter[Verdict]]:
+        """Seals every record anew, at most `rate` a second; yields what was done so far, batch by batch.
+
+        It may be interrupted at any time and begun again: a record is sealed in one step or not at all.
+        """
+        size = max(1, min(AT_A_TIME, rate // BATCHES_A_SECOND))
+        done: Counter[Verdict] = Counter()
+        records = self.read(self.user_ids())
+        while True:
+            began = clock()
+            batch = list(islice(records, size))
+            if not batch:
+                return
+            done.update(self.reseal(record) for record in batch)
+            yield done
+            pause(max(0.0, len(batch) / rate - (clock() - began)))
+
+
+def _record(user_id: str, fields: Any) -> SealedRecord | None:
+    """What one HMGET answered: the fields, or an error where the key is no hash."""
+    if isinstance(fields, redis.ResponseError) and str(fields).startswith("WRONGTYPE"):
+        return SealedRecord(user_id, b"", 0, b"")
+    if isinstance(fields, Exception):
+        raise fields
+    registration_id, layout, *parts = fields
+    if registration_id is None:
+        return None
+    return SealedRecord(user_id, registration_id, int(layout or 0), b"".join(part or b"" for part in parts))
