@@ -26,6 +26,9 @@ BATCHES_A_SECOND = 10
 
 KEYS_AT_A_TIME = 500
 
+KEYS_A_RECORD = 20
+"""Looked at in vain for each record of a sample: its number, budgets, lease and marks."""
+
 
 class Trouble(StrEnum):
     """Why a record cannot be opened here."""
@@ -73,6 +76,13 @@ class Seals:
         with storage_errors():
             for key in self._client.scan_iter(match="{*}:user:*", count=KEYS_AT_A_TIME):
                 yield key.decode().rpartition(":")[2]
+
+    def sample(self, at_most: int) -> list[SealedRecord]:
+        """Some records, from a bounded number of keys; SCAN's order is that of a hash, so as good as chance."""
+        with storage_errors():
+            keys = islice(self._client.scan_iter(count=KEYS_AT_A_TIME), at_most * KEYS_A_RECORD)
+            user_ids = [key.decode().rpartition(":")[2] for key in keys if b":user:" in key]
+        return list(self.read(user_ids[:at_most]))
 
     def read(self, user_ids: Iterable[str]) -> Iterator[SealedRecord]:
         """The records of these users; those that are gone are left out."""
