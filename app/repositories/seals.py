@@ -78,7 +78,7 @@ class Seals:
                 yield key.decode().rpartition(":")[2]
 
     def sample(self, at_most: int) -> list[SealedRecord]:
-        """Some records, from a bounded number of keys; SCAN's order is that of a hash, so as good as chance."""
+        """Some records, from a bounded number of keys. SCAN's order is that of hashes: as good as chance."""
         with storage_errors():
             keys = islice(self._client.scan_iter(count=KEYS_AT_A_TIME), at_most * KEYS_A_RECORD)
             user_ids = [key.decode().rpartition(":")[2] for key in keys if b":user:" in key]
