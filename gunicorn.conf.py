@@ -11,7 +11,12 @@ import secrets
 import shutil
 import tempfile
 
+from dotenv import find_dotenv, load_dotenv
 from gunicorn import util
+
+# The same .env that the `flask` command reads by itself; what the environment says already comes first.
+if os.environ.get("FLASK_SKIP_DOTENV", "").lower() in ("", "0", "false", "no"):
+    load_dotenv(find_dotenv(usecwd=True))
 
 bind = os.environ.get("BIND") or "0.0.0.0:8000"
 

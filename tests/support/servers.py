@@ -220,6 +220,7 @@ class Gunicorn:
         application: str = "wsgi:app",
         own_configuration: bool = True,
         ready: bool = True,
+        project: Path = ROOT,
     ) -> None:
         self.port = free_port()
         self.log_path = folder / f"gunicorn-{self.port}.log"
@@ -230,8 +231,9 @@ class Gunicorn:
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", BOUND, str(os.getpid()), *command, *arguments],
-                cwd=ROOT,
-                env={**inherited, "PYTHONUNBUFFERED": "1", **environment},
+                cwd=project,
+                # A developer's .env is not the test's.
+                env={**inherited, "PYTHONUNBUFFERED": "1", "FLASK_SKIP_DOTENV": "1", **environment},
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
