@@ -1,4 +1,4 @@
-"""`deploy/pin-images` asks a registry for the digests of the images that are built on, and writes them down."""
+"""`deploy/pin-images` asks a registry for the digests of the images, and writes them down."""
 
 import hashlib
 import json
