@@ -10,7 +10,6 @@ from app.config import LOCALES, Settings
 from app.domain.number import NumberGenerator, RandBelow
 from app.mail.messages import Messages
 from app.mail.smtp import SmtpMail, SmtpSession
-from app.repositories.backlog import Backlog
 from app.repositories.census import Census
 from app.repositories.guard import Guard
 from app.repositories.keys import Names
@@ -38,7 +37,6 @@ class Container:
         self.guard = Guard(self.redis, names, sealer)
         self.users = Users(self.redis, names, sealer)
         self.outbox = Outbox(self.redis, sealer, settings.lease_ms)
-        self.backlog = Backlog(self.redis, sealer)
         self.seals = Seals(self.redis, sealer)
         self._mail = SmtpMail(app, settings.mail_timeout_s, settings.mail_ca_file)
         with app.app_context():  # Flask-Mail composes with the app's settings
@@ -55,7 +53,7 @@ class Container:
         self.verification = VerificationService(
             self.users, self.guard, settings.number_digits, settings.verify_limit
         )
-        self.census = Census(self.redis)
+        self.census = Census(self.redis, sealer)
         self.monitoring = Monitoring(self.metrics, self.guard, self.outbox, self.census, self.numbers)
         self._build_workers()
 

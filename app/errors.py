@@ -39,6 +39,28 @@ class StorageUnavailable(CedulaError):
     """Redis did not answer, or refused the write. What was asked for is whole or not there at all."""
 
 
+class RecordUnreadable(StorageUnavailable):
+    """Redis answers, but this process cannot read the record; nothing was changed. The message is for callers
+    and operators: it says why, and nothing about the record."""
+
+
+class SealBroken(RecordUnreadable):
+    """The seal opens with none of our keys, or not for this user."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The record was sealed with a key that this process lacks: SECRET_KEY_FALLBACKS needs the former "
+            "SECRET_KEY."
+        )
+
+
+class NewerRecord(RecordUnreadable):
+    """The layout version of the record is higher than ours."""
+
+    def __init__(self) -> None:
+        super().__init__("The record was written by a newer version of Cedula, and only that can read it.")
+
+
 class WrongIndexKey(StorageUnavailable):
     """The data in Redis was written with another index key, or sealed where this process is not."""
 
@@ -230,6 +252,9 @@ SLUGS: Mapping[type[CedulaError], str] = {
     UserNotFound: "not-found",
     NumberSpaceExhausted: "number-space-exhausted",
     StorageUnavailable: "storage-unavailable",
+    RecordUnreadable: "storage-unavailable",
+    SealBroken: "storage-unavailable",
+    NewerRecord: "storage-unavailable",
     WrongIndexKey: "storage-unavailable",
 }
 """Which problem each domain error becomes."""

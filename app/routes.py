@@ -9,7 +9,7 @@ from marshmallow import ValidationError
 from werkzeug.routing import BaseConverter
 
 from app.container import Container
-from app.domain.registration import Delivery
+from app.domain.registration import Delivery, Draft, Replayed, UserRecord
 from app.errors import PROBLEMS, AddressRefused, StorageUnavailable
 from app.http import openapi
 from app.http.auth import caller
@@ -23,7 +23,6 @@ from app.http.schemas import (
     VerificationRequest,
     rfc3339,
 )
-from app.repositories.users import Draft, Replayed, UserRecord
 from app.services.delivery.queue import Answer
 from app.telemetry.metrics import CONTENT_TYPE
 

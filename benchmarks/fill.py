@@ -10,12 +10,13 @@ import redis
 
 from app.domain.address import Address
 from app.domain.number import NumberGenerator
-from app.domain.registration import Budget
+from app.domain.registration import Budget, Draft
 from app.errors import NumberSpaceExhausted
 from app.repositories.guard import Guard
 from app.repositories.keys import Field, Names
+from app.repositories.records import RecordSeal
 from app.repositories.sealing import Sealer
-from app.repositories.users import Draft, RecordSeal, Terms, Users, fresh_token
+from app.repositories.users import Terms, Users, fresh_token
 from app.services.messaging import SendPlan
 from app.services.registration import RegistrationService
 

@@ -9,7 +9,7 @@ from flask import current_app
 
 from app.container import Container
 from app.domain.address import Address
-from app.errors import InvalidAddress, StorageUnavailable
+from app.errors import InvalidAddress, RecordUnreadable, StorageUnavailable
 
 USER_ID = re.compile(r"[a-z2-7]{26}")
 
@@ -24,6 +24,8 @@ def told_in_words() -> Iterator[None]:
     """Redis being away is a sentence, not a traceback."""
     try:
         yield
+    except RecordUnreadable as error:
+        raise click.ClickException(str(error)) from error
     except StorageUnavailable as error:
         raise click.ClickException("Redis does not answer, or refuses the write; see `doctor`.") from error
 

@@ -7,7 +7,8 @@ import click
 from flask.cli import AppGroup
 
 from app.cli.common import services, told_in_words
-from app.repositories.backlog import Backlog, Dropped, Owed
+from app.repositories.census import Owed
+from app.repositories.outbox import Dropped
 
 outbox = AppGroup("outbox", help="Mails that did not go out: those still due, and those given up.")
 
@@ -25,7 +26,7 @@ def list_mails(kind: str | None, addresses: bool) -> None:
         click.echo("\t".join([*COLUMNS, *(["address"] if addresses else [])]))
         count = 0
         for mail in _mails(kind):
-            address = [_backlog().address(mail) or "(does not open)"] if addresses else []
+            address = [services().census.address(mail) or "(does not open)"] if addresses else []
             click.echo("\t".join([*_columns(mail, now_ms), *address]))
             count += 1
         click.echo(f"{count} mails", err=True)
@@ -47,7 +48,7 @@ def retry(user_id: str | None, all_of_them: bool, failed: bool) -> None:
             chosen: Iterable[str] = [mail.user_id for mail in _mails("failed" if failed else None)]
         else:
             chosen = [user_id]
-        done = sum(_backlog().retry(one) for one in chosen)
+        done = sum(services().outbox.retry(one) for one in chosen)
     if user_id is not None and not done:
         raise click.ClickException("No mail of this id is pending or was given up.")
     click.echo(f"{done} mails are due now")
@@ -58,7 +59,7 @@ def retry(user_id: str | None, all_of_them: bool, failed: bool) -> None:
 def drop(user_id: str) -> None:
     """Give up one mail that is due. The registration stays; DELETE /api/users/<id> erases it."""
     with told_in_words():
-        match _backlog().drop(user_id):
+        match services().outbox.drop(user_id):
             case Dropped.DROPPED:
                 click.echo("dropped")
             case Dropped.SENDING:
@@ -67,13 +68,10 @@ def drop(user_id: str) -> None:
                 raise click.ClickException("No mail of this id is due.")
 
 
-def _backlog() -> Backlog:
-    return services().backlog
-
-
 def _mails(kind: str | None) -> Iterator[Owed]:
-    pending = _backlog().pending() if kind != "failed" else iter(())
-    failed = _backlog().failed() if kind != "pending" else iter(())
+    census = services().census
+    pending = census.pending() if kind != "failed" else iter(())
+    failed = census.failed() if kind != "pending" else iter(())
     return chain(pending, failed)
 
 

@@ -7,8 +7,8 @@ import click
 from flask.cli import AppGroup
 
 from app.cli.common import services, told_in_words, user_id_of
+from app.domain.registration import UserRecord
 from app.errors import UserNotFound
-from app.repositories.users import UserRecord
 
 users = AppGroup("users", help="One registration, by address or id: look at it, erase it.")
 

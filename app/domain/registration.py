@@ -41,3 +41,43 @@ class Budget:
     @property
     def window_ms(self) -> int:
         return self.window_s * 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A registration before it has a number."""
+
+    address: Address
+    token: str
+    locale: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What a registration came to. `owner` names the lease, None where another sender holds it."""
+
+    registration: Registration
+    owner: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """The request was carried out before; this is what it came to."""
+
+    user_id: str
+    delivery: Delivery
+    created_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class UserRecord:
+    """What is known of a registration, for those who ask. Times in Unix ms."""
+
+    user_id: str
+    email: str
+    delivery: Delivery
+    created_ms: int
+    attempts: int
+    expires_ms: int | None
+    mailed_ms: int | None
+    error: str | None

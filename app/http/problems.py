@@ -10,7 +10,15 @@ from flask.typing import ResponseReturnValue
 from marshmallow import ValidationError
 from werkzeug.exceptions import HTTPException, InternalServerError
 
-from app.errors import PROBLEMS, RETRY_AFTER_S, SLUGS, CedulaError, Problem, Unauthorized
+from app.errors import (
+    PROBLEMS,
+    RETRY_AFTER_S,
+    SLUGS,
+    CedulaError,
+    Problem,
+    RecordUnreadable,
+    Unauthorized,
+)
 from app.http.responses import JsonResponse
 
 HTTP_PROBLEMS: Mapping[int, str] = {
@@ -63,7 +71,8 @@ def domain_problem(error: CedulaError) -> Response:
     slug = SLUGS.get(type(error))
     if slug is None:
         return _unforeseen_problem(error)
-    return problem_response(PROBLEMS[slug], headers=headers)
+    more = {"detail": str(error)} if isinstance(error, RecordUnreadable) else None
+    return problem_response(PROBLEMS[slug], headers=headers, more=more)
 
 
 def _validation_problem(error: ValidationError) -> Response:

@@ -1,19 +1,30 @@
-"""How much there is in Redis: counted at a bounded cost, or exactly where an operator asks for it."""
+"""What stands in Redis as a whole: the mails that did not go out, and how much there is of everything.
+
+Everything here reads many keys, some hundred in a round trip. Whatever concerns one address is elsewhere.
+"""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any, TypeVar
 
 import redis
+import structlog
 from redis.cluster import RedisCluster
 
 from app.domain.number import SHARDS
-from app.repositories.keys import Field, keys_of, outbox_key
+from app.domain.registration import Delivery
+from app.errors import RecordUnreadable
+from app.repositories.keys import SEALED, Field, keys_of, outbox_key
+from app.repositories.records import LAYOUT_VERSION, RecordSeal
+from app.repositories.sealing import Sealer
 from app.storage.scripts import storage_errors
 
-SHARDS_A_TIME = 100
-"""One pipeline: a millisecond of this process, after which others get their turn."""
+T = TypeVar("T")
+
+AT_A_TIME = 100
+"""Keys in one round trip: a millisecond of this process, after which others get their turn."""
 
 ENTRIES_LOOKED_AT = 2000
 """Of the outbox, for the age of the oldest. More are owed only while the mail server is down, and then the
@@ -21,6 +32,23 @@ first of every shard, whose turn is next, stand for the others."""
 
 KEYS_A_RECORD = 2
 """A registration is a record and a number."""
+
+OWED = (Field.LAYOUT, Field.DELIVERY, Field.ERROR, Field.ATTEMPTS, Field.CREATED_MS)
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """A mail that did not go out. Times in Unix ms; `due_ms` None for one that was given up."""
+
+    user_id: str
+    delivery: Delivery
+    error: str
+    attempts: int
+    created_ms: int
+    due_ms: int | None
+    sealed: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,23 +60,46 @@ class OutboxSize:
 
 
 class Census:
-    """Counts. Every method raises StorageUnavailable."""
+    """Lists and counts. Every method raises StorageUnavailable."""
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: redis.Redis, sealer: Sealer) -> None:
         self._client = client
+        self._records = RecordSeal(sealer)
+
+    def pending(self) -> Iterator[Owed]:
+        """The mails in the outbox."""
+        with storage_errors():
+            shards = self._each(
+                range(SHARDS), lambda ask, shard: ask.zrange(outbox_key(shard), 0, -1, withscores=True)
+            )
+            yield from self._owed((user.decode(), due) for _, entries in shards for user, due in entries)
+
+    def failed(self) -> Iterator[Owed]:
+        """The mails that were given up. Reads the delivery of every user: seconds for a million."""
+        with storage_errors():
+            keys = self._client.scan_iter(match="{*}:user:*", count=1000)
+            users = (key.decode().rpartition(":")[2] for key in keys)
+            found = self._each(users, lambda ask, user: ask.hget(keys_of(user).user, Field.DELIVERY))
+            yield from self._owed((user, None) for user, delivery in found if delivery == b"failed")
+
+    def address(self, owed: Owed) -> str:
+        """To whom it goes; empty when the record does not open."""
+        try:
+            return self._records.open(owed.sealed, owed.user_id)[0].address.email
+        except RecordUnreadable:
+            return ""
 
     def owed(self) -> OutboxSize:
         """The outbox: exact in its depth; its oldest entry among the first 2,000."""
-        depths: dict[int, int] = {}
         with storage_errors():
-            for shards in _parts(range(SHARDS)):
-                pipeline = self._client.pipeline(transaction=False)
-                for shard in shards:
-                    pipeline.zcard(outbox_key(shard))
-                found = zip(shards, pipeline.execute(), strict=True)
-                depths.update((shard, depth) for shard, depth in found if depth)
-            created = [made for part in _parts(depths) for made in self._made(part, len(depths))]
-        return OutboxSize(sum(depths.values()), min(created, default=None))
+            depths = dict(self._each(range(SHARDS), lambda ask, shard: ask.zcard(outbox_key(shard))))
+            crowded = [shard for shard, depth in depths.items() if depth]
+            last = max(1, ENTRIES_LOOKED_AT // max(1, len(crowded))) - 1
+            heads = self._each(crowded, lambda ask, shard: ask.zrange(outbox_key(shard), 0, last))
+            users = (user.decode() for _, head in heads for user in head)
+            made = self._each(users, lambda ask, user: ask.hget(keys_of(user).user, Field.CREATED_MS))
+            oldest_ms = min((int(created) for _, created in made if created is not None), default=None)
+        return OutboxSize(sum(depths.values()), oldest_ms)
 
     def records_at_most(self) -> int:
         """Live registrations, at most: other keys, such as budgets, are counted as if they were some.
@@ -62,29 +113,41 @@ class Census:
 
     def numbers_by_shard(self) -> Counter[int]:
         """How many numbers each shard has given out. Reads every key: seconds for a million."""
-        counted: Counter[int] = Counter()
         with storage_errors():
-            for key in self._client.scan_iter(match="{*}:number:*", count=1000):
-                counted[int(key[1:4])] += 1
-        return counted
+            keys = self._client.scan_iter(match="{*}:number:*", count=1000)
+            return Counter(int(key[1:4]) for key in keys)
 
-    def _made(self, shards: list[int], crowded: int) -> list[int]:
-        """When the registrations at the head of these shards' outboxes were made."""
-        each = max(1, ENTRIES_LOOKED_AT // crowded)
-        heads = self._client.pipeline(transaction=False)
-        for shard in shards:
-            heads.zrange(outbox_key(shard), 0, each - 1)
-        records = self._client.pipeline(transaction=False)
-        for user_id in (user_id for head in heads.execute() for user_id in head):
-            records.hget(keys_of(user_id.decode()).user, Field.CREATED_MS)
-        return [int(created) for created in records.execute() if created is not None]
+    def _owed(self, entries: Iterable[tuple[str, float | None]]) -> Iterator[Owed]:
+        """Those whose record can be read here. A newer one is left to a newer process."""
+        records = self._each(entries, lambda ask, entry: ask.hmget(keys_of(entry[0]).user, *OWED, *SEALED))
+        for (user_id, due), (version, delivery, error, attempts, created_ms, *sealed) in records:
+            if version is None:  # erased meanwhile
+                continue
+            try:
+                if int(version) > LAYOUT_VERSION:
+                    log.warning("newer_record_not_listed", user_id=user_id)
+                    continue
+                yield Owed(
+                    user_id=user_id,
+                    delivery=Delivery(delivery.decode()),
+                    error=(error or b"").decode(),
+                    attempts=int(attempts),
+                    created_ms=int(created_ms),
+                    due_ms=None if due is None else int(due),
+                    sealed=b"".join(part or b"" for part in sealed),
+                )
+            except (AttributeError, TypeError, ValueError):
+                log.error("damaged_record_not_listed", user_id=user_id)
+
+    def _each(self, items: Iterable[T], ask: Callable[[Any, T], object]) -> Iterator[tuple[T, Any]]:
+        """Every item with the answer to one command about it; many commands in a round trip."""
+        remaining = iter(items)
+        while part := list(islice(remaining, AT_A_TIME)):
+            pipeline = self._client.pipeline(transaction=False)
+            for item in part:
+                ask(pipeline, item)
+            yield from zip(part, pipeline.execute(), strict=True)
 
 
 def _is_cluster(client: object) -> bool:
     return isinstance(client, RedisCluster)
-
-
-def _parts(shards: "range | dict[int, int]") -> Iterator[list[int]]:
-    remaining = iter(shards)
-    while part := list(islice(remaining, SHARDS_A_TIME)):
-        yield part

@@ -45,6 +45,7 @@ class Field(StrEnum):
     EXPIRES_MS = "x"
     SINCE_MS = "t"
     WRONG = "w"
+    PROMISED = "p"
 
 
 SEALED = ("d0", "d1", "d2", "d3")

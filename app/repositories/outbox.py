@@ -12,14 +12,31 @@ from typing import Any
 import redis
 
 from app.domain.registration import Delivery, Registration
-from app.errors import InvalidAddress
+from app.errors import RecordUnreadable
 from app.repositories.keys import RELAY_LOCK, UserKeys, keys_of, outbox_key
-from app.repositories.sealing import SealBroken, Sealer
-from app.repositories.users import LAYOUT_VERSION, RecordSeal
+from app.repositories.records import LAYOUT_VERSION, RecordSeal, checked
+from app.repositories.sealing import Sealer
 from app.storage.scripts import load_script, now_ms, run, storage_errors
 
 GIVE_UP_MS = 24 * 3600 * 1000
 """Age at which a mail that never went out counts as failed: the mail itself says that it is recent."""
+
+
+LONGEST_LEASE_MS = 105_000
+"""Of the longest MAIL_TIMEOUT: 2 x 50 s + 5 s."""
+
+LONGEST_WAIT_MS = 15 * 60_000 + LONGEST_LEASE_MS
+"""No mail waits longer for its next try. What is due later was written before Redis' clock was set back."""
+
+DROPPED = "dropped by the operator"
+
+
+class Dropped(StrEnum):
+    """What came of dropping a mail."""
+
+    DROPPED = "dropped"
+    SENDING = "sending"
+    NONE = "none"
 
 
 class Outcome(StrEnum):
@@ -82,6 +99,8 @@ class Outbox:
         self._claim = load_script(client, "claim_mail")
         self._renew = load_script(client, "renew_lease")
         self._settle = load_script(client, "settle_mail")
+        self._retry = load_script(client, "retry_mail")
+        self._drop = load_script(client, "drop_mail")
         self._hold = load_script(client, "hold_lock")
 
     def claim(self, user_id: str, owner: str) -> Claim:
@@ -90,7 +109,15 @@ class Outbox:
         answer = run(
             self._claim,
             [keys.user, keys.sender, keys.outbox],
-            [user_id, owner, self.lease_ms, LAYOUT_VERSION, GIVE_UP_MS],
+            [
+                user_id,
+                owner,
+                self.lease_ms,
+                LAYOUT_VERSION,
+                GIVE_UP_MS,
+                LONGEST_LEASE_MS,
+                LONGEST_WAIT_MS,
+            ],
         )
         match answer:
             case [b"claimed", registration_id, _, _, attempts]:
@@ -150,14 +177,32 @@ class Outbox:
             case _:
                 raise AssertionError("settle_mail.lua and this method do not agree")
 
+    def retry(self, user_id: str) -> bool:
+        """Makes a pending or failed mail due now; False when there is none. Raises NewerRecord."""
+        keys = keys_of(user_id)
+        return (
+            checked(run(self._retry, [keys.user, keys.sender, keys.outbox], [user_id, LAYOUT_VERSION]))
+            == "due"
+        )
+
+    def drop(self, user_id: str) -> Dropped:
+        """Gives up a pending mail; the registration stays. Raises NewerRecord."""
+        keys = keys_of(user_id)
+        args = [user_id, DROPPED, LAYOUT_VERSION]
+        return Dropped(checked(run(self._drop, [keys.user, keys.sender, keys.outbox], args)))
+
     def due(self, shards: Iterable[int], until_ms: int, limit: int) -> list[Due]:
-        """Entries of these shards that are due until then, at most `limit` a shard; one round trip."""
+        """Entries of these shards that are due until then, at most `limit` a shard; one round trip.
+
+        Besides as many of those that lie further ahead than any wait can be: they are due then, too.
+        """
         with storage_errors():
             pipeline = self._client.pipeline(transaction=False)
-            for shard in shards:
-                pipeline.zrangebyscore(outbox_key(shard), 0, until_ms, start=0, num=limit, withscores=True)
+            for key in map(outbox_key, shards):
+                for first, last in ((0, until_ms), (until_ms + LONGEST_WAIT_MS, "+inf")):
+                    pipeline.zrangebyscore(key, first, last, start=0, num=limit, withscores=True)
             answers: list[list[tuple[bytes, float]]] = pipeline.execute()
-        return [Due(user.decode(), int(due)) for entries in answers for user, due in entries]
+        return [Due(user.decode(), min(int(due), until_ms)) for entries in answers for user, due in entries]
 
     def hold_relay(self, owner: str, ttl_ms: int) -> bool:
         """Takes or keeps the right to sweep, 0 lets it go; one process has it at a time."""
@@ -173,7 +218,7 @@ class Outbox:
         registration_id, sealed, created_ms, attempts = fields
         try:
             draft, number = self._records.open(sealed, keys.user_id)
-        except (SealBroken, InvalidAddress):
+        except RecordUnreadable:
             return None
         return Registration(
             user_id=keys.user_id,

@@ -11,15 +11,11 @@ from collections.abc import Sequence
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from app.errors import CedulaError
+from app.errors import SealBroken
 from app.repositories.keys import derive_key
 
 NONCE_BYTES = 12
 CLEAR = b"\0"
-
-
-class SealBroken(CedulaError):
-    """The seal opens with none of our keys, or not for this user."""
 
 
 class Sealer:
@@ -59,7 +55,7 @@ class Sealer:
                     return place, key.decrypt(rest[:NONCE_BYTES], rest[NONCE_BYTES:], user_id.encode())
                 except (InvalidTag, ValueError):  # ValueError: too short to be a seal
                     continue
-        raise SealBroken("a stored record does not open")
+        raise SealBroken
 
 
 def _key_byte(secret: str) -> bytes:

@@ -13,9 +13,10 @@ from typing import Any
 
 import redis
 
+from app.errors import SealBroken
 from app.repositories.keys import SEALED, Field, keys_of
-from app.repositories.sealing import CLEAR, SealBroken, Sealer
-from app.repositories.users import LAYOUT_VERSION
+from app.repositories.records import LAYOUT_VERSION
+from app.repositories.sealing import CLEAR, Sealer
 from app.storage.scripts import load_script, run, storage_errors
 
 AT_A_TIME = 100

@@ -6,31 +6,35 @@ from dataclasses import dataclass
 from typing import Any
 
 import redis
-import structlog
 
 from app.domain.address import Address
-from app.domain.registration import Budget, Delivery, Registration
+from app.domain.registration import (
+    Budget,
+    Delivery,
+    Draft,
+    Registration,
+    Replayed,
+    Stored,
+    UserRecord,
+)
 from app.errors import (
     IdempotencyKeyReused,
-    InvalidAddress,
+    NewerRecord,
+    RecordUnreadable,
     RequestInProgress,
-    StorageUnavailable,
+    SealBroken,
     TooManyAttempts,
     TooManyRegistrations,
     VerificationFailed,
 )
 from app.repositories.keys import SEALED, Field, Names, UserKeys, keys_of
-from app.repositories.sealing import SealBroken, Sealer
+from app.repositories.records import LAYOUT_VERSION, RecordSeal, checked, damaged, told
+from app.repositories.sealing import Sealer
 from app.storage.scripts import Command, load_script, run, storage_errors
 
-log = structlog.get_logger()
-
-LAYOUT_VERSION = 1
-"""Of the record's fields and of what is sealed in it. A process leaves a newer record to a newer process."""
-
-RUNNING_MS = 60_000
-"""How long a request can be running: longer than any waits for its mail (MAIL_TIMEOUT is at most 50 s).
-A mark without an answer that is older belongs to a process that died."""
+RUNNING_MS = 5_000
+"""How long a request that was stored and not answered yet counts as running. Its caller may have been told
+503, or its process have died: after this time a repetition is answered from the record (register.lua)."""
 
 WRONG_IN_A_ROW = 100
 """Wrong numbers that erase a registration: the guesser's chance is 100 in 9 x 10^7 at twelve digits."""
@@ -42,37 +46,11 @@ def fresh_token() -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
-    """A registration before it has a number."""
-
-    address: Address
-    token: str
-    locale: str
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """What a registration came to. `owner` names the lease, None where another sender holds it."""
-
-    registration: Registration
-    owner: str | None
-
-
-@dataclass(frozen=True, slots=True)
 class Once:
     """A request that must be carried out once (Idempotency-Key): its mark, and what makes it itself."""
 
     digest: str
     fingerprint: str
-
-
-@dataclass(frozen=True, slots=True)
-class Replayed:
-    """The request was carried out before; this is what it came to."""
-
-    user_id: str
-    delivery: Delivery
-    created_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,20 +60,6 @@ class Terms:
     life_ms: int
     budget: Budget
     mark_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class UserRecord:
-    """What is known of a registration, for those who ask. Times in Unix ms."""
-
-    user_id: str
-    email: str
-    delivery: Delivery
-    created_ms: int
-    attempts: int
-    expires_ms: int | None
-    mailed_ms: int | None
-    error: str | None
 
 
 class Users:
@@ -133,7 +97,7 @@ class Users:
         """Registers the address with the first candidate that is free, and replaces what it had.
 
         One round trip, one decision (`register.lua`). None when every candidate is taken; then nothing
-        has changed. Raises TooManyRegistrations, RequestInProgress, IdempotencyKeyReused.
+        has changed. Raises TooManyRegistrations, RequestInProgress, IdempotencyKeyReused, NewerRecord.
         """
         registration_id = owner = fresh_token()  # nobody else draws it, so it can name the lease, too
         digests = [self._names.number(number) for number in candidates]
@@ -169,6 +133,8 @@ class Users:
                 return Stored(registration, owner if lease_taken else None)
             case [b"replayed", delivery, created_ms]:
                 return Replayed(keys.user_id, Delivery(delivery.decode()), int(created_ms))
+            case [b"newer"]:
+                raise told(NewerRecord())
             case [b"limited", left_ms]:
                 raise TooManyRegistrations("ADDRESS_LIMIT is used up", seconds(left_ms))
             case [b"running"]:
@@ -193,7 +159,8 @@ class Users:
     def verify(self, address: Address, number: str, budget: Budget) -> tuple[str, Draft]:
         """Consumes the registration and returns its user id and what was registered, at most once.
 
-        Raises VerificationFailed, TooManyAttempts.
+        The try is counted before anything is compared; where Redis refuses the count, every number gets
+        StorageUnavailable. Raises VerificationFailed, TooManyAttempts, RecordUnreadable.
         """
         keys = self.keys(address)
         answer = run(
@@ -212,69 +179,58 @@ class Users:
         )
         match answer:
             case [b"verified", sealed]:
-                draft, _ = self._open(sealed, keys.user_id)
+                draft, _ = self._records.open(sealed, keys.user_id)
                 return keys.user_id, draft
             case [b"limited", left_ms]:
                 raise TooManyAttempts("VERIFY_LIMIT is used up", seconds(left_ms))
             case [b"foreign"]:
-                raise StorageUnavailable("The record can only be read by another process")
+                raise told(SealBroken())
+            case [b"newer"]:
+                raise told(NewerRecord())
             case _:
                 raise VerificationFailed("The number does not confirm this address")
 
     def find(self, user_id: str) -> UserRecord | None:
-        """What is known of a user; None when there is nothing."""
+        """What is known of a user; None when there is nothing. Raises RecordUnreadable."""
         keys = keys_of(user_id)
         with storage_errors():
             fields: dict[Any, Any] = self._client.hgetall(keys.user)
-        if not fields:
-            return None
-        if int(fields[Field.LAYOUT.encode()]) > LAYOUT_VERSION:
-            raise StorageUnavailable("The record can only be read by a newer process")
-        draft, _ = self._open(b"".join(fields.get(name.encode(), b"") for name in SEALED), user_id)
-        expires, mailed, error = (
-            fields.get(name.encode()) for name in (Field.EXPIRES_MS, Field.MAILED_MS, Field.ERROR)
-        )
-        return UserRecord(
-            user_id=user_id,
-            email=draft.address.email,
-            delivery=Delivery(fields[Field.DELIVERY.encode()].decode()),
-            created_ms=int(fields[Field.CREATED_MS.encode()]),
-            attempts=int(fields[Field.ATTEMPTS.encode()]),
-            expires_ms=int(expires) if expires else None,
-            mailed_ms=int(mailed) if mailed else None,
-            error=error.decode() if error else None,
-        )
+        try:
+            return self._read(user_id, {name.decode(): value for name, value in fields.items()})
+        except RecordUnreadable as error:
+            raise told(error) from None
 
     def erase(self, user_id: str) -> bool:
-        """Erases everything of the address but its two budgets; False when there was nothing."""
-        keys = keys_of(user_id)
-        return bool(run(self._erase, [keys.user, keys.outbox], [user_id, keys.number_prefix]))
+        """Erases everything of the address but its two budgets; False when there was nothing.
 
-    def _open(self, sealed: bytes, user_id: str) -> tuple[Draft, str]:
+        Raises NewerRecord.
+        """
+        keys = keys_of(user_id)
+        answer = run(self._erase, [keys.user, keys.outbox], [user_id, keys.number_prefix, LAYOUT_VERSION])
+        return checked(answer) == "erased"
+
+    def _read(self, user_id: str, fields: dict[str, bytes]) -> UserRecord | None:
+        if not fields:
+            return None
         try:
-            return self._records.open(sealed, user_id)
-        except (SealBroken, InvalidAddress) as error:
-            log.error("record_does_not_open", hint="was the data sealed with a key that is not set here?")
-            raise StorageUnavailable("The record can only be read by another process") from error
+            if int(fields[Field.LAYOUT]) > LAYOUT_VERSION:
+                raise NewerRecord
+            draft, _ = self._records.open(b"".join(fields.get(name, b"") for name in SEALED), user_id)
+            error = fields.get(Field.ERROR)
+            return UserRecord(
+                user_id=user_id,
+                email=draft.address.email,
+                delivery=Delivery(fields[Field.DELIVERY].decode()),
+                created_ms=int(fields[Field.CREATED_MS]),
+                attempts=int(fields[Field.ATTEMPTS]),
+                expires_ms=int(fields[Field.EXPIRES_MS]) if Field.EXPIRES_MS in fields else None,
+                mailed_ms=int(fields[Field.MAILED_MS]) if Field.MAILED_MS in fields else None,
+                error=error.decode() if error else None,
+            )
+        except (KeyError, ValueError):
+            raise damaged() from None
 
 
 def seconds(left_ms: int) -> int:
     """Whole seconds to wait, at least one."""
     return max(1, -(-left_ms // 1000))
-
-
-class RecordSeal:
-    """What is sealed in a record: locale, number, address and token, one a line (the token may be more)."""
-
-    def __init__(self, sealer: Sealer) -> None:
-        self._sealer = sealer
-        self.readable = sealer.readable
-
-    def seal(self, draft: Draft, number: str, user_id: str) -> bytes:
-        text = "\n".join((draft.locale, number, draft.address.email, draft.token))
-        return self._sealer.seal(text.encode(), user_id)
-
-    def open(self, sealed: bytes, user_id: str) -> tuple[Draft, str]:
-        """The draft and its number. Raises SealBroken."""
-        locale, number, email, token = self._sealer.open(sealed, user_id).decode().split("\n", 3)
-        return Draft(Address.known(email), token, locale), number

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 import structlog
 
+from app.domain.registration import Stored
 from app.mail.messages import Messages
 from app.mail.smtp import MAX_IDLE_S, MailFault, SmtpSession
 from app.repositories.outbox import Outbox
-from app.repositories.users import Stored, fresh_token
+from app.repositories.users import fresh_token
 from app.services.delivery.breaker import MailBreaker
 from app.services.delivery.queue import Answer, Job, JobQueue
 from app.services.delivery.worker import Courier

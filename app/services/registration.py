@@ -3,10 +3,10 @@
 import time
 
 from app.domain.number import NumberGenerator
-from app.domain.registration import Delivery, Registration
+from app.domain.registration import Delivery, Draft, Registration, Replayed, Stored, UserRecord
 from app.errors import NumberSpaceExhausted, StorageUnavailable, UserNotFound
 from app.repositories.guard import Guard
-from app.repositories.users import Draft, Once, Replayed, Stored, Terms, UserRecord, Users
+from app.repositories.users import Once, Terms, Users
 from app.services.messaging import SendPlan
 from app.telemetry.metrics import Metrics
 

@@ -4,10 +4,10 @@ import re
 
 from app.domain.address import Address
 from app.domain.number import is_well_formed
-from app.domain.registration import Budget
+from app.domain.registration import Budget, Draft
 from app.errors import MistypedNumber
 from app.repositories.guard import Guard
-from app.repositories.users import Draft, Users
+from app.repositories.users import Users
 
 SEPARATORS = re.compile(r"[ -]")
 

@@ -15,8 +15,7 @@ from app import create_app
 from app.config import Settings
 from app.container import Container
 from app.domain.address import Address
-from app.domain.registration import Budget
-from app.repositories.users import Draft
+from app.domain.registration import Budget, Draft
 from app.services.messaging import SendPlan
 from tests.support.authority import Authority
 from tests.support.records import Records

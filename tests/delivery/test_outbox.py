@@ -11,12 +11,13 @@ import redis
 
 from app.domain.address import Address
 from app.domain.number import NumberGenerator
-from app.domain.registration import Budget, Delivery, Registration
-from app.repositories.backlog import Backlog, Dropped
+from app.domain.registration import Budget, Delivery, Draft, Registration, Stored
+from app.repositories.census import Census
 from app.repositories.keys import Field, Names, keys_of
-from app.repositories.outbox import GIVE_UP_MS, Outbox, Outcome
+from app.repositories.outbox import GIVE_UP_MS, Dropped, Outbox, Outcome
+from app.repositories.records import LAYOUT_VERSION
 from app.repositories.sealing import Sealer
-from app.repositories.users import LAYOUT_VERSION, Draft, Stored, Terms, Users
+from app.repositories.users import Terms, Users
 from app.storage.scripts import connect
 from tests.support.scan import contradictions, kinds
 from tests.support.servers import Valkey
@@ -30,14 +31,14 @@ T = TypeVar("T")
 
 
 class Store:
-    """Users, outbox and backlog of one process."""
+    """Users, outbox and census of one process."""
 
     def __init__(self, url: str, *secrets: str, lease_ms: int = LEASE_MS) -> None:
         self.client = connect(url, 5.0)
         sealer = Sealer(secrets)
         self.users = Users(self.client, Names(None), sealer)
         self.outbox = Outbox(self.client, sealer, lease_ms)
-        self.backlog = Backlog(self.client, sealer)
+        self.census = Census(self.client, sealer)
 
     def register(self, address: str = "ada@example.com", *, lease_ms: int = LEASE_MS) -> Stored:
         """With a lease of 0 the mail is due for everybody at once."""
@@ -302,8 +303,8 @@ def test_every_script_survives_the_loss_of_the_script_cache(here: Store, store: 
     assert flushed().settle(stored.registration, stored.owner, Outcome.RETRY).delivery is Delivery.PENDING
     assert flushed().outbox.claim(user_id, "me").registration is not None
     assert flushed().outbox.hold_relay("me", 1000)
-    assert flushed().backlog.retry(user_id)
-    assert flushed().backlog.drop(user_id) is Dropped.SENDING
+    assert flushed().outbox.retry(user_id)
+    assert flushed().outbox.drop(user_id) is Dropped.SENDING
     assert contradictions(store) == []
 
 
@@ -316,11 +317,11 @@ def test_an_operator_sees_what_is_pending_and_failed(here: Store) -> None:
     here.settle(pending.registration, pending.owner, Outcome.RETRY, wait_ms=60_000, error="connect refused")
     here.settle(failed.registration, failed.owner, Outcome.FAIL, error="recipient 550 5.1.1")
     here.settle(sent.registration, sent.owner, Outcome.SENT)
-    (one,) = here.backlog.pending()
+    (one,) = here.census.pending()
     assert (one.user_id, one.error, one.attempts) == (pending.registration.user_id, "connect refused", 1)
     assert one.due_ms - one.created_ms >= 60_000
-    assert here.backlog.address(one) == "pending@example.com"
-    (other,) = here.backlog.failed()
+    assert here.census.address(one) == "pending@example.com"
+    (other,) = here.census.failed()
     assert (other.user_id, other.error, other.due_ms) == (
         failed.registration.user_id,
         "recipient 550 5.1.1",
@@ -334,24 +335,24 @@ def test_a_failed_mail_can_be_made_due_again_for_another_day(here: Store, store:
     keys = keys_of(stored.registration.user_id)
     store.hset(keys.user, Field.CREATED_MS, stored.registration.created_ms - 2 * GIVE_UP_MS)
     here.settle(stored.registration, stored.owner, Outcome.FAIL, error="x")
-    assert sum(at_once(lambda _: here.backlog.retry(keys.user_id))) == THREADS
+    assert sum(at_once(lambda _: here.outbox.retry(keys.user_id))) == THREADS
     claim = here.outbox.claim(keys.user_id, "me")
     assert claim.registration is not None
     here.settle(stored.registration, "me", Outcome.RETRY, wait_ms=1000, error="x")
     assert here.delivery(stored.registration) is Delivery.PENDING
     claimed = here.register("bob@example.com")
     here.settle(claimed.registration, claimed.owner, Outcome.SENT)
-    assert not here.backlog.retry(claimed.registration.user_id)
-    assert not here.backlog.retry("a" * 26)
+    assert not here.outbox.retry(claimed.registration.user_id)
+    assert not here.outbox.retry("a" * 26)
 
 
 def test_a_mail_can_be_dropped_unless_it_is_being_sent(here: Store, store: redis.Redis) -> None:
     """The registration stays, and says that its mail failed and why."""
     stored = here.register()
     user_id = stored.registration.user_id
-    assert here.backlog.drop(user_id) is Dropped.SENDING
+    assert here.outbox.drop(user_id) is Dropped.SENDING
     here.settle(stored.registration, stored.owner, Outcome.RELEASE)
-    dropped = at_once(lambda _: here.backlog.drop(user_id))
+    dropped = at_once(lambda _: here.outbox.drop(user_id))
     assert dropped.count(Dropped.DROPPED) == 1
     assert dropped.count(Dropped.NONE) == THREADS - 1
     assert here.users.find(user_id).error == "dropped by the operator"

@@ -8,8 +8,8 @@ import pytest
 import redis
 
 from app.domain.number import grouped
+from app.errors import SealBroken
 from app.repositories.keys import SEALED
-from app.repositories.sealing import SealBroken
 from tests.support.problems import assert_problem
 from tests.support.records import Records
 from tests.support.scan import contradictions, kinds

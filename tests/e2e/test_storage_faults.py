@@ -3,17 +3,25 @@
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
 import redis
 import requests
 
+from tests.support.faults.redis import (
+    Fault,
+    another_password,
+    cannot_save,
+    everything,
+    out_of_memory,
+    read_only,
+    too_few_replicas,
+)
 from tests.support.problems import assert_problem
 from tests.support.records import Records
 from tests.support.scan import contradictions, kinds
-from tests.support.servers import Gunicorn, MailServer, Valkey, free_port
+from tests.support.servers import Gunicorn, MailServer, Valkey
 from tests.support.waiting import wait_until
 
 ADA, BOB = "ada@example.com", "bob@example.com"
@@ -43,60 +51,14 @@ def environment(valkey: Valkey, mail_server: MailServer) -> dict[str, str]:
     }
 
 
-@contextmanager
-def read_only(valkey: Valkey, store: redis.Redis) -> Iterator[None]:
-    """READONLY: a failover has made a replica of it."""
-    store.replicaof("127.0.0.1", str(free_port()))
-    yield
-    store.replicaof("NO", "ONE")
-
-
-@contextmanager
-def cannot_save(valkey: Valkey, store: redis.Redis) -> Iterator[None]:
-    """MISCONF: the disk takes no snapshot. A folder lies where the file should be."""
-    in_the_way = valkey.folder / "dump.rdb"
-    in_the_way.mkdir()
-    store.config_set("save", "3600 1000000")
-    store.bgsave()
-    wait_until(lambda: store.info("persistence")["rdb_last_bgsave_status"] == "err", 10, "the save fails")
-    yield
-    in_the_way.rmdir()
-    store.bgsave()
-    wait_until(lambda: store.info("persistence")["rdb_last_bgsave_status"] == "ok", 10, "the save succeeds")
-
-
-@contextmanager
-def out_of_memory(valkey: Valkey, store: redis.Redis) -> Iterator[None]:
-    """OOM: maxmemory is reached, and nothing may be evicted."""
-    store.config_set("maxmemory-policy", "noeviction")
-    store.config_set("maxmemory", "1mb")
-    yield
-    store.config_set("maxmemory", "0")
-
-
-@contextmanager
-def another_password(valkey: Valkey, store: redis.Redis) -> Iterator[None]:
-    """NOAUTH: somebody has set a password and told nobody."""
-    store.config_set("requirepass", "secret")
-    store.client_kill_filter(_type="normal", skipme=True)
-    yield
-    store.config_set("requirepass", "")
-
-
-Fault = Callable[[Valkey, redis.Redis], AbstractContextManager[None]]
-
 FAULTS: dict[str, tuple[Fault, str]] = {
     "READONLY": (read_only, "ReadOnlyError"),
     "MISCONF": (cannot_save, "ResponseError:MISCONF"),
     "OOM": (out_of_memory, "OutOfMemoryError"),
+    "NOREPLICAS": (too_few_replicas, "ResponseError:NOREPLICAS"),
     "NOAUTH": (another_password, "AuthenticationError"),
 }
 """Each with what the log says of it."""
-
-
-def registrations(store: redis.Redis) -> dict[bytes, bytes | None]:
-    """Everything in Redis that belongs to somebody."""
-    return {key: store.dump(key) for key in store.scan_iter("{*", count=1000)}
 
 
 @pytest.mark.parametrize(("fault", "told"), FAULTS.values(), ids=FAULTS)
@@ -106,7 +68,7 @@ def test_a_redis_that_refuses_writes_is_a_503_and_changes_nothing(
     """Neither for a new address nor for one that would lose its old data; then all is well again. Only the
     log says why."""
     assert service.register(ADA).status_code == 201
-    before = registrations(store)
+    before = everything(store, "{*")
     with fault(valkey, store):
         for address in (ADA, BOB):
             answer = service.register(address)
@@ -115,7 +77,7 @@ def test_a_redis_that_refuses_writes_is_a_503_and_changes_nothing(
             assert told not in answer.text
         assert f'"error":"{told}' in service.log
         assert requests.get(f"{service.url}/readyz", timeout=5).status_code == 503
-        assert registrations(store) == before
+        assert everything(store, "{*") == before
     for address in (ADA, BOB):
         assert service.register(address).status_code == 201
     assert requests.get(f"{service.url}/readyz", timeout=5).status_code == 200

@@ -10,10 +10,10 @@ import redis
 
 from app.domain.address import Address
 from app.domain.number import NumberGenerator
-from app.domain.registration import Budget
+from app.domain.registration import Budget, Draft, Stored
 from app.repositories.keys import Field, Names
 from app.repositories.sealing import Sealer
-from app.repositories.users import Draft, Stored, Terms, Users
+from app.repositories.users import Terms, Users
 from app.storage.scripts import connect
 from tests.support.records import Records
 from tests.support.scan import contradictions, kinds

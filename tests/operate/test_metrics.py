@@ -19,6 +19,7 @@ from app.domain.number import SHARDS
 from app.http.auth import digest
 from app.repositories.census import Census
 from app.repositories.keys import Field, keys_of, outbox_key
+from app.repositories.sealing import Sealer
 from app.services.monitoring import LOOK_AGAIN_S, Monitoring
 from app.telemetry.metrics import MailOutcome, Metrics
 from tests.support.records import Records
@@ -338,11 +339,10 @@ def test_whoever_scrapes_often_gets_the_last_look_again(
 def monitoring(store: redis.Redis) -> Callable[..., Monitoring]:
     from app.domain.number import NumberGenerator
     from app.repositories.outbox import Outbox
-    from app.repositories.sealing import Sealer
 
     def build(guard: CountingGuard, clock: Callable[[], float] = time.monotonic) -> Monitoring:
         outbox = Outbox(store, Sealer([]), 1000)
-        return Monitoring(Metrics(), guard, outbox, Census(store), NumberGenerator(12), clock)  # type: ignore[arg-type]
+        return Monitoring(Metrics(), guard, outbox, Census(store, Sealer([])), NumberGenerator(12), clock)  # type: ignore[arg-type]
 
     return build
 
@@ -369,7 +369,7 @@ def test_a_look_costs_the_same_however_much_is_owed(store: redis.Redis) -> None:
         pipeline.zadd(outbox_key(shard), {f"{number:026}": number})
     pipeline.execute()
     store.config_resetstat()
-    assert Census(store).owed().depth == 20_000
+    assert Census(store, Sealer([])).owed().depth == 20_000
     calls = {name: stat["calls"] for name, stat in store.info("commandstats").items()}
     assert calls["cmdstat_zcard"] == calls["cmdstat_zrange"] == SHARDS
     assert calls["cmdstat_hget"] <= 2000
@@ -383,7 +383,7 @@ def test_the_fill_is_never_told_too_low(store: redis.Redis, monitoring: Callable
         store.set(keys.user, "record")
         store.set(f"{keys.tag}:number:{turn:016}", keys.user_id)
     found = read(monitoring(CountingGuard()).exposition().decode())
-    counted = Census(store).numbers_by_shard()
+    counted = Census(store, Sealer([])).numbers_by_shard()
     assert counted.total() == 300
     overall = found['cedula_number_space_fill_ratio{scope="overall"}']
     assert overall == pytest.approx(300 / SHARDS / (9 * 10**7))

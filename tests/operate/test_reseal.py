@@ -16,8 +16,9 @@ from click.testing import Result
 
 from app import create_app
 from app.config import Settings
+from app.errors import SealBroken
 from app.repositories.keys import SEALED, Names
-from app.repositories.sealing import SealBroken, Sealer
+from app.repositories.sealing import Sealer
 from app.repositories.seals import Seals, Verdict
 from app.storage.scripts import connect
 from tests.support.records import Records

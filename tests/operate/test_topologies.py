@@ -9,6 +9,7 @@ from app.cli.doctor.findings import Level
 from app.config import Settings
 from app.repositories.census import Census
 from app.repositories.keys import Field, keys_of
+from app.repositories.sealing import Sealer
 from app.storage.scripts import connect
 from tests.support.servers import free_port
 from tests.support.topologies import Cluster, SentinelPair
@@ -43,7 +44,7 @@ def test_the_census_counts_a_whole_cluster(cluster: Cluster) -> None:
         client.hset(keys.user, mapping={Field.CREATED_MS: 1_000_000 + number})
         client.set(f"{keys.number_prefix}{number:016}", keys.user_id)
         client.zadd(keys.outbox, {keys.user_id: number})
-    census = Census(client)
+    census = Census(client, Sealer([]))
     owed = census.owed()
     assert (owed.depth, owed.oldest_ms) == (60, 1_000_000)
     assert census.numbers_by_shard().total() == 60

@@ -9,12 +9,12 @@ import pytest
 
 from app.domain.address import Address
 from app.domain.number import NumberGenerator
-from app.domain.registration import Budget, Registration
+from app.domain.registration import Budget, Draft, Registration, Stored
 from app.errors import NumberSpaceExhausted, WrongIndexKey
 from app.repositories.guard import Guard
 from app.repositories.keys import Names, UserKeys
 from app.repositories.sealing import Sealer
-from app.repositories.users import Draft, Stored, Terms, Users
+from app.repositories.users import Terms, Users
 from app.services.messaging import SendPlan
 from app.services.registration import (
     ALL_FREE,

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.repositories.sealing import SealBroken, Sealer
+from app.errors import SealBroken
+from app.repositories.sealing import Sealer
 
 OLD = "the secret of last year, long enough"
 NEW = "the secret of this year, long enough"

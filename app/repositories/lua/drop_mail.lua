@@ -1,13 +1,21 @@
 -- Gives up one mail that is owed. The registration stays.
+-- Keeps: a mail that is being sent is not given up.
 --
 -- KEYS[1] user record   KEYS[2] sender lease   KEYS[3] outbox
--- ARGV[1] user id   ARGV[2] error code to leave   Fields of the record: see register.lua
+-- ARGV[1] user id   ARGV[2] error code to leave   ARGV[3] newest layout version we can read
+-- Fields of the record: see register.lua
 --
--- Returns 'dropped', 'sending' while a sender has the lease (nothing is changed), or 'none'.
-if not redis.call('ZSCORE', KEYS[3], ARGV[1]) then return 'none' end
-if redis.call('EXISTS', KEYS[2]) == 1 then return 'sending' end
-redis.call('ZREM', KEYS[3], ARGV[1])
-if redis.call('EXISTS', KEYS[1]) == 1 then
-  redis.call('HSET', KEYS[1], 's', 'failed', 'e', ARGV[2])
-end
+-- Returns 'dropped', or, with nothing changed, 'sending' while a sender has the lease, 'none',
+--      or 'newer': only a newer process can read the record.
+local user, sender, outbox = KEYS[1], KEYS[2], KEYS[3]
+local id, error_code, newest = ARGV[1], ARGV[2], tonumber(ARGV[3])
+
+local version = redis.call('HGET', user, 'v')
+local holder = redis.call('GET', sender)
+if not redis.call('ZSCORE', outbox, id) then return 'none' end
+if version and tonumber(version) > newest then return 'newer' end
+if holder then return 'sending' end
+
+redis.call('ZREM', outbox, id)
+if version then redis.call('HSET', user, 's', 'failed', 'e', error_code) end
 return 'dropped'

@@ -1,12 +1,21 @@
 -- Erases everything of one address but its two budgets and the lease of whoever is mailing it now.
+-- Keeps: record, number and outbox entry go together.
 --
 -- KEYS[1] user record   KEYS[2] outbox
 -- ARGV[1] user id   ARGV[2] what every number key of the shard starts with
+-- ARGV[3] newest layout version we can read          Fields of the record: see register.lua
 --
--- Returns 1, or 0 when there was nothing.
-local number = redis.call('HGET', KEYS[1], 'n')
-if not number then return 0 end
-redis.call('EXISTS', ARGV[2] .. number)
-redis.call('DEL', KEYS[1], ARGV[2] .. number)
-redis.call('ZREM', KEYS[2], ARGV[1])
-return 1
+-- Returns 'erased', 'none' when there was nothing, or 'newer': only a newer process knows what belongs to it.
+local user, outbox = KEYS[1], KEYS[2]
+local id, prefix, newest = ARGV[1], ARGV[2], tonumber(ARGV[3])
+
+local record = redis.call('HMGET', user, 'v', 'n')
+local version, number = record[1], record[2] and prefix .. record[2]
+if number then redis.call('GET', number) end
+redis.call('ZSCORE', outbox, id)
+if not version then return 'none' end
+if tonumber(version) > newest then return 'newer' end
+
+redis.call('DEL', user, number or user)
+redis.call('ZREM', outbox, id)
+return 'erased'

@@ -1,13 +1,17 @@
 -- Takes, keeps or lets go a lock: one holder at a time, and none after its time is up.
+-- Keeps: a dead holder is waited for no longer than the time that is asked for, whatever becomes of the clock of
+-- Redis; a live one renews its lock.
 --
 -- KEYS[1] lock   ARGV[1] owner   ARGV[2] time to hold it in ms, 0 = let it go
 --
 -- Returns 1 when the lock is (or was) this owner's, else 0.
-local holder = redis.call('GET', KEYS[1])
-if holder and holder ~= ARGV[1] then return 0 end
-if ARGV[2] == '0' then
-  redis.call('DEL', KEYS[1])
-else
-  redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+local lock, owner, ttl_ms = KEYS[1], ARGV[1], tonumber(ARGV[2])
+
+local holder = redis.call('GET', lock)
+if holder and holder ~= owner then
+  if ttl_ms > 0 and redis.call('PTTL', lock) > ttl_ms then redis.call('PEXPIRE', lock, ttl_ms) end
+  return 0
 end
+
+if ttl_ms == 0 then redis.call('DEL', lock) else redis.call('SET', lock, owner, 'PX', ttl_ms) end
 return 1

@@ -9,49 +9,65 @@
 -- ARGV[7] what every number key of the shard starts with
 -- ARGV[8] registrations allowed in a window, 0 = any number  ARGV[9] the window in ms
 -- ARGV[10] fingerprint of the request                        ARGV[11] its mark's life in ms, 0 = no mark
--- ARGV[12] age in ms at which a mark without an answer is no longer a running request (it lives as long)
+-- ARGV[12] ms for which a request without an answer counts as running
 -- ARGV[13..] for each candidate: its digest, its sealed record
 --
 -- Returns {'registered', index of the candidate from 1, now in ms, 1 if the lease was taken else 0}
+--         {'replayed', delivery, created in ms}: the request was carried out before
 --      or, with nothing changed: {'taken'} when every candidate belongs to somebody
---         {'limited', ms until the window ends}   {'running'}: the same request is still being answered
+--         {'limited', ms until the window ends}   {'running'}: the same request was stored a moment ago
 --         {'reused'}: the mark belongs to another request
---         {'replayed', delivery, created in ms}: it was answered before (an answer that a crash
---         swallowed is made up for from the record)
+--         {'newer'}: only a newer process can read the record or the mark
+--
+-- The mark is `fingerprint|registration id|created in ms|delivery`, delivery empty until the request is
+-- answered. It is written in the commit of the registration, so it tells that the registration was stored. A
+-- mark that stays empty belongs to a request that waits for its mail, whose answer was lost (503) or whose
+-- process died; which, nobody knows. After ARGV[12] a repetition is answered from the record, and that answer
+-- is kept in the mark. The record notes that it was promised (`p`): it is not taken back any more when the mail
+-- server refuses the address (settle_mail.lua). Without a record the request came to nothing and is carried out.
+--
 -- Fields of the record, short because there are many: v layout version, r registration id, n digest of the
 -- number, c created (ms), s delivery state, a attempts to mail, m mailed (ms), e error code, x expires (ms),
--- t age counts from (ms), w wrong numbers in a row, d0 to d3 the sealed record. That is cut because Redis keeps
--- a hash compactly (at half the memory) while no value is longer than 64 bytes.
+-- t age counts from (ms), w wrong numbers in a row, p promised to a repetition, d0 to d3 the sealed record. That
+-- is cut because Redis keeps a hash compactly (at half the memory) while no value is longer than 64 bytes.
 local user, sender, outbox, sends, mark = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local id, registration, owner, version, prefix = ARGV[1], ARGV[2], ARGV[3], ARGV[6], ARGV[7]
-local lease_ms, life_ms = tonumber(ARGV[4]), tonumber(ARGV[5])
-local limit, window_ms, mark_ms = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[11])
-local running_ms = tonumber(ARGV[12])
-local fingerprint, FIRST_KEY, FIRST_ARGUMENT, SHORT = ARGV[10], 6, 13, 64
+local id, registration, owner, version, prefix = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[6]), ARGV[7]
+local lease_ms, life_ms, limit, window_ms = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[8]), tonumber(ARGV[9])
+local fingerprint, mark_ms, running_ms = ARGV[10], tonumber(ARGV[11]), tonumber(ARGV[12])
+local FIRST_KEY, FIRST_ARGUMENT, SHORT = 6, 13, 64
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
--- The old number's key cannot be declared: touch it before the first write, so that a slot on the move
--- stops the script whole.
-local old = redis.call('HGET', user, 'n')
-if old then redis.call('EXISTS', prefix .. old) end
-local lease_left = redis.call('PTTL', sender)
-
+local stored = redis.call('HMGET', user, 'v', 'n', 'r', 's')
+local old = stored[2] and prefix .. stored[2]
+if old then redis.call('GET', old) end
+redis.call('ZSCORE', outbox, id)
+local lease_left = redis.call('GET', sender) and redis.call('PTTL', sender) or 0
+local used = limit > 0 and tonumber(redis.call('GET', sends) or 0)
 local seen = mark_ms > 0 and redis.call('GET', mark)
+if stored[1] and tonumber(stored[1]) > version then return {'newer'} end
+
 if seen then
   local known, made, created, delivery = string.match(seen, '^(%w+)|(%w+)|(%d+)|(%w*)$')
+  if not known then return {'newer'} end
   if known ~= fingerprint then return {'reused'} end
-  if delivery == '' and now - created < running_ms then return {'running'} end
-  local record = delivery == '' and redis.call('HMGET', user, 'r', 's')
-  if record and record[1] then
-    delivery = record[1] == made and record[2] == 'sent' and 'sent' or 'pending'
+  local age = now - created  -- below 0 where the clock of Redis was set back
+  if delivery == '' and age >= 0 and age < running_ms then return {'running'} end
+  if delivery == '' and stored[1] then
+    local live = stored[3] == made
+    delivery = live and stored[4] == 'sent' and 'sent' or 'pending'
     redis.call('SET', mark, table.concat({known, made, created, delivery}, '|'), 'PX', mark_ms)
+    if live then redis.call('HSET', user, 'p', 1) end
   end
-  -- Without an answer and without a record it came to nothing: carry it out.
   if delivery ~= '' then return {'replayed', delivery, created} end
 end
-if limit > 0 and tonumber(redis.call('GET', sends) or 0) >= limit then
-  return {'limited', redis.call('PTTL', sends)}
+if limit > 0 and used >= limit then
+  local left_ms = redis.call('PTTL', sends)
+  if left_ms < 0 or left_ms > window_ms then  -- the clock of Redis was set back: no wait is that long
+    redis.call('PEXPIRE', sends, window_ms)
+    left_ms = window_ms
+  end
+  return {'limited', left_ms}
 end
 
 local chosen
@@ -63,8 +79,7 @@ for index = FIRST_KEY, #KEYS do
 end
 if not chosen then return {'taken'} end
 
-if old then redis.call('DEL', prefix .. old) end
-redis.call('DEL', user)
+redis.call('DEL', user, old or user)
 local sealed = ARGV[FIRST_ARGUMENT + 1 + 2 * chosen]
 local part = #sealed <= 4 * SHORT and SHORT or #sealed
 local record = {'v', version, 'r', registration, 'n', ARGV[FIRST_ARGUMENT + 2 * chosen], 'c', now,
@@ -88,7 +103,10 @@ elseif lease_ms > 0 then
   taken, due = 1, now + lease_ms
 end
 redis.call('ZADD', outbox, due, id)
-if limit > 0 and redis.call('INCR', sends) == 1 then redis.call('PEXPIRE', sends, window_ms) end
+if limit > 0 then
+  redis.call('SET', sends, used + 1, 'KEEPTTL')
+  if used == 0 then redis.call('PEXPIRE', sends, window_ms) end
+end
 if mark_ms > 0 then
   redis.call('SET', mark, table.concat({fingerprint, registration, now, ''}, '|'),
     'PX', math.max(mark_ms, running_ms))

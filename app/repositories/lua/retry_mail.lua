@@ -1,13 +1,23 @@
 -- Makes a mail that is pending or was given up due now, and counts its age from now.
+-- Keeps: a mail that was sent is not sent again; while a sender has the lease, the mail is due at its end.
 --
 -- KEYS[1] user record   KEYS[2] sender lease   KEYS[3] outbox
--- ARGV[1] user id   Fields of the record: see register.lua
+-- ARGV[1] user id   ARGV[2] newest layout version we can read   Fields of the record: see register.lua
 --
--- Returns 1, or 0 when there is no registration or its mail was sent.
-local delivery = redis.call('HGET', KEYS[1], 's')
-if not delivery or delivery == 'sent' then return 0 end
+-- Returns 'due', 'none' when there is no registration or its mail was sent,
+--      or 'newer': only a newer process can read the record.
+local user, sender, outbox = KEYS[1], KEYS[2], KEYS[3]
+local id, newest = ARGV[1], tonumber(ARGV[2])
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-redis.call('HSET', KEYS[1], 's', 'pending', 't', now)
-redis.call('ZADD', KEYS[3], now + math.max(0, redis.call('PTTL', KEYS[2])), ARGV[1])
-return 1
+
+local record = redis.call('HMGET', user, 'v', 's')
+local lease_left = redis.call('GET', sender) and redis.call('PTTL', sender) or 0
+redis.call('ZSCORE', outbox, id)
+if not record[1] then return 'none' end
+if tonumber(record[1]) > newest then return 'newer' end
+if record[2] == 'sent' then return 'none' end
+
+redis.call('HSET', user, 's', 'pending', 't', now)
+redis.call('ZADD', outbox, now + math.max(0, lease_left), id)
+return 'due'

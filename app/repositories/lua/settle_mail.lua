@@ -7,53 +7,58 @@
 -- ARGV[7] age in ms at which a mail is given up              ARGV[8] error code, '' = none
 -- ARGV[9] 1 = where the registration was replaced, keep the lease and hand out the new one
 -- ARGV[10] what every number key of the shard starts with   ARGV[11] newest layout version we can read
--- Fields of the record: see register.lua.
+-- Fields of the record: see register.lua. `erase` becomes `fail` where a repetition was promised the mail.
 --
 -- Returns {'settled', delivery state}, state '' when the record is erased
 --      or {'replaced', registration id, sealed record, created in ms, attempts}: the lease is kept
---      or {'left'}: replaced, and left to the relay
+--      or {'left'}: replaced, or only a newer process can read it; left to the relay
 --      or {'gone'}: erased or expired meanwhile
 --      or {'lost'}: the lease is another's, or ran out; nothing is changed.
 local user, sender, outbox = KEYS[1], KEYS[2], KEYS[3]
 local id, registration, owner, lease_ms = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
-local outcome, wait_ms, prefix = ARGV[5], tonumber(ARGV[6]), ARGV[10]
+local outcome, wait_ms, give_up_ms = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
+local error_code, go_on, prefix, newest = ARGV[8], ARGV[9] == '1', ARGV[10], tonumber(ARGV[11])
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
-local record = redis.call('HMGET', user, 'r', 'c', 'a', 'v', 'n', 't', 'd0', 'd1', 'd2', 'd3')
-if record[5] then redis.call('EXISTS', prefix .. record[5]) end
+local record = redis.call('HMGET', user, 'r', 'c', 'a', 'v', 'n', 't', 'p', 'd0', 'd1', 'd2', 'd3')
+local version, number = record[4], record[5] and prefix .. record[5]
+if number then redis.call('GET', number) end
+redis.call('ZSCORE', outbox, id)
 local holder = redis.call('GET', sender)
 -- A lease that ran out with nobody after it: what the mail server accepted is still the truth, and a
 -- number that was replaced meanwhile is mailed (again) after it.
 if holder ~= owner and (holder or outcome ~= 'sent') then return {'lost'} end
 
-if not record[1] then
+if not version then
   redis.call('ZREM', outbox, id)
   redis.call('DEL', sender)
   return {'gone'}
 end
-if record[1] ~= registration then
-  if ARGV[9] == '1' and tonumber(record[4]) <= tonumber(ARGV[11]) then
-    redis.call('ZADD', outbox, now + lease_ms, id)
-    redis.call('SET', sender, owner, 'PX', lease_ms)
-    local sealed = table.concat({record[7], record[8] or '', record[9] or '', record[10] or ''})
-    return {'replaced', record[1], sealed, record[2], record[3]}
+local newer = tonumber(version) > newest
+if newer or record[1] ~= registration then
+  if newer or not go_on then
+    redis.call('ZADD', outbox, now + wait_ms, id)
+    redis.call('DEL', sender)
+    return {'left'}
   end
-  redis.call('ZADD', outbox, now + wait_ms, id)
-  redis.call('DEL', sender)
-  return {'left'}
+  local sealed = table.concat({record[8], record[9] or '', record[10] or '', record[11] or ''})
+  local replacement = {'replaced', record[1], sealed, record[2] + 0, record[3] + 0}
+  redis.call('ZADD', outbox, now + lease_ms, id)
+  redis.call('SET', sender, owner, 'PX', lease_ms)
+  return replacement
 end
 
+if outcome == 'erase' and record[7] then outcome = 'fail' end
+local attempts, age = record[3] + 1, now + wait_ms - (record[6] or record[2])
 local state = ({sent = 'sent', retry = 'pending', fail = 'failed', release = 'pending', erase = ''})[outcome]
-if outcome == 'retry' and now + wait_ms - (record[6] or record[2]) >= tonumber(ARGV[7]) then
-  state = 'failed'
-end
+if outcome == 'retry' and age >= give_up_ms then state = 'failed' end
 if outcome == 'erase' then
-  redis.call('DEL', user, prefix .. record[5])
+  redis.call('DEL', user, number or user)
 elseif outcome ~= 'release' then
-  redis.call('HSET', user, 's', state, 'a', record[3] + 1)
+  redis.call('HSET', user, 's', state, 'a', attempts)
   if state == 'sent' then redis.call('HSET', user, 'm', now) end
-  if ARGV[8] == '' then redis.call('HDEL', user, 'e') else redis.call('HSET', user, 'e', ARGV[8]) end
+  if error_code == '' then redis.call('HDEL', user, 'e') else redis.call('HSET', user, 'e', error_code) end
 end
 if state == 'pending' then
   redis.call('ZADD', outbox, now + wait_ms, id)

@@ -1,38 +1,50 @@
--- Compares a number with the address's live one, and consumes the registration when it is right.
--- Keeps: a token is handed out at most once; every wrong number counts, for known and unknown addresses.
+-- Counts a try, then compares the number with the address's live one; the right one consumes the registration.
+-- Keeps: a token is handed out at most once. A guess that cannot be counted is not compared: where Redis refuses
+-- the count (OOM, MISCONF, READONLY, NOREPLICAS), right and wrong numbers of known and unknown addresses fail
+-- alike. Under OOM it lets DEL through, so a count after the comparison would let the right number through.
 --
 -- KEYS[1] user record   KEYS[2] outbox   KEYS[3] count of wrong numbers
 -- ARGV[1] user id   ARGV[2] digest of the number   ARGV[3] what every number key of the shard starts with
 -- ARGV[4] wrong numbers allowed in a window, 0 = any number   ARGV[5] the window in ms
 -- ARGV[6] wrong numbers in a row that erase the registration   ARGV[7] newest layout version we can read
--- ARGV[8] first bytes of the seals that we can open         Fields of the record: see register.lua
+-- ARGV[8] first bytes of the seals that we can open           Fields of the record: see register.lua
 --
 -- Returns {'verified', sealed record}   {'wrong'}
---      or {'limited', ms until the window ends}
---      or {'foreign'} for a record that another process can read and we cannot; nothing is changed, so
---         that a token is not consumed and then lost.
+--      or, with nothing changed: {'limited', ms until the window ends}
+--         {'newer'}: only a newer process can read the record   {'foreign'}: it is sealed with a key we lack
 local user, outbox, tries = KEYS[1], KEYS[2], KEYS[3]
-local id, number, prefix = ARGV[1], ARGV[2], ARGV[3]
-local limit, window_ms = tonumber(ARGV[4]), tonumber(ARGV[5])
+local id, number, prefix, readable = ARGV[1], ARGV[2], ARGV[3], ARGV[8]
+local limit, window_ms, most_in_a_row = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 
-local record = redis.call('HMGET', user, 'n', 'v', 'd0', 'd1', 'd2', 'd3')
-local live = record[1]
-if live then redis.call('EXISTS', prefix .. live) end
-if limit > 0 and tonumber(redis.call('GET', tries) or 0) >= limit then
-  return {'limited', redis.call('PTTL', tries)}
+local record = redis.call('HMGET', user, 'n', 'v', 'w', 'd0', 'd1', 'd2', 'd3')
+local live, version = record[1], record[2]
+if live then redis.call('GET', prefix .. live) end
+redis.call('ZSCORE', outbox, id)
+local used, in_a_row = tonumber(redis.call('GET', tries) or 0), (record[3] or 0) + 1
+if limit > 0 and used >= limit then
+  local left_ms = redis.call('PTTL', tries)
+  if left_ms < 0 or left_ms > window_ms then  -- the clock of Redis was set back: no wait is that long
+    redis.call('PEXPIRE', tries, window_ms)
+    left_ms = window_ms
+  end
+  return {'limited', left_ms}
 end
-local readable = live and tonumber(record[2]) <= tonumber(ARGV[7])
-  and string.find(ARGV[8], string.sub(record[3], 1, 1), 1, true)
-if live and not readable then return {'foreign'} end
+if version and tonumber(version) > tonumber(ARGV[7]) then return {'newer'} end
+if live and not string.find(readable, string.sub(record[4], 1, 1), 1, true) then return {'foreign'} end
 
-if live == number then
+-- Counted without a limit, too: it is the write that Redis may refuse.
+redis.call('INCR', tries)
+if live then redis.call('HSET', user, 'w', in_a_row) end
+
+local right = live == number
+if used == 0 and not right and limit > 0 then
+  redis.call('PEXPIRE', tries, window_ms)
+elseif right or limit == 0 then  -- costs no try
+  if used == 0 then redis.call('DEL', tries) else redis.call('SET', tries, used, 'KEEPTTL') end
+end
+if right or (live and in_a_row >= most_in_a_row) then
   redis.call('DEL', user, prefix .. live)
   redis.call('ZREM', outbox, id)
-  return {'verified', table.concat({record[3], record[4] or '', record[5] or '', record[6] or ''})}
 end
-if limit > 0 and redis.call('INCR', tries) == 1 then redis.call('PEXPIRE', tries, window_ms) end
-if live and redis.call('HINCRBY', user, 'w', 1) >= tonumber(ARGV[6]) then
-  redis.call('DEL', user, prefix .. live)
-  redis.call('ZREM', outbox, id)
-end
-return {'wrong'}
+if not right then return {'wrong'} end
+return {'verified', table.concat({record[4], record[5] or '', record[6] or '', record[7] or ''})}

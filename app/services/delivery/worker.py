@@ -195,7 +195,9 @@ class Courier:
                 if time.monotonic() > deadline or self._queue.closed:
                     raise
                 time.sleep(SETTLE_AGAIN_S)
-        job.tell(Answer.PENDING if settled.lost else attempt.answer)
+        # Not erased: a repetition of the request (Idempotency-Key) was promised the mail.
+        kept = attempt.outcome is Outcome.ERASE and settled.delivery is not None
+        job.tell(Answer.PENDING if settled.lost or kept else attempt.answer)
         self._metrics.delivery(_told(attempt, settled))
         if settled.delivery is Delivery.FAILED:
             log.error("mail_given_up", fault=attempt.error)

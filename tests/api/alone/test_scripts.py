@@ -8,11 +8,11 @@ import redis
 
 from app.domain.address import Address
 from app.domain.number import NumberGenerator
-from app.domain.registration import Budget
+from app.domain.registration import Budget, Draft, Stored
 from app.errors import TooManyAttempts, VerificationFailed
 from app.repositories.keys import Field, Names
 from app.repositories.sealing import Sealer
-from app.repositories.users import WRONG_IN_A_ROW, Draft, Stored, Terms, Users
+from app.repositories.users import WRONG_IN_A_ROW, Terms, Users
 from app.storage.scripts import connect
 from tests.api.conftest import at_once, race, wrong
 from tests.support.scan import contradictions, kinds

@@ -1,0 +1,226 @@
+"""What an earlier release left in Redis is served, and what a later one wrote is left alone."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+import requests
+
+from app.domain.registration import Delivery
+from app.errors import NewerRecord
+from app.repositories.keys import Field, Names, keys_of
+from app.repositories.outbox import Outcome
+from app.repositories.records import LAYOUT_VERSION
+from tests.api.conftest import Api, named, wrong
+from tests.support.faults.redis import everything
+from tests.support.layout import INDEX, KEY, LONG_TOKEN, PEOPLE, SECRET, TOKEN, address, restore
+from tests.support.people import Process, ada
+from tests.support.scan import contradictions
+from tests.support.servers import Gunicorn, MailServer, Valkey, gunicorn
+from tests.support.waiting import wait_until
+
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+LAYOUTS = sorted(FIXTURES.glob("layout-*/*.json"))
+MAILED = ("due", "pending", "running")
+"""Whose mail is owed and due; that of `begun` when the lease of its dead sender ends."""
+
+
+@pytest.fixture(scope="module")
+def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
+    """One of this module's own: other services must not see these records."""
+    server = Valkey(tmp_path_factory.mktemp("valkey"), save="")
+    yield server
+    server.stop()
+
+
+def email(person: str) -> str:
+    return address(person).email
+
+
+def user_id(person: str) -> str:
+    return Names(INDEX).user(address(person).identity).user_id
+
+
+Left = tuple[Api, dict[str, str]]
+
+
+@pytest.fixture(params=LAYOUTS, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def left(
+    request: pytest.FixtureRequest, tmp_path: Path, environment: dict[str, str], store: redis.Redis
+) -> Iterator[Left]:
+    """The service on what a release left, and the numbers that it gave."""
+    numbers = restore(store, request.param)
+    assert contradictions(store) == []
+    secrets = {"SECRET_KEY": SECRET} if request.param.stem == "sealed" else {}
+    mail = request.getfixturevalue("mail_server")
+    with gunicorn(tmp_path, {**environment, "INDEX_KEY": INDEX, **secrets}) as server:
+        yield Api(server, mail), numbers
+
+
+def test_every_registration_of_an_earlier_release_can_be_looked_up(left: Left) -> None:
+    """With what was known of its mail."""
+    api, _ = left
+    found = {person: api.call("GET", f"/api/users/{user_id(person)}") for person in PEOPLE}
+    assert {answer.status_code for answer in found.values()} == {200}
+    bodies = {person: answer.json() for person, answer in found.items()}
+    assert {person: body["email"] for person, body in bodies.items()} == {p: email(p) for p in PEOPLE}
+    assert [bodies[person]["delivery"] for person in ("sent", "failed", "begun")] == [
+        "sent",
+        "failed",
+        "pending",
+    ]
+    assert bodies["failed"]["mail_error"] == "recipient 550 5.1.1"
+    assert "expires_at" not in bodies["forever"]
+    assert "expires_at" in bodies["sent"]
+
+
+def test_every_number_of_an_earlier_release_is_taken_once(left: Left, store: redis.Redis) -> None:
+    """And brings the token; tries that were used up then are used up now."""
+    api, numbers = left
+    for _ in range(2):
+        assert api.verify(email("guessed"), wrong(numbers["guessed"])).status_code == 403
+    assert api.verify(email("guessed"), numbers["guessed"]).status_code == 429
+    for person in PEOPLE:
+        if person != "guessed":
+            answer = api.verify(email(person), numbers[person])
+            assert answer.json()["token"] == (LONG_TOKEN if person == "long" else TOKEN)
+            assert api.verify(email(person), numbers[person]).status_code == 403
+    assert contradictions(store) == []
+
+
+def test_mails_that_an_earlier_release_owed_go_out(left: Left) -> None:
+    """With the number that was given, in the language that was asked for; none is mailed twice."""
+    api, numbers = left
+    for person in MAILED:
+        (mail,) = api.mail.box.wait_for(email(person), timeout_s=40)
+        assert mail.number == numbers[person]
+    assert api.mail.box.to(email("sent")) == []
+
+
+def test_requests_of_an_earlier_release_are_not_carried_out_again(left: Left) -> None:
+    """Answered, or stored and never answered: the same registration."""
+    api, numbers = left
+    sent, pending = (api.register(email(person), TOKEN, headers=named(KEY)) for person in ("sent", "pending"))
+    assert (sent.status_code, pending.status_code) == (201, 202)
+    assert api.register(email("sent"), "another", headers=named(KEY)).status_code == 422
+
+    def answered() -> requests.Response | None:
+        answer = api.register(email("running"), TOKEN, headers=named(KEY))
+        return None if answer.status_code == 409 else answer
+
+    assert wait_until(answered, 10).json()["id"] == user_id("running")
+    for person in ("sent", "pending", "running"):
+        assert api.verify(email(person), numbers[person]).status_code == 200
+
+
+def test_registrations_of_an_earlier_release_are_replaced_and_erased(left: Left, store: redis.Redis) -> None:
+    """Nothing of the old data is left."""
+    api, numbers = left
+    for person in PEOPLE:
+        assert api.register(email(person)).status_code in (201, 202)
+        assert api.verify(email(person), numbers[person]).status_code in (403, 429)
+        assert api.call("DELETE", f"/api/users/{user_id(person)}").status_code == 204
+    assert contradictions(store) == []
+    assert list(store.scan_iter("*:user:*")) == list(store.scan_iter("*:number:*")) == []
+
+
+@pytest.fixture
+def newer(service: Gunicorn, mail_server: MailServer, store: redis.Redis) -> tuple[Api, str]:
+    """The service, and the id of a registration that a later release has made its own."""
+    api = Api(service, mail_server)
+    found = api.register("ada@example.com").json()["id"]
+    keys = keys_of(found)
+    fields = {Field.LAYOUT: LAYOUT_VERSION + 1, Field.DELIVERY: "elsewhere", Field.CREATED_MS: "0x1"}
+    store.hset(keys.user, mapping={str(name): value for name, value in fields.items()})
+    store.hdel(keys.user, Field.REGISTRATION, Field.NUMBER, Field.ATTEMPTS, "d0")
+    return api, str(found)
+
+
+def test_a_record_of_a_later_release_is_a_503_that_says_so(
+    newer: tuple[Api, str], service: Gunicorn, store: redis.Redis
+) -> None:
+    """Never a 500, and nothing is changed, whatever is asked for."""
+    api, found = newer
+    before = everything(store, "*:user:*")
+    for answer in (
+        api.call("GET", f"/api/users/{found}"),
+        api.verify("ada@example.com", wrong(api.number_of("ada@example.com"))),
+        api.register("ada@example.com"),
+        api.register("ada@example.com", headers=named("k")),
+        api.call("DELETE", f"/api/users/{found}"),
+    ):
+        assert (answer.status_code, answer.json()["type"]) == (503, "/problems/storage-unavailable")
+        assert "newer version" in answer.json()["detail"]
+        assert answer.headers["Retry-After"].isdigit()
+    assert everything(store, "*:user:*") == before
+    assert "newer version" in service.log
+    assert "unforeseen" not in service.log
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda at, one: at.users.find(one),
+        lambda at, one: at.users.erase(one),
+        lambda at, one: at.outbox.retry(one),
+        lambda at, one: at.outbox.drop(one),
+    ],
+    ids=["find", "erase", "retry", "drop"],
+)
+def test_an_operator_is_told_of_a_record_of_a_later_release(
+    valkey_server: Valkey, store: redis.Redis, ask: Callable[[Process, str], object]
+) -> None:
+    """Each call says that the version is newer, and changes nothing."""
+    process = Process(valkey_server.url)
+    one = process.registered(ada(), lease_ms=0).registration.user_id
+    store.hset(keys_of(one).user, Field.LAYOUT, LAYOUT_VERSION + 1)
+    before = everything(store)
+    with pytest.raises(NewerRecord):
+        ask(process, one)
+    assert everything(store) == before
+    process.close()
+
+
+def test_senders_and_listings_leave_a_record_of_a_later_release_alone(
+    valkey_server: Valkey, store: redis.Redis
+) -> None:
+    """It is not claimed, its mail stays owed, and the rest of the list is shown."""
+    process = Process(valkey_server.url)
+    stored = process.registered(ada())
+    registration = stored.registration
+    other = process.registered(address("bob"), lease_ms=0).registration
+    store.hset(keys_of(registration.user_id).user, Field.LAYOUT, LAYOUT_VERSION + 1)
+    before = everything(store, "*:user:*")
+    settled = process.outbox.settle(
+        registration.user_id, registration.registration_id, stored.owner or "", Outcome.ERASE, go_on=True
+    )
+    assert settled.left
+    assert process.outbox.claim(registration.user_id, "me").registration is None
+    assert everything(store, "*:user:*") == before
+    assert store.zscore(keys_of(registration.user_id).outbox, registration.user_id)
+    assert [owed.user_id for owed in process.census.pending()] == [other.user_id]
+    assert list(process.census.failed()) == []
+    assert process.census.owed().depth == 2
+    process.close()
+
+
+def test_a_mark_of_a_later_release_is_a_503(valkey_server: Valkey, store: redis.Redis) -> None:
+    """Not another request's, and nothing that can be carried out."""
+    process = Process(valkey_server.url)
+    process.registered(ada(), key=KEY)
+    (mark,) = store.scan_iter("*:idempotency:*")
+    store.set(mark, "2|whatever", keepttl=True)
+    with pytest.raises(NewerRecord):
+        process.outcome(ada(), key=KEY)
+    process.close()
+
+
+def test_an_unknown_delivery_state_is_no_500(newer: tuple[Api, str], store: redis.Redis) -> None:
+    """A record of our version that does not hold what it should."""
+    api, found = newer
+    store.hset(keys_of(found).user, Field.LAYOUT, LAYOUT_VERSION)
+    answer = api.call("GET", f"/api/users/{found}")
+    assert answer.status_code == 503
+    assert Delivery.SENT.value not in answer.text
+    assert api.call("DELETE", f"/api/users/{found}").status_code == 204
