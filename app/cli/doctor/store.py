@@ -102,6 +102,8 @@ def _primaries(client: redis.Redis) -> list[redis.Redis]:
 def _unreachable(error: Exception, *, tls: bool) -> Finding:
     """Why there is no talking to it. The order matters: special cases first."""
     text = f"{error} {error.__cause__ or ''}".lower()
+    if "misconf" in text:  # PING itself is refused then
+        return _refused(error)
     for applies, says, cure in (
         (
             any(words in text for words in ("noauth", "authentication required", "already authenticated")),
@@ -117,6 +119,11 @@ def _unreachable(error: Exception, *, tls: bool) -> Finding:
             isinstance(error, BusyLoadingError),
             "Redis is still reading its data.",
             "Wait until it has; `INFO persistence` shows how far it is.",
+        ),
+        (
+            "db index is out of range" in text,
+            "There is no such database as REDIS_URL names.",
+            "End it in /0; Redis has as many as `databases` in its redis.conf says, and a cluster one.",
         ),
         (
             "certificate" in text,
@@ -226,7 +233,8 @@ def _persistence(server: redis.Redis, info: dict[str, Any]) -> Iterator[Finding]
     if "err" in (info.get("aof_last_write_status"), info.get("rdb_last_bgsave_status")):
         yield REDIS.problem(
             "Redis could not write to its disk the last time.",
-            "See its log; most often the disk is full or the folder is not Redis' own.",
+            "As a rule the disk is full: `df` on the machine of Redis, and make room. Else the folder is not "
+            "Redis' own; its log says which.",
         )
     config = _config(server)
     if not int(info.get("aof_enabled", 0)):
@@ -309,7 +317,8 @@ def _refused(error: Exception) -> Finding:
     if "MISCONF" in text:
         return REDIS.problem(
             "Writes are refused, because Redis cannot write to its disk.",
-            "See its log; most often the disk is full or the folder is not Redis' own.",
+            "As a rule the disk is full: `df` on the machine of Redis, and make room; writes are taken as "
+            "soon as a snapshot succeeds (BGSAVE). Else the folder is not Redis' own; its log says which.",
         )
     if "NOREPLICAS" in text:
         return REDIS.problem(
