@@ -115,9 +115,9 @@ def test_every_image_gets_the_digest_of_its_tag(project: Path, registry: Registr
 
 def test_another_tag_can_be_named(project: Path, registry: Registry) -> None:
     """A new release of Python: version and digest are written, the other images keep their tags."""
-    (project / "Dockerfile").write_text("FROM python:3.13.1-slim AS python\nFROM python\n")
+    (project / "Dockerfile").write_text("FROM python:3.13.1-slim AS base\nFROM base\n")
     assert pin(project, registry, "python:3.13.17-slim-bookworm").returncode == 0
-    expected = f"FROM python:3.13.17-slim-bookworm@{registry.digest} AS python\nFROM python\n"
+    expected = f"FROM python:3.13.17-slim-bookworm@{registry.digest} AS base\nFROM base\n"
     assert (project / "Dockerfile").read_text() == expected
 
 
