@@ -30,6 +30,24 @@ def commands(begins: str) -> str:
     return block
 
 
+DOCKER = r"""#!/bin/bash
+# Stands in for docker: runs what a command of the page runs in the container of Valkey, on this machine.
+set -euo pipefail
+case "$*" in
+  "compose stop cedula valkey") redis-cli -p "$PORT" shutdown nosave ;;
+  "compose exec -T valkey valkey-cli "*) redis-cli -p "$PORT" "${@:6}" ;;
+  "compose run --rm --no-deps -T valkey sh -c "*) bash -c "${9//\/data/$DATA}" ;;
+  "compose run --rm --no-deps --detach --name cedula-restore valkey valkey-server "*)
+    redis-server --port "$PORT" --dir "$DATA" --daemonize yes "${@:10}" ;;
+  "exec cedula-restore valkey-cli "*) redis-cli -p "$PORT" "${@:4}" ;;
+  "compose up --detach")
+    redis-server --port "$PORT" --dir "$DATA" --daemonize yes --appendonly yes --save ""
+    until redis-cli -p "$PORT" ping | grep -q PONG; do sleep 0.1; done ;;
+  *) echo "not told how: $*" >&2; exit 1 ;;
+esac
+"""
+
+
 @dataclass
 class Machine:
     """A shell in a folder of its own, with one server; its Redis ends with the test."""
@@ -135,6 +153,23 @@ def test_what_was_backed_up_is_whole_after_the_restore(machine: Machine, mail_se
             number = mail_server.box.to(address)[-1].number
             answer = service.post("/api/users/verify", {"email": address, "number": number})
             assert answer.json()["token"] == f"token of {address}"
+
+
+def test_the_commands_for_compose_do_the_same(machine: Machine) -> None:
+    """With a stand-in for docker: what they run in the container, in which order, on which files."""
+    docker = machine.programs / "docker"
+    docker.write_text(DOCKER)
+    docker.chmod(0o755)
+    with machine.client() as client:
+        client.set("a", "registration")
+    machine.run(commands("back up, compose"))
+    with machine.client() as client:
+        client.set("after", "the backup")
+    told = machine.run(commands("restore, compose"))
+    assert "aof_last_bgrewrite_status:ok" in told
+    with machine.client() as client:
+        assert client.keys() == [b"a"]
+        assert client.config_get("appendonly")["appendonly"] == "yes"
 
 
 def test_a_dump_beside_an_append_only_file_is_not_read(machine: Machine) -> None:
