@@ -31,7 +31,7 @@ def create_app(settings: Settings | None = None, randbelow: RandBelow | None = N
     _look_at_start(container)
 
     hooks.install(app)
-    auth.install(app, settings, container.names, container.redis)
+    auth.install(app, settings, container.names, container.storage)
     app.url_map.converters["user_id"] = UserIdConverter
     document = openapi.install(app, settings)
     document.register_converter(UserIdConverter, lambda _: openapi.USER_ID_SCHEMA)

@@ -22,7 +22,7 @@ from app.services.messaging import MessagingService
 from app.services.monitoring import Monitoring
 from app.services.registration import RegistrationService
 from app.services.verification import VerificationService
-from app.storage.scripts import connect
+from app.storage.storage import Storage
 from app.telemetry.metrics import Metrics
 
 
@@ -31,13 +31,13 @@ class Container:
 
     def __init__(self, app: Flask, settings: Settings, randbelow: RandBelow = secrets.randbelow) -> None:
         self.settings = settings
-        self.redis = connect(settings.redis_url, settings.redis_timeout_s, settings.redis_wait_replicas)
+        self.storage = Storage(settings.redis_url, settings.redis_timeout_s, settings.redis_wait_replicas)
         self.names = names = Names(settings.index_key or None)
         sealer = Sealer([key for key in (settings.secret_key, *settings.secret_key_fallbacks) if key])
-        self.guard = Guard(self.redis, names, sealer)
-        self.users = Users(self.redis, names, sealer)
-        self.outbox = Outbox(self.redis, sealer, settings.lease_ms)
-        self.seals = Seals(self.redis, sealer)
+        self.guard = Guard(self.storage, names, sealer)
+        self.users = Users(self.storage, names, sealer)
+        self.outbox = Outbox(self.storage, sealer, settings.lease_ms)
+        self.seals = Seals(self.storage, sealer)
         self._mail = SmtpMail(app, settings.mail_timeout_s, settings.mail_ca_file)
         with app.app_context():  # Flask-Mail composes with the app's settings
             self._messages = Messages(settings.mail_default_sender, LOCALES, settings.mail_templates)
@@ -53,7 +53,7 @@ class Container:
         self.verification = VerificationService(
             self.users, self.guard, settings.number_digits, settings.verify_limit
         )
-        self.census = Census(self.redis, sealer)
+        self.census = Census(self.storage, sealer)
         self.monitoring = Monitoring(self.metrics, self.guard, self.outbox, self.census, self.numbers)
         self._build_workers()
 

@@ -36,7 +36,14 @@ class UnsupportedMediaType(CedulaError):
 
 
 class StorageUnavailable(CedulaError):
-    """Redis did not answer, or refused the write. What was asked for is whole or not there at all."""
+    """Redis did not answer, or refused the write. What was asked for is whole or not there at all.
+
+    `code`: Redis's word for it (READONLY, OOM, MISCONF …), or one of `app.storage.faults`.
+    """
+
+    def __init__(self, message: str = "", retry_after_s: int | None = None, *, code: str = "") -> None:
+        super().__init__(message, retry_after_s)
+        self.code = code
 
 
 class RecordUnreadable(StorageUnavailable):

@@ -5,23 +5,24 @@ import hmac
 import secrets
 import time
 from collections.abc import Sequence
+from typing import NamedTuple
 
-import redis
 from flask import Flask, g, request
 from flask.typing import ResponseReturnValue
 from flask_httpauth import HTTPTokenAuth
 from flask_limiter import Limiter
 from flask_limiter.errors import RateLimitExceeded
 from limits.errors import StorageError
-from limits.storage import RedisStorage, Storage
+from limits.storage import RedisStorage
+from limits.storage import Storage as LimitsStorage
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from app.config import ApiKey, Settings
 from app.errors import StorageUnavailable, TooManyRequests, Unauthorized
 from app.http.problems import domain_problem
 from app.repositories.keys import CLIENT_LIMITS, Names
-from app.storage.faults import ERRORS
-from app.storage.scripts import Script
+from app.storage.scripts import Key, script
+from app.storage.storage import Storage
 
 KEY_PREFIX = "cedula_"
 """So that people and secret scanners know what they have found."""
@@ -62,7 +63,7 @@ def caller() -> str:
     return name
 
 
-def install(app: Flask, settings: Settings, names: Names, client: redis.Redis) -> None:
+def install(app: Flask, settings: Settings, names: Names, storage: Storage) -> None:
     """Asks for API keys, counts requests, and believes as many proxies as the operator says."""
     if settings.trusted_proxies:
         hops = settings.trusted_proxies
@@ -70,7 +71,7 @@ def install(app: Flask, settings: Settings, names: Names, client: redis.Redis) -
     if settings.api_keys:
         _ask_for_keys(app, ApiKeys(settings.api_keys))
     if settings.client_limit:
-        _count_requests(app, settings.client_limit, names, client)
+        _count_requests(app, settings.client_limit, names, storage)
 
 
 def _ask_for_keys(app: Flask, keys: ApiKeys) -> None:
@@ -88,28 +89,42 @@ def _ask_for_keys(app: Flask, keys: ApiKeys) -> None:
     app.before_request(check)
 
 
+@script(RedisStorage.SCRIPT_INCR_EXPIRE)
+class CountRequests(NamedTuple):
+    """How limits counts in a fixed window."""
+
+    counter: Key
+    expiry_s: int
+    amount: int
+
+
 class OurStorage(RedisStorage):
     """Counts in the Redis of the registrations, whatever form of REDIS_URL leads there, and as they do:
     on the same connections, nothing repeated blindly."""
 
     STORAGE_SCHEME = ["cedula"]  # noqa: RUF012 - as limits declares it
 
-    def __init__(self, uri: str, client: redis.Redis) -> None:
-        Storage.__init__(self, uri, wrap_exceptions=True)
+    def __init__(self, uri: str, storage: Storage) -> None:
+        LimitsStorage.__init__(self, uri, wrap_exceptions=True)
         self.key_prefix, self.target_server = CLIENT_LIMITS, "redis"
-        self.storage = client
-        self._count = Script(client, self.SCRIPT_INCR_EXPIRE)
+        self._counts = storage
 
     @property
     def base_exceptions(self) -> tuple[type[Exception], ...]:
-        return ERRORS
+        return (StorageUnavailable,)
 
     def incr(self, key: str, expiry: int, amount: int = 1) -> int:
         """Counts `amount` in the window of `expiry` seconds; the new count."""
-        return int(self._count([self.prefixed_key(key)], [expiry, amount]))
+        return int(self._counts.run(CountRequests(self.prefixed_key(key), expiry, amount)))
+
+    def get(self, key: str) -> int:
+        return int(self._counts.command("GET", self.prefixed_key(key)) or 0)
+
+    def get_expiry(self, key: str) -> float:
+        return time.time() + max(0, int(self._counts.command("TTL", self.prefixed_key(key))))
 
 
-def _count_requests(app: Flask, limit: str, names: Names, client: redis.Redis) -> None:
+def _count_requests(app: Flask, limit: str, names: Names, storage: Storage) -> None:
     limiter = Limiter(
         key_func=lambda: names.client(caller() or request.remote_addr or ""),
         app=app,
@@ -117,7 +132,7 @@ def _count_requests(app: Flask, limit: str, names: Names, client: redis.Redis) -
         # /metrics says that Redis is away, so it must not ask Redis first.
         application_limits_exempt_when=lambda: not is_protected(request.path) or request.path == "/metrics",
         storage_uri=f"{OurStorage.STORAGE_SCHEME[0]}://",
-        storage_options={"client": client},  # type: ignore[dict-item]
+        storage_options={"storage": storage},  # type: ignore[dict-item]
         strategy="fixed-window",
     )
 

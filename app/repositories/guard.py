@@ -1,11 +1,9 @@
 """Is this Redis ours, and does it take writes?"""
 
-import redis
-
 from app.errors import WrongIndexKey
 from app.repositories.keys import KEY_CHECK, READINESS, Names
 from app.repositories.sealing import Sealer
-from app.storage.scripts import storage_errors
+from app.storage.storage import Storage
 
 READINESS_TTL_S = 60
 
@@ -22,8 +20,8 @@ class Guard:
     the start is compared as soon as it answers, before the first registration.
     """
 
-    def __init__(self, client: redis.Redis, names: Names, sealer: Sealer) -> None:
-        self._client = client
+    def __init__(self, storage: Storage, names: Names, sealer: Sealer) -> None:
+        self._storage = storage
         self._value = mark(names, seals=sealer.seals)
         self._passed = False
 
@@ -34,19 +32,17 @@ class Guard:
 
     def check_again(self) -> None:
         """Compares anew, and leaves the value where Redis has lost it."""
-        with storage_errors():
-            if not self._client.set(KEY_CHECK, self._value, nx=True):
-                found = self._client.get(KEY_CHECK)
-                if found is not None and found != self._value:
-                    self._passed = False
-                    raise WrongIndexKey(
-                        "The data in Redis was written with another INDEX_KEY (or SECRET_KEY without "
-                        "INDEX_KEY), or it was sealed and this process has no SECRET_KEY, or the reverse."
-                    )
+        if not self._storage.command("SET", KEY_CHECK, self._value, "NX"):
+            found = self._storage.command("GET", KEY_CHECK)
+            if found is not None and found != self._value:
+                self._passed = False
+                raise WrongIndexKey(
+                    "The data in Redis was written with another INDEX_KEY (or SECRET_KEY without "
+                    "INDEX_KEY), or it was sealed and this process has no SECRET_KEY, or the reverse."
+                )
         self._passed = True
 
     def ready(self) -> None:
         """Makes one small write. Raises StorageUnavailable when Redis does not answer or refuses it."""
         self.check()
-        with storage_errors():
-            self._client.set(READINESS, b"1", ex=READINESS_TTL_S)
+        self._storage.command("SET", READINESS, b"1", "EX", READINESS_TTL_S)

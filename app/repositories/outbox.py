@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-import redis
-
 from app.domain.registration import Delivery, Registration
 from app.errors import RecordUnreadable
 from app.repositories.keys import RELAY_LOCK, UserKeys, keys_of, outbox_key
 from app.repositories.records import LAYOUT_VERSION, RecordSeal, checked
+from app.repositories.scripts import ClaimMail, DropMail, HoldLock, RenewLease, RetryMail, SettleMail
 from app.repositories.sealing import Sealer
-from app.storage.scripts import load_script, now_ms, run, storage_errors
+from app.storage.storage import Storage
 
 GIVE_UP_MS = 24 * 3600 * 1000
 """Age at which a mail that never went out counts as failed: the mail itself says that it is recent."""
@@ -92,32 +91,27 @@ class Due:
 class Outbox:
     """The outbox in Redis. Every method raises StorageUnavailable, having changed nothing or all."""
 
-    def __init__(self, client: redis.Redis, sealer: Sealer, lease_ms: int) -> None:
-        self._client = client
+    def __init__(self, storage: Storage, sealer: Sealer, lease_ms: int) -> None:
+        self._storage = storage
         self._records = RecordSeal(sealer)
         self.lease_ms = lease_ms
-        self._claim = load_script(client, "claim_mail")
-        self._renew = load_script(client, "renew_lease")
-        self._settle = load_script(client, "settle_mail")
-        self._retry = load_script(client, "retry_mail")
-        self._drop = load_script(client, "drop_mail")
-        self._hold = load_script(client, "hold_lock")
 
     def claim(self, user_id: str, owner: str) -> Claim:
         """Takes the lease of an address whose mail is due."""
         keys = keys_of(user_id)
-        answer = run(
-            self._claim,
-            [keys.user, keys.sender, keys.outbox],
-            [
-                user_id,
-                owner,
-                self.lease_ms,
-                LAYOUT_VERSION,
-                GIVE_UP_MS,
-                LONGEST_LEASE_MS,
-                LONGEST_WAIT_MS,
-            ],
+        answer = self._storage.run(
+            ClaimMail(
+                user=keys.user,
+                sender=keys.sender,
+                outbox=keys.outbox,
+                id=user_id,
+                owner=owner,
+                lease_ms=self.lease_ms,
+                newest=LAYOUT_VERSION,
+                give_up_ms=GIVE_UP_MS,
+                longest_lease_ms=LONGEST_LEASE_MS,
+                longest_wait_ms=LONGEST_WAIT_MS,
+            )
         )
         match answer:
             case [b"claimed", registration_id, _, _, attempts]:
@@ -131,7 +125,10 @@ class Outbox:
     def renew(self, user_id: str, owner: str) -> bool:
         """Keeps the lease; False when it is no longer ours."""
         keys = keys_of(user_id)
-        return bool(run(self._renew, [keys.sender, keys.outbox], [user_id, owner, self.lease_ms]))
+        call = RenewLease(
+            sender=keys.sender, outbox=keys.outbox, id=user_id, owner=owner, lease_ms=self.lease_ms
+        )
+        return bool(self._storage.run(call))
 
     def settle(
         self,
@@ -149,22 +146,23 @@ class Outbox:
         `go_on`: where the registration was replaced meanwhile, keep the lease and return the new one.
         """
         keys = keys_of(user_id)
-        answer = run(
-            self._settle,
-            [keys.user, keys.sender, keys.outbox],
-            [
-                user_id,
-                registration_id,
-                owner,
-                self.lease_ms,
-                outcome.value,
-                wait_ms,
-                GIVE_UP_MS,
-                error,
-                int(go_on),
-                keys.number_prefix,
-                LAYOUT_VERSION,
-            ],
+        answer = self._storage.run(
+            SettleMail(
+                user=keys.user,
+                sender=keys.sender,
+                outbox=keys.outbox,
+                id=user_id,
+                registration=registration_id,
+                owner=owner,
+                lease_ms=self.lease_ms,
+                outcome=outcome.value,
+                wait_ms=wait_ms,
+                give_up_ms=GIVE_UP_MS,
+                error_code=error,
+                go_on=int(go_on),
+                prefix=keys.number_prefix,
+                newest=LAYOUT_VERSION,
+            )
         )
         match answer:
             case [b"settled", state]:
@@ -180,38 +178,45 @@ class Outbox:
     def retry(self, user_id: str) -> bool:
         """Makes a pending or failed mail due now; False when there is none. Raises NewerRecord."""
         keys = keys_of(user_id)
-        return (
-            checked(run(self._retry, [keys.user, keys.sender, keys.outbox], [user_id, LAYOUT_VERSION]))
-            == "due"
+        call = RetryMail(
+            user=keys.user, sender=keys.sender, outbox=keys.outbox, id=user_id, newest=LAYOUT_VERSION
         )
+        return checked(self._storage.run(call)) == "due"
 
     def drop(self, user_id: str) -> Dropped:
         """Gives up a pending mail; the registration stays. Raises NewerRecord."""
         keys = keys_of(user_id)
-        args = [user_id, DROPPED, LAYOUT_VERSION]
-        return Dropped(checked(run(self._drop, [keys.user, keys.sender, keys.outbox], args)))
+        call = DropMail(
+            user=keys.user,
+            sender=keys.sender,
+            outbox=keys.outbox,
+            id=user_id,
+            error_code=DROPPED,
+            newest=LAYOUT_VERSION,
+        )
+        return Dropped(checked(self._storage.run(call)))
 
     def due(self, shards: Iterable[int], until_ms: int, limit: int) -> list[Due]:
         """Entries of these shards that are due until then, at most `limit` a shard; one round trip.
 
         Besides as many of those that lie further ahead than any wait can be: they are due then, too.
         """
-        with storage_errors():
-            pipeline = self._client.pipeline(transaction=False)
-            for key in map(outbox_key, shards):
-                for first, last in ((0, until_ms), (until_ms + LONGEST_WAIT_MS, "+inf")):
-                    pipeline.zrangebyscore(key, first, last, start=0, num=limit, withscores=True)
-            answers: list[list[tuple[bytes, float]]] = pipeline.execute()
+        answers: list[list[tuple[bytes, float]]] = self._storage.pipeline(
+            [
+                ("ZRANGEBYSCORE", key, first, last, "WITHSCORES", "LIMIT", 0, limit)
+                for key in map(outbox_key, shards)
+                for first, last in ((0, until_ms), (until_ms + LONGEST_WAIT_MS, "+inf"))
+            ]
+        )
         return [Due(user.decode(), min(int(due), until_ms)) for entries in answers for user, due in entries]
 
     def hold_relay(self, owner: str, ttl_ms: int) -> bool:
         """Takes or keeps the right to sweep, 0 lets it go; one process has it at a time."""
-        return bool(run(self._hold, [RELAY_LOCK], [owner, ttl_ms]))
+        return bool(self._storage.run(HoldLock(lock=RELAY_LOCK, owner=owner, ttl_ms=ttl_ms)))
 
     def now_ms(self) -> int:
         """The time by the clock of Redis, by which everything here is due."""
-        with storage_errors():
-            return now_ms(self._client)
+        return self._storage.now_ms()
 
     def _registration(self, keys: UserKeys, fields: list[Any]) -> Registration | None:
         """None for a record that does not open: sealed with a key that this process lacks, or the like."""

@@ -5,19 +5,18 @@ For the operator's commands; a serving process uses none of it. Imports the stor
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
 from typing import Any
 
-import redis
-
-from app.errors import SealBroken
+from app.errors import SealBroken, StorageUnavailable
 from app.repositories.keys import SEALED, Field, keys_of
 from app.repositories.records import LAYOUT_VERSION
+from app.repositories.scripts import ResealRecord
 from app.repositories.sealing import CLEAR, Sealer
-from app.storage.scripts import load_script, run, storage_errors
+from app.storage.storage import Storage
 
 AT_A_TIME = 100
 """Records read in one round trip, and sealed before others get their turn: 20 ms of this process."""
@@ -25,10 +24,12 @@ AT_A_TIME = 100
 BATCHES_A_SECOND = 10
 """At a low rate a batch is smaller, so that the load is even."""
 
-KEYS_AT_A_TIME = 500
-
 KEYS_A_RECORD = 20
 """Looked at in vain for each record of a sample: its number, budgets, lease and marks."""
+
+
+FIELDS = (Field.REGISTRATION, Field.LAYOUT, *SEALED)
+NO_RECORD = (b"", *[None] * (len(FIELDS) - 1))
 
 
 class Trouble(StrEnum):
@@ -55,7 +56,7 @@ class SealedRecord:
     """A record as it was read. `sealed` is empty where the key holds no record of ours."""
 
     user_id: str
-    registration_id: bytes
+    registration_id: str
     layout: int
     sealed: bytes
 
@@ -63,10 +64,9 @@ class SealedRecord:
 class Seals:
     """Every method raises StorageUnavailable."""
 
-    def __init__(self, client: redis.Redis, sealer: Sealer) -> None:
-        self._client = client
+    def __init__(self, storage: Storage, sealer: Sealer) -> None:
+        self._storage = storage
         self._sealer = sealer
-        self._reseal = load_script(client, "reseal_record")
 
     @property
     def has_key(self) -> bool:
@@ -74,30 +74,22 @@ class Seals:
 
     def user_ids(self) -> Iterator[str]:
         """Everybody who is registered, in the order of SCAN; some may come twice."""
-        with storage_errors():
-            for key in self._client.scan_iter(match="{*}:user:*", count=KEYS_AT_A_TIME):
-                yield key.decode().rpartition(":")[2]
+        for key in self._storage.scan("{*}:user:*"):
+            yield key.decode().rpartition(":")[2]
 
     def sample(self, at_most: int) -> list[SealedRecord]:
         """Some records, from a bounded number of keys. SCAN's order is that of hashes: as good as chance."""
-        with storage_errors():
-            keys = islice(self._client.scan_iter(count=KEYS_AT_A_TIME), at_most * KEYS_A_RECORD)
-            user_ids = [key.decode().rpartition(":")[2] for key in keys if b":user:" in key]
+        keys = islice(self._storage.scan("*"), at_most * KEYS_A_RECORD)
+        user_ids = [key.decode().rpartition(":")[2] for key in keys if b":user:" in key]
         return list(self.read(user_ids[:at_most]))
 
     def read(self, user_ids: Iterable[str]) -> Iterator[SealedRecord]:
         """The records of these users; those that are gone are left out."""
         remaining = iter(user_ids)
         while part := list(islice(remaining, AT_A_TIME)):
-            pipeline = self._client.pipeline(transaction=False)
-            for user_id in part:
-                pipeline.hmget(keys_of(user_id).user, Field.REGISTRATION, Field.LAYOUT, *SEALED)
-            with storage_errors():
-                answers = pipeline.execute(raise_on_error=False)
-                for user_id, fields in zip(part, answers, strict=True):
-                    record = _record(user_id, fields)
-                    if record is not None:
-                        yield record
+            for user_id, fields in zip(part, self._fields(part), strict=True):
+                if fields[0] is not None:
+                    yield _record(user_id, *fields)
 
     def key_needed(self, record: SealedRecord) -> int | Trouble:
         """The place of its key among the secrets, 0 = the first; or why it does not open."""
@@ -122,8 +114,14 @@ class Seals:
             return Verdict.ALREADY
         text = self._sealer.open(record.sealed, record.user_id)
         sealed = self._sealer.seal(text, record.user_id)
-        arguments: Sequence[Any] = (record.registration_id, record.sealed, sealed)
-        done = run(self._reseal, [keys_of(record.user_id).user], arguments)
+        done = self._storage.run(
+            ResealRecord(
+                user=keys_of(record.user_id).user,
+                registration=record.registration_id,
+                old=record.sealed,
+                new=sealed,
+            )
+        )
         return Verdict.RESEALED if done else Verdict.CHANGED
 
     def reseal_all(
@@ -148,14 +146,19 @@ class Seals:
             yield done
             pause(max(0.0, len(batch) / rate - (clock() - began)))
 
+    def _fields(self, user_ids: list[str]) -> list[Any]:
+        """What each record holds."""
+        commands = [("HMGET", keys_of(user_id).user, *FIELDS) for user_id in user_ids]
+        try:
+            return self._storage.pipeline(commands)
+        except StorageUnavailable as error:
+            if error.code != "WRONGTYPE":
+                raise
+            if len(user_ids) == 1:
+                return [NO_RECORD]
+            return [self._fields([user_id])[0] for user_id in user_ids]  # one of them is no hash
 
-def _record(user_id: str, fields: Any) -> SealedRecord | None:
-    """What one HMGET answered: the fields, or an error where the key is no hash."""
-    if isinstance(fields, redis.ResponseError) and str(fields).startswith("WRONGTYPE"):
-        return SealedRecord(user_id, b"", 0, b"")
-    if isinstance(fields, Exception):
-        raise fields
-    registration_id, layout, *parts = fields
-    if registration_id is None:
-        return None
-    return SealedRecord(user_id, registration_id, int(layout or 0), b"".join(part or b"" for part in parts))
+
+def _record(user_id: str, registration_id: bytes, layout: bytes | None, *parts: bytes | None) -> SealedRecord:
+    sealed = b"".join(part or b"" for part in parts)
+    return SealedRecord(user_id, registration_id.decode(), int(layout or 0), sealed)

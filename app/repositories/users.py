@@ -3,9 +3,6 @@
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import redis
 
 from app.domain.address import Address
 from app.domain.registration import (
@@ -29,8 +26,9 @@ from app.errors import (
 )
 from app.repositories.keys import SEALED, Field, Names, UserKeys, keys_of
 from app.repositories.records import LAYOUT_VERSION, RecordSeal, checked, damaged, told
+from app.repositories.scripts import EraseUser, Register, VerifyNumber
 from app.repositories.sealing import Sealer
-from app.storage.scripts import Command, load_script, run, storage_errors
+from app.storage.storage import Storage
 
 RUNNING_MS = 5_000
 """How long a request that was stored and not answered yet counts as running. Its caller may have been told
@@ -65,14 +63,10 @@ class Terms:
 class Users:
     """The records in Redis. Every method raises StorageUnavailable, having changed nothing or all."""
 
-    def __init__(self, client: redis.Redis, names: Names, sealer: Sealer) -> None:
-        self._client = client
+    def __init__(self, storage: Storage, names: Names, sealer: Sealer) -> None:
+        self._storage = storage
         self._names = names
         self._records = RecordSeal(sealer)
-        self._register = load_script(client, "register")
-        self._verify = load_script(client, "verify_number")
-        self._erase = load_script(client, "erase_user")
-        self._set, self._delete = Command(client, "SET"), Command(client, "DEL")
 
     def keys(self, address: Address) -> UserKeys:
         return self._names.user(address.identity)
@@ -101,25 +95,30 @@ class Users:
         """
         registration_id = owner = fresh_token()  # nobody else draws it, so it can name the lease, too
         digests = [self._names.number(number) for number in candidates]
-        args: list[str | bytes | int] = [
-            keys.user_id,
-            registration_id,
-            owner,
-            lease_ms,
-            terms.life_ms,
-            LAYOUT_VERSION,
-            keys.number_prefix,
-            terms.budget.amount,
-            terms.budget.window_ms,
-            once.fingerprint if once else "",
-            terms.mark_ms if once else 0,
-            RUNNING_MS,
-        ]
-        for number, digest in zip(candidates, digests, strict=True):
-            args += [digest, self._records.seal(draft, number, keys.user_id)]
-        mark = keys.idempotency(once.digest if once else "none")
-        numbers = [keys.number_prefix + digest for digest in digests]
-        answer = run(self._register, [keys.user, keys.sender, keys.outbox, keys.sends, mark, *numbers], args)
+        sealed = [self._records.seal(draft, number, keys.user_id) for number in candidates]
+        answer = self._storage.run(
+            Register(
+                user=keys.user,
+                sender=keys.sender,
+                outbox=keys.outbox,
+                sends=keys.sends,
+                mark=keys.idempotency(once.digest if once else "none"),
+                numbers=[keys.number_prefix + digest for digest in digests],
+                id=keys.user_id,
+                registration=registration_id,
+                owner=owner,
+                lease_ms=lease_ms,
+                life_ms=terms.life_ms,
+                version=LAYOUT_VERSION,
+                prefix=keys.number_prefix,
+                limit=terms.budget.amount,
+                window_ms=terms.budget.window_ms,
+                fingerprint=once.fingerprint if once else "",
+                mark_ms=terms.mark_ms if once else 0,
+                running_ms=RUNNING_MS,
+                candidates=[value for pair in zip(digests, sealed, strict=True) for value in pair],
+            )
+        )
         match answer:
             case [b"registered", chosen, now_ms, lease_taken]:
                 registration = Registration(
@@ -150,11 +149,11 @@ class Users:
         """Every later request with this mark gets the same answer, for `mark_ms`."""
         value = f"{once.fingerprint}|{registration.registration_id}|{registration.created_ms}|{delivery}"
         mark = keys_of(registration.user_id).idempotency(once.digest)
-        run(self._set, [mark], [value, "XX", "PX", mark_ms])
+        self._storage.command("SET", mark, value, "XX", "PX", mark_ms)
 
     def forget_answer(self, registration: Registration, once: Once) -> None:
         """The next request with this mark is carried out: this one came to nothing."""
-        run(self._delete, [keys_of(registration.user_id).idempotency(once.digest)], [])
+        self._storage.command("DEL", keys_of(registration.user_id).idempotency(once.digest))
 
     def verify(self, address: Address, number: str, budget: Budget) -> tuple[str, Draft]:
         """Consumes the registration and returns its user id and what was registered, at most once.
@@ -163,19 +162,20 @@ class Users:
         StorageUnavailable. Raises VerificationFailed, TooManyAttempts, RecordUnreadable.
         """
         keys = self.keys(address)
-        answer = run(
-            self._verify,
-            [keys.user, keys.outbox, keys.tries],
-            [
-                keys.user_id,
-                self._names.number(number),
-                keys.number_prefix,
-                budget.amount,
-                budget.window_ms,
-                WRONG_IN_A_ROW,
-                LAYOUT_VERSION,
-                self._records.readable,
-            ],
+        answer = self._storage.run(
+            VerifyNumber(
+                user=keys.user,
+                outbox=keys.outbox,
+                tries=keys.tries,
+                id=keys.user_id,
+                number=self._names.number(number),
+                prefix=keys.number_prefix,
+                limit=budget.amount,
+                window_ms=budget.window_ms,
+                most_in_a_row=WRONG_IN_A_ROW,
+                newest=LAYOUT_VERSION,
+                readable=self._records.readable,
+            )
         )
         match answer:
             case [b"verified", sealed]:
@@ -193,8 +193,7 @@ class Users:
     def find(self, user_id: str) -> UserRecord | None:
         """What is known of a user; None when there is nothing. Raises RecordUnreadable."""
         keys = keys_of(user_id)
-        with storage_errors():
-            fields: dict[Any, Any] = self._client.hgetall(keys.user)
+        fields: dict[bytes, bytes] = self._storage.command("HGETALL", keys.user)
         try:
             return self._read(user_id, {name.decode(): value for name, value in fields.items()})
         except RecordUnreadable as error:
@@ -206,7 +205,15 @@ class Users:
         Raises NewerRecord.
         """
         keys = keys_of(user_id)
-        answer = run(self._erase, [keys.user, keys.outbox], [user_id, keys.number_prefix, LAYOUT_VERSION])
+        answer = self._storage.run(
+            EraseUser(
+                user=keys.user,
+                outbox=keys.outbox,
+                id=user_id,
+                prefix=keys.number_prefix,
+                newest=LAYOUT_VERSION,
+            )
+        )
         return checked(answer) == "erased"
 
     def _read(self, user_id: str, fields: dict[str, bytes]) -> UserRecord | None:

@@ -1,57 +1,94 @@
-"""What Redis, or the way to it, says when it fails; told without quoting what was sent."""
+"""What goes wrong on the way to Redis or in it, told by class and code word, never by text.
 
+An error's text can quote what was sent.
+"""
+
+import socket
 import ssl
+from typing import Final
 
 import redis
-from redis.exceptions import (
-    AuthenticationError,
-    MasterDownError,
-    NoPermissionError,
-    ReadOnlyError,
-    RedisClusterException,
-)
+from redis.exceptions import AuthenticationError, RedisClusterException, ResponseError
+from redis.sentinel import MasterNotFoundError
 
-ERRORS = (redis.RedisError, RedisClusterException)
-"""redis-py's errors of a whole cluster are no RedisErrors."""
+TIMEOUT: Final = "timeout"
+REFUSED: Final = "refused"
+UNKNOWN_HOST: Final = "unknown-host"
+CLOSED: Final = "closed"
+CERTIFICATE: Final = "certificate"
+TLS: Final = "tls"
+NO_MASTER: Final = "no-master"
+NO_NODE: Final = "no-node"
+NO_DATABASE: Final = "no-database"
+TOO_FEW_REPLICAS: Final = "too-few-replicas"
+UNKNOWN: Final = "unknown"
+"""Codes of what Redis itself has no word for. Its own are in capitals: READONLY, OOM, MISCONF, NOPERM …"""
 
-NOT_THE_MASTER = (ReadOnlyError, MasterDownError)
-
-NOT_SENT = "not_sent"
+LASTING: Final = frozenset({"NOAUTH", "WRONGPASS", "NOPERM", CERTIFICATE, TLS, NO_DATABASE})
+"""Somebody has to mend these; waiting does not help."""
 
 
 class TooFewReplicas(redis.ConnectionError):
     """It was done, and fewer replicas than asked for have it."""
 
 
-def mark_unsent(error: BaseException) -> None:
-    """Nothing of the command has left this process: it may be sent elsewhere."""
-    vars(error)[NOT_SENT] = True
+class NoNode(redis.ConnectionError):
+    """No node of the cluster tells which node has the slot."""
 
 
-def was_sent(error: BaseException) -> bool:
-    return NOT_SENT not in vars(error)
+class NoSuchDatabase(redis.ConnectionError):
+    """The server has no database of this number."""
 
 
-def error_code(error: BaseException) -> str:
-    """The error's class with Redis's own code word (READONLY, OOM …), or with what is wrong about TLS.
+class Broken(Exception):
+    """No answer came, because of `error`. `sent`: whether the command may have run all the same."""
 
-    Never the error's text: that of a script can quote its arguments.
-    """
-    kind = type(error).__name__
-    tls = _tls_fault(error)
-    if tls is not None:
-        return f"{kind}:TLS:{getattr(tls, 'verify_message', None) or tls.reason}"
-    word = str(error).split(" ", 1)[0]
-    return f"{kind}:{word}" if word.isalpha() and word.isupper() else kind
+    def __init__(self, error: BaseException, *, sent: bool) -> None:
+        super().__init__()
+        self.error = error
+        self.sent = sent
 
 
-def lasts(error: BaseException) -> bool:
-    """Somebody has to mend it: certificates, passwords, permissions."""
-    return isinstance(error, AuthenticationError | NoPermissionError) or _tls_fault(error) is not None
+OURS: Final[tuple[tuple[type[BaseException], str], ...]] = (
+    (TooFewReplicas, TOO_FEW_REPLICAS),
+    (NoSuchDatabase, NO_DATABASE),
+    (NoNode, NO_NODE),
+    (RedisClusterException, NO_NODE),
+    (MasterNotFoundError, NO_MASTER),
+    (ssl.SSLCertVerificationError, CERTIFICATE),
+    (ssl.SSLError, TLS),
+    (redis.TimeoutError, TIMEOUT),
+    (TimeoutError, TIMEOUT),
+    (ConnectionRefusedError, REFUSED),
+    (FileNotFoundError, REFUSED),
+    (socket.gaierror, UNKNOWN_HOST),
+    (redis.ConnectionError, CLOSED),
+    (OSError, CLOSED),
+)
+"""From the special to the general."""
 
 
-def _tls_fault(error: BaseException) -> ssl.SSLError | None:
+def code(error: BaseException) -> str:
+    """Redis's code word for a refusal, or one of the words above."""
+    chain = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
+        chain.append(cause)
+    for found in chain:
+        if isinstance(found, ResponseError | AuthenticationError | redis.BusyLoadingError):
+            word = getattr(found, "status_code", None) or _word(str(found))
+            return "WRONGPASS" if word == "ERR" and isinstance(found, AuthenticationError) else word
+    return next((word for kind, word in OURS if any(isinstance(found, kind) for found in chain)), UNKNOWN)
+
+
+def detail(error: BaseException) -> str:
+    """What is wrong with a certificate, in OpenSSL's words."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, ssl.SSLError):
         cause = cause.__cause__ or cause.__context__
-    return cause
+    return "" if cause is None else getattr(cause, "verify_message", None) or cause.reason or ""
+
+
+def _word(text: str) -> str:
+    """The code word in a refusal that redis-py has no class for, such as MISCONF."""
+    word = text.split(" ", 1)[0]
+    return word if word.isalpha() and word.isupper() else UNKNOWN

@@ -1,228 +1,88 @@
-"""The connection to Redis: how it is made, how scripts are called, how its errors are told.
+"""Lua scripts with named arguments.
 
-Writes are never repeated blindly: after a time-out nobody knows whether a script ran, and only the caller
-can decide to ask again. Repeated are only answers that say that nothing ran: NOSCRIPT (the script cache was
-lost) and, on a cluster, MOVED, ASK and TRYAGAIN (a slot is on the move), and what could not be sent at all
-once another node has the slot.
+A script is declared once, as a NamedTuple whose fields are its KEYS and ARGV in the order of the Lua file:
+
+    @script(text)
+    class HoldLock(NamedTuple):
+        lock: Key
+        owner: str
+        ttl_ms: int
+
+    storage.run(HoldLock(lock="cedula:relay", owner=owner, ttl_ms=1000))
 """
 
 import hashlib
-import time
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from importlib.resources import files
-from typing import Any, cast
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Final, NamedTuple, TypeVar, get_type_hints
 
-import redis
-import structlog
-from redis.backoff import NoBackoff
-from redis.cluster import RedisCluster
-from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
-from redis.exceptions import (
-    AskError,
-    ClusterDownError,
-    MovedError,
-    NoScriptError,
-    ResponseError,
-    TryAgainError,
-)
-from redis.retry import Retry
-from redis.sentinel import Sentinel
+Value = str | bytes | int
 
-from app.errors import StorageUnavailable
-from app.storage.cluster import Cluster
-from app.storage.faults import ERRORS, TooFewReplicas, error_code, lasts, was_sent
-from app.storage.lines import KeptConnections, KeptSentinelConnections, Line
-from app.storage.url import CLUSTER, SENTINEL, UNIX, RedisUrl
+_KEY, _KEYS, _VALUES = object(), object(), object()
+Key = Annotated[str, _KEY]
+Keys = Annotated[Sequence[str], _KEYS]
+"""Any number of keys; the last field of KEYS."""
+Values = Annotated[Sequence[Value], _VALUES]
+"""Any number of values; the last field."""
 
-MAX_CONNECTIONS = 4096
-"""Connections per process: above any worker's number of requests at once, so none waits for another's."""
-
-REDIRECTIONS = 8
-TRY_AGAIN_S = 0.05
-"""A slot on the move answers TRYAGAIN until all its keys have arrived: some milliseconds, as a rule."""
-
-HALF_MOVED = "non local key"
-"""What a script says that touches a key it could not declare, when that key has left the slot's old node.
-Our scripts do so before their first write."""
-
-PROMISES = frozenset({"register", "verify_number", "erase_user", "settle_mail"})
-"""The scripts on whose outcome somebody outside relies: they wait for replicas where that is asked for."""
-
-REPLICAS = "cedula_replicas"
-
-log = structlog.get_logger()
+C = TypeVar("C", bound=type)
 
 
-def connect(url: str, timeout_s: float, replicas: int = 0) -> redis.Redis:
-    """A client for any form of REDIS_URL: it gives up after `timeout_s` and never repeats a write.
+class Script(NamedTuple):
+    """What is sent of a script. `keys`, `values`: its fields, in order.
 
-    Nothing is asked of Redis yet, so it may be away. `replicas`: how many must have what a script wrote
-    before it counts. Raises ValueError for a URL that cannot be read.
-    """
-    client = _client(RedisUrl.read(url), timeout_s)
-    vars(client)[REPLICAS] = replicas
-    return cast(redis.Redis, client)  # a RedisCluster has the same commands
-
-
-def _client(where: RedisUrl, timeout_s: float) -> redis.Redis | RedisCluster:
-    options: dict[str, Any] = {
-        "socket_timeout": timeout_s,
-        "socket_connect_timeout": timeout_s,
-        "retry": Retry(NoBackoff(), 0),
-        "max_connections": MAX_CONNECTIONS,
-        "driver_info": None,  # CLIENT SETINFO: two more round trips, and nothing for an ACL user
-    }
-    if where.scheme == CLUSTER:
-        return Cluster(where, timeout_s, **options)
-    options |= {"db": where.db, **where.options}
-    if where.scheme == SENTINEL:
-        return _sentinel(where, timeout_s, options)
-    if where.scheme == UNIX:
-        options |= {"connection_class": UnixDomainSocketConnection, "path": where.path}
-    else:
-        host, port = where.hosts[0]
-        kind = SSLConnection if where.tls else Connection
-        options |= {"connection_class": kind, "host": host, "port": port}
-    return redis.Redis.from_pool(KeptConnections(**options))
-
-
-def _sentinel(where: RedisUrl, timeout_s: float, options: dict[str, Any]) -> redis.Redis:
-    ours = ("db", "max_connections", "username", "password")
-    ways = {name: value for name, value in options.items() if name not in ours}
-    # They are asked one after the other, so that all together may be silent no longer than one server.
-    ways |= dict.fromkeys(("socket_timeout", "socket_connect_timeout"), timeout_s / len(where.hosts))
-    sentinels = Sentinel(where.hosts, sentinel_kwargs={**ways, "ssl": where.tls})  # type: ignore[no-untyped-call]
-    pool = KeptSentinelConnections(where.service, sentinels, ssl=where.tls, **options)  # type: ignore[no-untyped-call]
-    return redis.Redis.from_pool(pool)
-
-
-Send = Callable[[tuple[Any, ...], int], Any]
-"""Sends one command to one server, for so many replicas, and returns the answer."""
-
-
-class Call(ABC):
-    """Something to do on the one server that has the slot of its keys."""
-
-    def __init__(self, client: redis.Redis | RedisCluster) -> None:
-        self._client = client
-
-    def __call__(self, keys: Sequence[str], args: Sequence[Any]) -> Any:
-        """Does it. Raises one of `faults.ERRORS`."""
-        if isinstance(self._client, Cluster):
-            return self._on_cluster(self._client, keys, args)
-        return self._on(cast(redis.Redis, self._client).connection_pool, keys, args)
-
-    @abstractmethod
-    def _do(self, send: Send, keys: Sequence[str], args: Sequence[Any]) -> Any:
-        """Sends what there is to send."""
-
-    def _on(self, pool: Any, keys: Sequence[str], args: Sequence[Any], *, asking: bool = False) -> Any:
-        line = Line.of(pool)
-        return self._do(line.call_alone if asking else line.call, keys, args)
-
-    def _on_cluster(self, cluster: Cluster, keys: Sequence[str], args: Sequence[Any]) -> Any:
-        """Follows the slot to where it is, for as long as nothing has run and the time-out lasts."""
-        until = time.monotonic() + cluster.timeout_s
-        asked = None
-        for _ in range(REDIRECTIONS):
-            try:
-                node = asked or cluster.node(keys[0])
-                return self._patiently(cluster.pool(node), keys, args, until, asking=asked is not None)
-            except MovedError as moved:
-                asked = None
-                cluster.moved(moved)
-            except AskError as ask:
-                asked = cluster.asked(ask)
-            except (redis.ConnectionError, redis.TimeoutError, ClusterDownError) as error:
-                learnt = cluster.learn()
-                if was_sent(error) or isinstance(error, TooFewReplicas):
-                    raise
-                learnt.wait(until - time.monotonic())
-                if time.monotonic() > until or cluster.node(keys[0]) == node:
-                    raise
-                asked = None
-        raise ClusterDownError("too many redirections")
-
-    def _patiently(
-        self, pool: Any, keys: Sequence[str], args: Sequence[Any], until: float, *, asking: bool
-    ) -> Any:
-        """Asks again while the keys of the slot are partly here and partly there."""
-        while True:
-            try:
-                return self._on(pool, keys, args, asking=asking)
-            except ResponseError as error:
-                on_the_move = isinstance(error, TryAgainError) or HALF_MOVED in str(error)
-                if not on_the_move or time.monotonic() > until:
-                    raise
-            time.sleep(TRY_AGAIN_S)
-
-
-class Script(Call):
-    """A Lua script: one atomic decision, one round trip.
-
-    `replicas`: how many replicas must have what it wrote before the call returns (WAIT, on the script's own
-    connection); fewer raise TooFewReplicas, and the write may stand.
+    `acknowledged`: somebody outside relies on its outcome, so it waits for replicas where that is asked for.
     """
 
-    def __init__(self, client: redis.Redis | RedisCluster, text: bytes, replicas: int = 0) -> None:
-        super().__init__(client)
-        self._text = text
-        self._sha1 = hashlib.sha1(text, usedforsecurity=False).hexdigest()
-        self._replicas = replicas
+    text: bytes
+    sha1: str
+    keys: tuple[str, ...]
+    values: tuple[str, ...]
+    many: bool
+    acknowledged: bool
 
-    def _do(self, send: Send, keys: Sequence[str], args: Sequence[Any]) -> Any:
-        try:
-            return send(("EVALSHA", self._sha1, len(keys), *keys, *args), self._replicas)
-        except NoScriptError:
-            return send(("EVAL", self._text, len(keys), *keys, *args), self._replicas)
-
-
-class Command(Call):
-    """One command on one key."""
-
-    def __init__(self, client: redis.Redis | RedisCluster, name: str) -> None:
-        super().__init__(client)
-        self._name = name
-
-    def _do(self, send: Send, keys: Sequence[str], args: Sequence[Any]) -> Any:
-        return send((self._name, *keys, *args), 0)
+    def arguments(self, call: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The number of keys, the keys and the values."""
+        if not self.many:
+            return (len(self.keys), *call)
+        split = len(self.keys)
+        keys = _flat(call[:split])
+        return (len(keys), *keys, *_flat(call[split:]))
 
 
-def load_script(client: redis.Redis, name: str) -> Script:
-    """The Lua script `lua/<name>.lua`; it is sent to Redis when it is first called."""
-    text = files("app.repositories").joinpath("lua", f"{name}.lua").read_bytes()
-    return Script(client, text, vars(client).get(REPLICAS, 0) if name in PROMISES else 0)
+SCRIPTS: Final[dict[type, Script]] = {}
+"""Every script, by the class of its calls."""
 
 
-def run(call: Call, keys: Sequence[str], args: Sequence[Any]) -> Any:
-    """Does it. Raises StorageUnavailable."""
-    with storage_errors():
-        return call(keys, args)
+def script(text: bytes, *, acknowledged: bool = False) -> Callable[[C], C]:
+    """Declares a NamedTuple as the call of a Lua script."""
+
+    def declare(call: C) -> C:
+        marks = {
+            name: getattr(hint, "__metadata__", (None,))[0]
+            for name, hint in get_type_hints(call, include_extras=True).items()
+        }
+        keys = tuple(name for name, mark in marks.items() if mark in (_KEY, _KEYS))
+        values = tuple(name for name in marks if name not in keys)
+        if (*keys, *values) != tuple(marks):
+            raise TypeError("the keys of a script come before its values")
+        SCRIPTS[call] = Script(
+            text=text,
+            sha1=hashlib.sha1(text, usedforsecurity=False).hexdigest(),
+            keys=keys,
+            values=values,
+            many=any(mark in (_KEYS, _VALUES) for mark in marks.values()),
+            acknowledged=acknowledged,
+        )
+        return call
+
+    return declare
 
 
-def now_ms(client: redis.Redis | RedisCluster) -> int:
-    """Unix time in ms by the clock of Redis, by which everything there is due. Raises RedisError."""
-    if isinstance(client, RedisCluster):
-        # Every master tells its own; the latest finds what is due on any. A replica that is away matters not.
-        everywhere: Any = client.time(target_nodes=RedisCluster.PRIMARIES)
-        told = max(everywhere.values())
-    else:
-        told = client.time()
-    seconds, micros = told
-    return int(seconds) * 1000 + int(micros) // 1000
-
-
-@contextmanager
-def storage_errors() -> Iterator[None]:
-    """Turns whatever Redis or the way to it says into StorageUnavailable.
-
-    Only the kind of error is logged, never its text: an error of a script can quote its arguments.
-    """
-    try:
-        yield
-    except ERRORS as error:
-        tell = log.error if lasts(error) else log.warning
-        tell("storage_unavailable", error=error_code(error))
-        raise StorageUnavailable("Redis does not answer, or refuses the write") from error
+def _flat(fields: tuple[Any, ...]) -> list[Any]:
+    flat: list[Any] = []
+    for field in fields:
+        if isinstance(field, list | tuple):
+            flat += field
+        else:
+            flat.append(field)
+    return flat

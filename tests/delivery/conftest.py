@@ -49,7 +49,7 @@ class Service:
         with ONE_AT_A_TIME:
             self.app = create_app(Settings(**{**chosen, **settings}))
         self.container: Container = self.app.extensions["cedula"]
-        self.records = Records(self.container.redis)
+        self.records = Records(self.container.storage)
         self.container.relay.start()
 
     def register(self, address: str, *, headers: dict[str, str] | None = None) -> tuple[TestResponse, float]:
@@ -96,7 +96,7 @@ class Service:
 
     def stop(self) -> None:
         self.container.stop()
-        self.container.redis.close()
+        self.container.storage.close()
 
 
 Serve = Callable[..., Service]

@@ -18,7 +18,7 @@ from app.repositories.outbox import GIVE_UP_MS, Dropped, Outbox, Outcome
 from app.repositories.records import LAYOUT_VERSION
 from app.repositories.sealing import Sealer
 from app.repositories.users import Terms, Users
-from app.storage.scripts import connect
+from app.storage.storage import Storage
 from tests.support.scan import contradictions, kinds
 from tests.support.servers import Valkey
 from tests.support.waiting import wait_until
@@ -34,7 +34,7 @@ class Store:
     """Users, outbox and census of one process."""
 
     def __init__(self, url: str, *secrets: str, lease_ms: int = LEASE_MS) -> None:
-        self.client = connect(url, 5.0)
+        self.client = Storage(url, 5.0)
         sealer = Sealer(secrets)
         self.users = Users(self.client, Names(None), sealer)
         self.outbox = Outbox(self.client, sealer, lease_ms)
@@ -102,7 +102,7 @@ def test_a_registration_and_a_claim_never_both_get_the_lease(here: Store) -> Non
             return here.register().owner is not None
 
         assert sum(at_once(either, 8)) == 1
-        here.client.flushall()
+        here.client.servers()[0].command("FLUSHALL")
 
 
 def test_a_mail_that_waits_for_its_next_try_is_not_claimed_before(here: Store) -> None:
@@ -200,7 +200,7 @@ def test_a_settling_races_with_registering_again_and_the_last_number_is_mailed(h
         else:
             assert new.owner is not None
         assert here.delivery(new.registration) is Delivery.PENDING
-        here.client.flushall()
+        here.client.servers()[0].command("FLUSHALL")
 
 
 def test_an_erasure_after_a_refusal_takes_only_the_registration_that_was_refused(

@@ -52,11 +52,11 @@ def environment(valkey: Valkey, mail_server: MailServer) -> dict[str, str]:
 
 
 FAULTS: dict[str, tuple[Fault, str]] = {
-    "READONLY": (read_only, "ReadOnlyError"),
-    "MISCONF": (cannot_save, "ResponseError:MISCONF"),
-    "OOM": (out_of_memory, "OutOfMemoryError"),
-    "NOREPLICAS": (too_few_replicas, "ResponseError:NOREPLICAS"),
-    "NOAUTH": (another_password, "AuthenticationError"),
+    "READONLY": (read_only, "READONLY"),
+    "MISCONF": (cannot_save, "MISCONF"),
+    "OOM": (out_of_memory, "OOM"),
+    "NOREPLICAS": (too_few_replicas, "NOREPLICAS"),
+    "NOAUTH": (another_password, "NOAUTH"),
 }
 """Each with what the log says of it."""
 

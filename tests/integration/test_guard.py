@@ -1,5 +1,7 @@
 """The guard: a process writes only into data that its own keys made."""
 
+from pathlib import Path
+
 import pytest
 import redis
 
@@ -7,15 +9,17 @@ from app.errors import StorageUnavailable, WrongIndexKey
 from app.repositories.guard import Guard
 from app.repositories.keys import Names
 from app.repositories.sealing import Sealer
-from app.storage.scripts import connect
+from app.storage.storage import Storage
 from tests.support.servers import Valkey, free_port
+from tests.support.storage import storage_of
 
 KEY = "an index key that is long enough to be one"
 OTHER_KEY = "another index key, also long enough to be one"
 
 
-def guard(store: redis.Redis, index_key: str | None = KEY, *secrets: str) -> Guard:
-    return Guard(store, Names(index_key), Sealer(secrets or ((index_key,) if index_key else ())))
+def guard(store: redis.Redis | Storage, index_key: str | None = KEY, *secrets: str) -> Guard:
+    storage = store if isinstance(store, Storage) else storage_of(store)
+    return Guard(storage, Names(index_key), Sealer(secrets or ((index_key,) if index_key else ())))
 
 
 def test_the_first_process_marks_the_data_and_the_next_with_the_same_key_passes(store: redis.Redis) -> None:
@@ -53,19 +57,18 @@ def test_the_mark_tells_nothing_about_the_key(store: redis.Redis) -> None:
     assert KEY.encode() not in (store.get(mark) or b"")
 
 
-def test_what_has_passed_is_not_asked_again(valkey_server: Valkey, store: redis.Redis) -> None:
+def test_what_has_passed_is_not_asked_again(tmp_path: Path) -> None:
     """The check costs a registration nothing; also none where Redis has just gone away."""
-    client = connect(valkey_server.url, 1.0)
-    passed = guard(client)
+    server = Valkey(tmp_path)
+    passed = guard(Storage(server.url, 1.0))
     passed.check()
-    client.connection_pool.connection_kwargs["port"] = free_port()
-    client.connection_pool.disconnect()
+    server.stop()
     passed.check()
 
 
 def test_a_redis_that_does_not_answer_is_checked_later(store: redis.Redis) -> None:
     """Away is not the same as wrong: the start goes on, and requests get 503."""
-    away = guard(connect(f"redis://127.0.0.1:{free_port()}/0", 0.5))
+    away = guard(Storage(f"redis://127.0.0.1:{free_port()}/0", 0.5))
     with pytest.raises(StorageUnavailable) as refused:
         away.check()
     assert not isinstance(refused.value, WrongIndexKey)

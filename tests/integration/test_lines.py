@@ -1,161 +1,226 @@
-"""Many callers on one connection: everybody gets their own answer, and nobody's mishap is everybody's."""
+"""Many callers on one connection: everybody gets their own answer, in time, whatever happens to others."""
 
+import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import redis
 
-from app.storage.lines import KeptConnections, Line
-from app.storage.scripts import connect, load_script
-from tests.support.servers import Valkey
+from app.repositories.scripts import HoldLock
+from app.storage.faults import Broken
+from app.storage.line import CHECK_AFTER_IDLE_S, Line
+from app.storage.storage import Storage
+from tests.support.servers import ROOT, Valkey
+from tests.support.storage import line_to
+from tests.support.waiting import wait_until
 
 CALLERS = 64
 
 
-def test_every_caller_gets_the_answer_to_its_own_command(store: redis.Redis, valkey_server: Valkey) -> None:
+@pytest.fixture
+def line(store: redis.Redis, valkey_server: Valkey) -> Iterator[Line]:
+    """A line to an empty Valkey."""
+    found = line_to(valkey_server.url)
+    yield found
+    found.close()
+
+
+def test_every_caller_gets_the_answer_to_its_own_command(line: Line) -> None:
     """64 threads, 100 commands each, on one line."""
-    pool = KeptConnections.from_url(valkey_server.url)
-    line = Line.of(pool)
 
     def call(caller: int) -> bool:
         return all(
-            line.call(("ECHO", f"{caller}-{turn}")) == f"{caller}-{turn}".encode() for turn in range(100)
+            line.call([("ECHO", f"{caller}-{turn}")]) == [f"{caller}-{turn}".encode()] for turn in range(100)
         )
 
     with ThreadPoolExecutor(CALLERS) as threads:
         assert all(threads.map(call, range(CALLERS)))
-    assert Line.of(pool) is line
-    assert pool.get_connection() is not None
-    pool.disconnect()
 
 
-def test_an_error_of_one_command_is_its_callers_alone(store: redis.Redis, valkey_server: Valkey) -> None:
-    """Half of the callers send what Redis refuses; the other half do not notice."""
-    pool = KeptConnections.from_url(valkey_server.url)
-    line = Line.of(pool)
+def test_commands_of_one_caller_stay_side_by_side(line: Line) -> None:
+    """Each caller's transaction holds its own commands, and no other's."""
 
     def call(caller: int) -> bool:
-        if caller % 2:
-            with pytest.raises(redis.ResponseError):
-                line.call(("NONSENSE", caller))
-            return True
-        return bool(line.call(("ECHO", caller)) == str(caller).encode())
+        answers = line.call([("MULTI",), ("ECHO", caller), ("ECHO", -caller), ("EXEC",)])
+        return bool(answers[-1] == [str(caller).encode(), str(-caller).encode()])
 
     with ThreadPoolExecutor(CALLERS) as threads:
         assert all(threads.map(call, list(range(CALLERS)) * 20))
-    pool.disconnect()
 
 
-def test_a_line_that_broke_is_made_anew(store: redis.Redis, valkey_server: Valkey) -> None:
+def test_an_error_of_one_command_is_its_callers_alone(line: Line) -> None:
+    """Half of the callers send what Redis refuses; the other half do not notice."""
+
+    def call(caller: int) -> bool:
+        (answer,) = line.call([("NONSENSE" if caller % 2 else "ECHO", caller)])
+        return isinstance(answer, redis.ResponseError) if caller % 2 else answer == str(caller).encode()
+
+    with ThreadPoolExecutor(CALLERS) as threads:
+        assert all(threads.map(call, list(range(CALLERS)) * 20))
+
+
+def test_a_line_that_broke_is_made_anew(line: Line) -> None:
     """Redis ends the connection under the callers: they hear of it, and the next call goes through."""
-    pool = KeptConnections.from_url(valkey_server.url)
-    line = Line.of(pool)
-    assert line.call(("PING",)) == b"PONG"
+    assert line.call([("PING",)]) == [b"PONG"]
 
     def call(_: int) -> str:
         try:
-            line.call(("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "no"))
-        except redis.ConnectionError:
-            return "broken"
+            line.call([("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "no")])
+        except Broken as broken:
+            return f"sent: {broken.sent}"
         return "answered"
 
     with ThreadPoolExecutor(CALLERS) as threads:
-        assert set(threads.map(call, range(CALLERS))) <= {"broken", "answered"}
-    assert line.call(("PING",)) == b"PONG"
-    pool.disconnect()
+        assert set(threads.map(call, range(CALLERS))) <= {"sent: True", "answered"}
+    assert line.call([("PING",)]) == [b"PONG"]
 
 
-def test_a_caller_that_is_killed_while_it_waits_stops_nobody(
+def test_a_connection_that_was_closed_while_it_rested_is_replaced_unnoticed(
+    line: Line, store: redis.Redis
+) -> None:
+    """As Redis' `timeout` setting, or a firewall, closes it."""
+    assert line.call([("PING",)]) == [b"PONG"]
+    store.client_kill_filter(_type="normal", skipme=True)
+    idle = time.monotonic()
+    wait_until(lambda: time.monotonic() - idle > CHECK_AFTER_IDLE_S, 5, "it rested")
+    assert line.call([("PING",)]) == [b"PONG"]
+
+
+def test_what_no_command_can_be_made_of_is_the_callers_error(line: Line) -> None:
+    """Nothing is sent, and the line goes on."""
+    with pytest.raises(TypeError):
+        line.call([("ECHO", object())])
+    assert line.call([("PING",)]) == [b"PONG"]
+
+
+def test_a_line_that_nobody_needs_any_more_closes_its_connection(
     store: redis.Redis, valkey_server: Valkey
 ) -> None:
-    """Greenlets can be killed at any wait; the line must not wait for a dead leader. In a process of its own,
-    because gevent changes the whole interpreter."""
-    program = f"""
-import gevent.monkey; gevent.monkey.patch_all()
-import gevent, random
-from app.storage.lines import KeptConnections, Line
-pool = KeptConnections.from_url({valkey_server.url!r}, socket_timeout=2)
-line = Line.of(pool)
-for round in range(100):
-    callers = [gevent.spawn(line.call, ("ECHO", n)) for n in range(50)]
-    if round % 2:
-        gevent.sleep(random.random() / 500)
-        gevent.killall(random.sample(callers, 25), block=False)
-    else:  # the leader, while it lets others go before it
-        gevent.get_hub().loop.run_callback(callers[0].throw, gevent.GreenletExit)
-    gevent.joinall(callers, timeout=5)
-    assert all(caller.dead for caller in callers)
-    with gevent.Timeout(5):
-        assert line.call(("PING",)) == b"PONG"
-"""
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=60, capture_output=True)
+    """Closed or forgotten: no connection and no thread stays behind."""
+
+    def clients() -> int:
+        return len(store.client_list())
+
+    before = clients()
+    closed, forgotten = line_to(valkey_server.url), line_to(valkey_server.url)
+    for line in (closed, forgotten):
+        line.call([("PING",)])
+    assert clients() == before + 2
+    closed.close()
+    del line, forgotten
+    wait_until(lambda: clients() == before, 5, "both connections are closed")
+    assert closed.call([("PING",)]) == [b"PONG"]
+    closed.close()
 
 
-def test_callers_that_come_together_travel_together(store: redis.Redis, valkey_server: Valkey) -> None:
-    """32 greenlets with a command each: one write and one read, not 32."""
-    program = f"""
-import gevent.monkey; gevent.monkey.patch_all()
-import gevent, redis
-from app.storage.lines import KeptConnections, Line
-pool, other = KeptConnections.from_url({valkey_server.url!r}), redis.Redis.from_url({valkey_server.url!r})
-line, reads = Line.of(pool), lambda: other.info("stats")["total_reads_processed"]
-line.call(("PING",))
-before = reads()
-callers = [gevent.spawn(line.call, ("ECHO", n)) for n in range(32)]
-gevent.joinall(callers, timeout=5)
-assert [caller.value for caller in callers] == [str(n).encode() for n in range(32)]
-assert reads() - before == 2, "theirs, and that of the question"
-"""
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+@pytest.mark.parametrize("program", ["killed_callers", "together"])
+def test_greenlets_on_a_line(store: redis.Redis, valkey_server: Valkey, program: str) -> None:
+    """In processes of their own: gevent changes the whole interpreter. Each file says what it shows."""
+    command = [sys.executable, "-m", f"tests.support.programs.{program}", valkey_server.url]
+    done = subprocess.run(command, timeout=60, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_forked_process_has_a_connection_of_its_own(line: Line) -> None:
+    """What the child sends is not answered to the parent, nor the reverse."""
+    (parents,) = line.call([("CLIENT", "ID")])
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            status = int(line.call([("CLIENT", "ID")]) == [parents])
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert line.call([("CLIENT", "ID")]) == [parents]
 
 
 def test_a_script_survives_the_loss_of_the_script_cache(store: redis.Redis, valkey_server: Valkey) -> None:
     """NOSCRIPT says that nothing ran: the text is sent, for each caller on the line."""
-    client = connect(valkey_server.url, 2.0)
-    hold = load_script(client, "hold_lock")
+    storage = Storage(valkey_server.url, 2.0)
 
     def call(caller: int) -> int:
         if caller % 8 == 0:
             store.script_flush()
-        return int(hold([f"cedula:lock:{caller}"], ["owner", 1000]))
+        return int(storage.run(HoldLock(lock=f"cedula:lock:{caller}", owner="owner", ttl_ms=1000)))
 
     with ThreadPoolExecutor(CALLERS) as threads:
         assert set(threads.map(call, range(500))) == {1}
-    client.close()
+    storage.close()
+
+
+def longest_wait_s(line: Line, callers: int = 20) -> float:
+    """Of callers that come one after the other while nothing is answered."""
+
+    def call(caller: int) -> float:
+        time.sleep(0.02 * caller)  # the first is under way when the others come
+        began = time.monotonic()
+        with pytest.raises(Broken) as broken:
+            line.call([("ECHO", caller)])
+        assert isinstance(broken.value.error, redis.TimeoutError)
+        return time.monotonic() - began
+
+    with ThreadPoolExecutor(callers) as threads:
+        return max(threads.map(call, range(callers)))
 
 
 def test_nobody_waits_for_a_silent_redis_longer_than_one_time_out(
     store: redis.Redis, valkey_server: Valkey
 ) -> None:
-    """Whoever comes while others wait for an answer fails with them, and has sent nothing."""
-    pool = KeptConnections.from_url(valkey_server.url, socket_timeout=1.0)
-    line = Line.of(pool)
-    assert line.call(("PING",)) == b"PONG"
+    """Neither who sent something nor who came while others waited."""
+    line = line_to(valkey_server.url, timeout_s=1.0)
+    assert line.call([("PING",)]) == [b"PONG"]
+    with valkey_server.frozen():
+        assert longest_wait_s(line) < 1.5
+    assert line.call([("PING",)]) == [b"PONG"]
+    line.close()
 
-    def call(caller: int) -> float:
-        time.sleep(0.02 * caller)  # the first is under way when the others come
-        began = time.monotonic()
-        with pytest.raises(redis.TimeoutError):
-            line.call(("ECHO", caller))
-        return time.monotonic() - began
 
-    with valkey_server.frozen(), ThreadPoolExecutor(CALLERS) as threads:
-        assert max(threads.map(call, range(20))) < 1.5
-    assert line.call(("PING",)) == b"PONG"
-    pool.disconnect()
+def test_what_was_not_sent_before_its_caller_gave_up_is_never_sent(
+    store: redis.Redis, valkey_server: Valkey
+) -> None:
+    """While another exchange lasts, it waits in this process; nobody has to wonder what became of it."""
+    line = line_to(valkey_server.url, timeout_s=1.0)
+    with ThreadPoolExecutor(1) as threads:
+        slow = threads.submit(line.call, [("BLPOP", "cedula:nothing", "0.8")])
+        wait_until(lambda: store.info("clients")["blocked_clients"] == 1, 5, "it is under way")
+        with pytest.raises(Broken) as broken:
+            line.call([("SET", "cedula:late", "1", "PX", 1000)], timeout_s=0.2)
+        assert not broken.value.sent
+        assert slow.result() == [None]
+    assert line.call([("EXISTS", "cedula:late")]) == [0]
+    line.close()
 
 
 def test_a_command_that_was_answered_but_whose_replicas_were_not_counted_fails(
     store: redis.Redis, valkey_server: Valkey
 ) -> None:
-    """The connection ends while WAIT is under way: nobody knows how many have it."""
-    pool = KeptConnections.from_url(valkey_server.url, socket_timeout=10.0)
-    line = Line.of(pool)
-    pool.connection_kwargs["socket_timeout"] = 0.3  # shorter than the WAIT that the line asks for
-    assert line.call(("PING",)) == b"PONG"
-    with pytest.raises(redis.TimeoutError):
-        line.call(("PING",), replicas=1)
-    pool.disconnect()
+    """Nobody else has it; and the connection may end while WAIT is under way."""
+    line = line_to(valkey_server.url, timeout_s=1.0)
+    with pytest.raises(Broken) as broken:
+        line.call([("SET", "cedula:alone", "1", "PX", 1000)], replicas=1)
+    assert broken.value.sent
+    with ThreadPoolExecutor(1) as threads:
+        waits = threads.submit(line.call, [("PING",)], replicas=1)
+        wait_until(lambda: store.info("clients")["blocked_clients"] == 1, 5, "it waits for replicas")
+        store.client_kill_filter(_type="normal", skipme=True)
+        with pytest.raises(Broken):
+            waits.result()
+    line.close()
+
+
+def test_a_fresh_connection_says_who_it_is_and_nothing_else(
+    store: redis.Redis, valkey_server: Valkey
+) -> None:
+    """HELLO with the login, and SELECT where there is a database: no CLIENT command that may be refused."""
+    store.config_resetstat()
+    line = line_to(valkey_server.url.replace("/0", "/3"))
+    line.call([("PING",)])
+    line.close()
+    calls = {name: stat["calls"] for name, stat in store.info("commandstats").items()}
+    calls.pop("cmdstat_info", None), calls.pop("cmdstat_config|resetstat", None)
+    assert calls == {"cmdstat_hello": 1, "cmdstat_select": 1, "cmdstat_ping": 1}

@@ -14,7 +14,7 @@ from app.domain.registration import Budget, Draft, Stored
 from app.repositories.keys import Field, Names
 from app.repositories.sealing import Sealer
 from app.repositories.users import Terms, Users
-from app.storage.scripts import connect
+from app.storage.storage import Storage
 from tests.support.records import Records
 from tests.support.scan import contradictions, kinds
 from tests.support.servers import Valkey
@@ -31,7 +31,7 @@ T = TypeVar("T")
 @pytest.fixture
 def users(valkey_server: Valkey, store: redis.Redis) -> Users:
     """The users of an empty store."""
-    return Users(connect(valkey_server.url, 5.0), Names(None), Sealer([]))
+    return Users(Storage(valkey_server.url, 5.0), Names(None), Sealer([]))
 
 
 @pytest.fixture

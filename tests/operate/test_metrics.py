@@ -24,6 +24,7 @@ from app.services.monitoring import LOOK_AGAIN_S, Monitoring
 from app.telemetry.metrics import MailOutcome, Metrics
 from tests.support.records import Records
 from tests.support.servers import ROOT, Gunicorn, MailServer, Valkey, free_port, gunicorn
+from tests.support.storage import storage_of
 from tests.support.waiting import wait_until
 
 Samples = dict[str, float]
@@ -341,8 +342,9 @@ def monitoring(store: redis.Redis) -> Callable[..., Monitoring]:
     from app.repositories.outbox import Outbox
 
     def build(guard: CountingGuard, clock: Callable[[], float] = time.monotonic) -> Monitoring:
-        outbox = Outbox(store, Sealer([]), 1000)
-        return Monitoring(Metrics(), guard, outbox, Census(store, Sealer([])), NumberGenerator(12), clock)  # type: ignore[arg-type]
+        storage = storage_of(store)
+        outbox, census = Outbox(storage, Sealer([]), 1000), Census(storage, Sealer([]))
+        return Monitoring(Metrics(), guard, outbox, census, NumberGenerator(12), clock)  # type: ignore[arg-type]
 
     return build
 
@@ -369,7 +371,7 @@ def test_a_look_costs_the_same_however_much_is_owed(store: redis.Redis) -> None:
         pipeline.zadd(outbox_key(shard), {f"{number:026}": number})
     pipeline.execute()
     store.config_resetstat()
-    assert Census(store, Sealer([])).owed().depth == 20_000
+    assert Census(storage_of(store), Sealer([])).owed().depth == 20_000
     calls = {name: stat["calls"] for name, stat in store.info("commandstats").items()}
     assert calls["cmdstat_zcard"] == calls["cmdstat_zrange"] == SHARDS
     assert calls["cmdstat_hget"] <= 2000
@@ -383,7 +385,7 @@ def test_the_fill_is_never_told_too_low(store: redis.Redis, monitoring: Callable
         store.set(keys.user, "record")
         store.set(f"{keys.tag}:number:{turn:016}", keys.user_id)
     found = read(monitoring(CountingGuard()).exposition().decode())
-    counted = Census(store, Sealer([])).numbers_by_shard()
+    counted = Census(storage_of(store), Sealer([])).numbers_by_shard()
     assert counted.total() == 300
     overall = found['cedula_number_space_fill_ratio{scope="overall"}']
     assert overall == pytest.approx(300 / SHARDS / (9 * 10**7))

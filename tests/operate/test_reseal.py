@@ -20,7 +20,7 @@ from app.errors import SealBroken
 from app.repositories.keys import SEALED, Names
 from app.repositories.sealing import Sealer
 from app.repositories.seals import Seals, Verdict
-from app.storage.scripts import connect
+from app.storage.storage import Storage
 from tests.support.records import Records
 from tests.support.scan import contradictions
 from tests.support.servers import ROOT, MailServer, Valkey
@@ -85,7 +85,7 @@ def counted(result: Result) -> dict[str, int]:
     }
 
 
-def opens_with(client: redis.Redis, secret: str) -> dict[str, str]:
+def opens_with(client: redis.Redis | Storage, secret: str) -> dict[str, str]:
     """The tokens of the people whose record opens with this key alone."""
     records = Records(client, secret, index_key=OLD)
     found = {}
@@ -165,7 +165,7 @@ def test_a_record_that_was_replaced_or_erased_meanwhile_is_left_alone(
     """Between reading and writing the address registers anew, or is erased: neither is undone."""
     before, after = houses
     before.register(*PEOPLE[:2])
-    seals = Seals(connect(valkey_server.url, 2.0), Sealer([NEW, OLD]))
+    seals = Seals(Storage(valkey_server.url, 2.0), Sealer([NEW, OLD]))
     keys = {address: Records(store, OLD, index_key=OLD).keys(address) for address in PEOPLE[:2]}
     read = {found.user_id: found for found in seals.read([one.user_id for one in keys.values()])}
     after.post("/api/users", {"email": PEOPLE[0], "token": "a new one"})
@@ -182,7 +182,7 @@ def test_it_survives_a_script_flush(valkey_server: Valkey, store: redis.Redis, h
     """Redis forgets the script between two records."""
     before, _ = houses
     before.register(*PEOPLE[:2])
-    seals = Seals(connect(valkey_server.url, 2.0), Sealer([NEW, OLD]))
+    seals = Seals(Storage(valkey_server.url, 2.0), Sealer([NEW, OLD]))
     for record in seals.read([Names(OLD).user(address).user_id for address in PEOPLE[:2]]):
         store.script_flush("SYNC")
         assert seals.reseal(record) is Verdict.RESEALED
@@ -202,7 +202,7 @@ def test_it_runs_beside_registering_verifying_and_erasing(
         return [after.post("/api/users/verify", {"email": address, "number": number}) for _ in range(2)]
 
     def resealing() -> None:
-        seals = Seals(connect(before.url, 2.0), Sealer([NEW, OLD]))
+        seals = Seals(Storage(before.url, 2.0), Sealer([NEW, OLD]))
         while not stop.is_set():
             for record in seals.read(seals.user_ids()):
                 seals.reseal(record)
@@ -287,7 +287,7 @@ def sealed_anew(url: str) -> None:
     try:
         before.register(*PEOPLE)
         assert counted(after.reseal())["sealed anew"] == len(PEOPLE)
-        with closing(connect(url, 2.0)) as client:
+        with closing(Storage(url, 2.0)) as client:
             assert set(opens_with(client, NEW)) == set(PEOPLE)
     finally:
         before.stop()

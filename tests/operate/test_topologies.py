@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
+import redis
 
 from app.cli.doctor import store
 from app.cli.doctor.findings import Level
@@ -10,7 +11,7 @@ from app.config import Settings
 from app.repositories.census import Census
 from app.repositories.keys import Field, keys_of
 from app.repositories.sealing import Sealer
-from app.storage.scripts import connect
+from app.storage.storage import Storage
 from tests.support.servers import free_port
 from tests.support.topologies import Cluster, SentinelPair
 
@@ -38,13 +39,13 @@ def test_the_doctor_examines_every_master_of_a_cluster(cluster: Cluster) -> None
 def test_the_census_counts_a_whole_cluster(cluster: Cluster) -> None:
     """Outbox, records and numbers of all masters."""
     cluster.flush()
-    client = connect(cluster.url, 2.0)
+    client: redis.RedisCluster = cluster.client()
     for number in range(60):
         keys = keys_of(f"{number:026}")
         client.hset(keys.user, mapping={Field.CREATED_MS: 1_000_000 + number})
         client.set(f"{keys.number_prefix}{number:016}", keys.user_id)
         client.zadd(keys.outbox, {keys.user_id: number})
-    census = Census(client, Sealer([]))
+    census = Census(Storage(cluster.url, 2.0), Sealer([]))
     owed = census.owed()
     assert (owed.depth, owed.oldest_ms) == (60, 1_000_000)
     assert census.numbers_by_shard().total() == 60

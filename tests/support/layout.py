@@ -24,7 +24,7 @@ from app.repositories.keys import Names
 from app.repositories.outbox import Outbox, Outcome
 from app.repositories.sealing import Sealer
 from app.repositories.users import Terms, Users
-from app.storage.scripts import connect
+from app.storage.storage import Storage
 from tests.support.servers import Valkey
 
 SECRET, INDEX = "the secret key of the layout fixtures", "the index key of the layout fixtures"
@@ -90,7 +90,7 @@ def restore(client: redis.Redis, path: Path) -> dict[str, str]:
 
 def written(client: redis.Redis, url: str, *secrets: str) -> dict[str, Any]:
     """Lets this code register people and bring them into every state; returns the fixture."""
-    names, sealer, ours = Names(INDEX), Sealer(secrets), connect(url, 5.0)
+    names, sealer, ours = Names(INDEX), Sealer(secrets), Storage(url, 5.0)
     users, outbox = Users(ours, names, sealer), Outbox(ours, sealer, 25_000)
     Guard(ours, names, sealer).check()
     budget = Budget(10, 3600)

@@ -10,7 +10,7 @@ from app.repositories.keys import Names
 from app.repositories.outbox import Outbox
 from app.repositories.sealing import Sealer
 from app.repositories.users import Terms, Users
-from app.storage.scripts import connect
+from app.storage.storage import Storage
 
 HOUR_MS = 3_600_000
 LEASE_MS = 25_000
@@ -34,7 +34,7 @@ class Process:
     census: Census = field(init=False)
 
     def __post_init__(self) -> None:
-        self.client = connect(self.url, 5.0)
+        self.client = Storage(self.url, 5.0)
         names, sealer = Names(self.index), Sealer(self.secrets)
         self.users = Users(self.client, names, sealer)
         self.outbox = Outbox(self.client, sealer, LEASE_MS)

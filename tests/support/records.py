@@ -1,12 +1,15 @@
 """Reads what the service has stored, as a process with the same keys does."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import redis
 
 from app.domain.address import Address
 from app.repositories.keys import SEALED, Names, UserKeys
 from app.repositories.sealing import Sealer
+from app.storage.storage import Storage
 
 
 @dataclass(frozen=True)
@@ -22,8 +25,9 @@ class Stored:
 class Records:
     """The records of one store, opened with the secrets of the service (none: stored in clear)."""
 
-    def __init__(self, client: redis.Redis, *secrets: str, index_key: str = "") -> None:
-        self._client = client
+    def __init__(self, client: redis.Redis | Storage, *secrets: str, index_key: str = "") -> None:
+        ask: Any = client.command if isinstance(client, Storage) else client.execute_command
+        self._ask: Callable[..., Any] = ask
         self._names = Names(index_key or (secrets[0] if secrets else None))
         self._sealer = Sealer(secrets)
 
@@ -34,7 +38,7 @@ class Records:
     def of(self, address: str) -> Stored | None:
         """What is stored for an address; None where nothing is. Raises SealBroken."""
         keys = self.keys(address)
-        parts = self._client.hmget(keys.user, SEALED)
+        parts = self._ask("HMGET", keys.user, *SEALED)
         if parts[0] is None:
             return None
         opened = self._sealer.open(b"".join(part or b"" for part in parts), keys.user_id).decode()

@@ -3,14 +3,15 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import redis
 
-from app.storage.scripts import Script, connect
+from app.repositories.scripts import lua
+from app.storage.scripts import Key, script
+from app.storage.storage import Storage
 from tests.support.records import Records
 from tests.support.scan import contradictions
 from tests.support.servers import Valkey
@@ -141,18 +142,25 @@ def cut_off(cluster: Cluster, master: Valkey) -> Iterator[None]:
         yield
 
 
+@script(lua("hold_lock"), acknowledged=True)
+class HoldLockForGood(NamedTuple):
+    """A lock that replicas must have."""
+
+    lock: Key
+    owner: str
+    ttl_ms: int
+
+
 def test_a_node_that_became_a_replica_tells_the_way_although_it_cannot_wait(cluster: Cluster) -> None:
     """A process that was idle meanwhile asks the old master: MOVED must count, and not what WAIT says."""
     wait_until(lambda: whole(cluster), 40, "all replicas are there")
-    script = files("app.repositories").joinpath("lua/hold_lock.lua").read_bytes()
-    client = connect(cluster.url, 2.0)
-    hold = Script(client, script, replicas=1)
-    assert hold(["{123}:lock"], ["owner", 10_000]) == 1
+    storage = Storage(cluster.url, 2.0, replicas=1)
+    assert storage.run(HoldLockForGood("{123}:lock", "owner", 10_000)) == 1
     found: Any = cluster.client()
     old = next(node for node in masters(cluster) if node.port == found.get_node_from_key("{123}").port)
     new = next(n for n in cluster.nodes if n.port == old.client().info("replication")["slave0"]["port"])
     new.client().execute_command("CLUSTER FAILOVER")
     wait_until(lambda: is_master(new) and not is_master(old), 20, "they have changed places")
     wait_until(lambda: has_replica(new), 20, "the old one follows")
-    assert hold(["{123}:lock"], ["owner", 10_000]) == 1
-    client.close()
+    assert storage.run(HoldLockForGood("{123}:lock", "owner", 10_000)) == 1
+    storage.close()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from app.storage.scripts import connect
+from app.storage.storage import Storage
 from app.storage.url import RedisUrl
 from tests.support.authority import Authority
 
@@ -39,7 +39,7 @@ def test_every_form_is_read(url: str, hosts: list[tuple[str, int]], more: dict[s
     assert found.hosts == hosts
     defaults = {"service": "", "path": "", "db": 0, "tls": False}
     assert {name: getattr(found, name) for name in defaults} == {**defaults, **more}
-    connect(url, 1.0).close()
+    Storage(url, 1.0).close()
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from app.services.registration import (
     MORE_CANDIDATES,
     RegistrationService,
 )
+from tests.support.storage import FakeStorage
 
 ADA = Draft(Address.parse("ada@example.com"), "t0ken", "en")
 BOB = Draft(Address.parse("bob@example.com"), "t0ken", "en")
@@ -34,7 +35,7 @@ class FullUpTo(Users):
     """Users in a shard where so many calls find every candidate taken."""
 
     def __init__(self, client: fakeredis.FakeRedis, failing_calls: int) -> None:
-        super().__init__(client, Names(None), Sealer([]))
+        super().__init__(FakeStorage(client), Names(None), Sealer([]))
         self.failing_calls = failing_calls
         self.candidates: list[int] = []
 
@@ -59,7 +60,7 @@ def service(
     client: fakeredis.FakeRedis, users: Users, randbelow: Callable[[int], int]
 ) -> RegistrationService:
     """The service as the container builds it, with its numbers from the given source."""
-    guard = Guard(client, Names(None), Sealer([]))
+    guard = Guard(FakeStorage(client), Names(None), Sealer([]))
     return RegistrationService(users, guard, NumberGenerator(12, randbelow), TERMS)
 
 
@@ -151,7 +152,7 @@ def test_registering_again_gives_another_number_and_frees_the_old_one(
 
 def test_nothing_is_registered_in_the_data_of_another_key(fake_redis: fakeredis.FakeRedis) -> None:
     """The guard is asked before the first write."""
-    Guard(fake_redis, Names("an index key of another service, a long one"), Sealer([])).check()
+    Guard(FakeStorage(fake_redis), Names("an index key of another service, a long one"), Sealer([])).check()
     users = FullUpTo(fake_redis, failing_calls=0)
     with pytest.raises(WrongIndexKey):
         service(fake_redis, users, lambda _: 0).register(BOB, PLAN)

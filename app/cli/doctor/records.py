@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing
 from typing import Final
 
 from app.cli.doctor.findings import Area, Finding
@@ -10,7 +9,7 @@ from app.config import Settings
 from app.errors import StorageUnavailable
 from app.repositories.sealing import Sealer
 from app.repositories.seals import SealedRecord, Seals, Trouble
-from app.storage.scripts import connect
+from app.storage.storage import Storage
 
 RECORDS = Area("records")
 
@@ -21,12 +20,14 @@ SAMPLE: Final = 1000
 def examine(settings: Settings) -> Iterator[Finding]:
     """Nothing where Redis is away or empty: that is for others to say."""
     secrets = [key for key in (settings.secret_key, *settings.secret_key_fallbacks) if key]
+    storage = Storage(settings.redis_url, settings.redis_timeout_s, logs=False)
+    seals = Seals(storage, Sealer(secrets))
     try:
-        with closing(connect(settings.redis_url, settings.redis_timeout_s)) as client:
-            seals = Seals(client, Sealer(secrets))
-            sample = seals.sample(SAMPLE)
+        sample = seals.sample(SAMPLE)
     except StorageUnavailable:
         return
+    finally:
+        storage.close()
     needed = [(record, seals.key_needed(record)) for record in sample]
     troubles = [(record, need) for record, need in needed if isinstance(need, Trouble)]
     yield from _unreadable(troubles, len(sample))

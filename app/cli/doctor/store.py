@@ -2,41 +2,27 @@
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import Final
 
-import redis
-from redis.cluster import RedisCluster
-from redis.exceptions import (
-    AuthenticationError,
-    BusyLoadingError,
-    NoPermissionError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    RedisClusterException,
-)
-from redis.sentinel import MasterNotFoundError
-
+from app.cli.doctor import server
 from app.cli.doctor.findings import Area, Finding
+from app.cli.doctor.server import NO_DISK, REDIS
 from app.config import Settings
+from app.errors import StorageUnavailable
 from app.repositories.guard import mark
 from app.repositories.keys import KEY_CHECK, Names
-from app.storage.scripts import connect
+from app.storage import faults
+from app.storage.storage import Server, Storage
+from app.storage.url import RedisUrl
 
-REDIS = Area("redis")
 CLOCK = Area("clock")
-
-OLDEST: Final = (7, 0)
-"""What the tests run on, and newer."""
 
 PROBE_MS: Final = 5000
 """What a probe writes is gone after this, should it not be deleted."""
 
-FULL: Final = 0.8
 MAX_DRIFT_S: Final = 2.0
 
 TAGGED, OURS = "{000}:doctor", "cedula:doctor"
-ERRORS: Final = (redis.RedisError, RedisClusterException, OSError)
-"""redis-py's errors of a cluster are no RedisErrors."""
 
 LONG_AGO: Final = "1"
 """For PEXPIREAT, which then deletes."""
@@ -73,267 +59,165 @@ COMMANDS: Final[tuple[tuple[str, ...], ...]] = (
 the one that makes it."""
 
 
+UNREACHABLE: Final = {
+    "NOAUTH": (
+        "Redis asks for a password, and REDIS_URL has none.",
+        "Write it as redis://user:password@host:port/0, with special characters percent-encoded.",
+    ),
+    "WRONGPASS": (
+        "Redis refuses the user name or the password.",
+        "Compare those in REDIS_URL with `ACL LIST` of Redis; percent-encode special characters.",
+    ),
+    "LOADING": (
+        "Redis is still reading its data.",
+        "Wait until it has; `INFO persistence` shows how far it is.",
+    ),
+    "DENIED": (
+        "Redis is in protected mode: it takes no connection from another host without a password.",
+        "Give Redis a password (ACL SETUSER, or requirepass) and put it into REDIS_URL.",
+    ),
+    faults.NO_DATABASE: (
+        "There is no such database: the number at the end of REDIS_URL is too high.",
+        "Use database 0 (redis://host:port/0), or raise `databases` in redis.conf; 16 is its default.",
+    ),
+    faults.CERTIFICATE: (
+        "The certificate of Redis is not trusted.",
+        "Add ?ssl_ca_certs=/path/of/ca.pem to REDIS_URL, and use the host name that the certificate has.",
+    ),
+    faults.TLS: (
+        "REDIS_URL says rediss://, and no TLS is spoken at that port.",
+        "Use the TLS port of Redis, or redis:// in a network that you trust. A firewall looks alike.",
+    ),
+    faults.NO_MASTER: (
+        "No sentinel names a master for the service in REDIS_URL.",
+        "Compare hosts and service name with `SENTINEL MASTERS`.",
+    ),
+    faults.NO_NODE: (
+        "REDIS_URL says redis+cluster://, and no cluster answers there.",
+        "Use redis:// for a single server; else check that the nodes can be reached and `CLUSTER INFO`.",
+    ),
+    faults.TIMEOUT: (
+        "Redis did not answer in time.",
+        "Check host, port and firewall in between; REDIS_TIMEOUT is how long we wait.",
+    ),
+    faults.REFUSED: (
+        "Nothing listens at the host and port in REDIS_URL.",
+        "Start Redis, or correct host and port.",
+    ),
+    faults.UNKNOWN_HOST: (
+        "The host name in REDIS_URL is unknown.",
+        "Correct it, or see to the DNS of this machine.",
+    ),
+    faults.CLOSED: (
+        "Redis closes the connection at once.",
+        "If the port speaks TLS, write rediss://; if not, look for maxclients in the log of Redis.",
+    ),
+}
+"""By the code of the fault: what is wrong, and the cure."""
+
+REFUSED: Final = {
+    "READONLY": (
+        "Writes are refused: this is a replica.",
+        "Point REDIS_URL at the primary, or at the sentinels: redis+sentinel://host:port/service.",
+    ),
+    "OOM": (
+        "Writes are refused: memory is full up to maxmemory.",
+        "Raise maxmemory, or set NUMBER_TTL so that registrations end. Never let it evict.",
+    ),
+    "MISCONF": (
+        "Writes are refused, because Redis cannot write to its disk: the disk is full, or not writable.",
+        NO_DISK,
+    ),
+    "NOREPLICAS": (
+        "Writes are refused: fewer replicas are connected than min-replicas-to-write asks for.",
+        "Bring the replicas back, or lower min-replicas-to-write.",
+    ),
+}
+
+
 def examine(settings: Settings, clock: Callable[[], float] = time.time) -> Iterator[Finding]:
     """Everything about Redis; the first thing that makes the rest pointless ends it."""
+    storage = Storage(settings.redis_url, settings.redis_timeout_s, logs=False)
     try:
-        client = connect(settings.redis_url, settings.redis_timeout_s)
-        servers = _primaries(client)
-        for server in servers:
-            server.ping()
-    except NoPermissionError:
-        servers = [client]
-    except ERRORS as error:
-        yield _unreachable(error, tls=settings.redis_url.startswith("rediss:"))
+        yield from _examine(storage, settings, clock)
+    finally:
+        storage.close()
+
+
+def _examine(storage: Storage, settings: Settings, clock: Callable[[], float]) -> Iterator[Finding]:
+    try:
+        servers = storage.servers()
+        for each in servers:
+            _ping(each)
+    except StorageUnavailable as error:
+        yield _unreachable(error.code, settings)
         return
     yield REDIS.ok("It answers.")
-    for server in servers:
-        yield from _server(server, settings)
-    yield from _writes(client)
-    yield from _key(client, settings)
+    for each in servers:
+        yield from server.examine(each, settings)
+    yield from _writes(storage)
+    yield from _key(storage, settings)
     yield from _clock(servers[0], clock)
 
 
-def _primaries(client: redis.Redis) -> list[redis.Redis]:
-    if isinstance(client, RedisCluster):
-        return [client.get_redis_connection(node) for node in client.get_primaries()]
-    return [client]
+def _ping(each: Server) -> None:
+    """A Redis that cannot write to its disk refuses even PING; why it refuses is told with the writes."""
+    try:
+        each.command("PING")
+    except StorageUnavailable as error:
+        if error.code not in ("NOPERM", "MISCONF"):
+            raise
 
 
-def _unreachable(error: Exception, *, tls: bool) -> Finding:
-    """Why there is no talking to it. The order matters: special cases first."""
-    text = f"{error} {error.__cause__ or ''}".lower()
-    if "misconf" in text:  # PING itself is refused then
-        return _refused(error)
-    for applies, says, cure in (
-        (
-            any(words in text for words in ("noauth", "authentication required", "already authenticated")),
-            "Redis asks for a password, and REDIS_URL has none.",
-            "Write it as redis://user:password@host:port/0, with special characters percent-encoded.",
-        ),
-        (
-            isinstance(error, AuthenticationError),
-            "Redis refuses the user name or the password.",
-            "Compare those in REDIS_URL with `ACL LIST` of Redis; percent-encode special characters.",
-        ),
-        (
-            isinstance(error, BusyLoadingError),
-            "Redis is still reading its data.",
-            "Wait until it has; `INFO persistence` shows how far it is.",
-        ),
-        (
-            "db index is out of range" in text,
-            "There is no such database as REDIS_URL names.",
-            "End it in /0; Redis has as many as `databases` in its redis.conf says, and a cluster one.",
-        ),
-        (
-            "certificate" in text,
-            "The certificate of Redis is not trusted.",
-            "Add ?ssl_ca_certs=/path/of/ca.pem to REDIS_URL, and use the host name that the certificate has.",
-        ),
-        (
-            tls and ("ssl" in text or "timeout" in text or "timed out" in text),
-            "REDIS_URL says rediss://, and no TLS is spoken at that port.",
-            "Use the TLS port of Redis, or redis:// in a network that you trust. A firewall looks alike.",
-        ),
-        (
-            "protected mode" in text,
-            "Redis is in protected mode: it takes no connection from another host without a password.",
-            "Give Redis a password (ACL SETUSER, or requirepass) and put it into REDIS_URL.",
-        ),
-        (
-            isinstance(error, MasterNotFoundError),
-            "No sentinel names a master for the service in REDIS_URL.",
-            "Compare hosts and service name with `SENTINEL MASTERS`.",
-        ),
-        (
-            isinstance(error, RedisClusterException),
-            "REDIS_URL says redis+cluster://, and no cluster answers there.",
-            "Use redis:// for a single server; else check that the nodes can be reached and `CLUSTER INFO`.",
-        ),
-        (
-            isinstance(error, redis.TimeoutError) or "timed out" in text or "timeout" in text,
-            "Redis did not answer in time.",
-            "Check host, port and firewall in between; REDIS_TIMEOUT is how long we wait.",
-        ),
-        (
-            "refused" in text,
-            "Nothing listens at the host and port in REDIS_URL.",
-            "Start Redis, or correct host and port.",
-        ),
-        (
-            "name or service" in text or "resolution" in text or "nodename" in text or "no address" in text,
-            "The host name in REDIS_URL is unknown.",
-            "Correct it, or see to the DNS of this machine.",
-        ),
-        (
-            "closed" in text,
-            "Redis closes the connection at once.",
-            "If the port speaks TLS, write rediss://; if not, look for maxclients in the log of Redis.",
-        ),
-    ):
-        if applies:
-            return REDIS.problem(says, cure)
-    return REDIS.problem(
-        f"Redis cannot be used ({type(error).__name__}).", "Look at its log; compare REDIS_URL with it."
+def _unreachable(code: str, settings: Settings) -> Finding:
+    if code == faults.TIMEOUT and RedisUrl.read(settings.redis_url).tls:
+        code = faults.TLS
+    says, cure = UNREACHABLE.get(
+        code, (f"Redis cannot be used ({code}).", "Look at its log; compare REDIS_URL with it.")
     )
+    return REDIS.problem(says, cure)
 
 
-def _server(server: redis.Redis, settings: Settings) -> Iterator[Finding]:
-    try:
-        info: dict[str, Any] = server.info()
-    except ERRORS:
-        yield REDIS.note(
-            "We may not ask for INFO, so version, memory and persistence were not examined.",
-            "Allow it (ACL SETUSER ... +info +config|get), or look at docs/redis-keys.md yourself.",
-        )
-        return
-    yield from _version(info)
-    if info.get("role") == "slave":
-        yield REDIS.problem(
-            "This is a replica; it takes no writes.",
-            "Point REDIS_URL at the primary, or at the sentinels: redis+sentinel://host:port/service.",
-        )
-    if int(info.get("connected_slaves", 0)) < settings.redis_wait_replicas:
-        yield REDIS.problem(
-            f"REDIS_WAIT_REPLICAS asks for {settings.redis_wait_replicas} replicas, and "
-            f"{info.get('connected_slaves', 0)} are connected: registrations are answered 503.",
-            "Bring the replicas back, or lower REDIS_WAIT_REPLICAS.",
-        )
-    yield from _memory(info)
-    yield from _persistence(server, info)
-
-
-def _version(info: dict[str, Any]) -> Iterator[Finding]:
-    said = str(info.get("redis_version", "0"))
-    name = f"Valkey {info['valkey_version']}" if "valkey_version" in info else f"Redis {said}"
-    if tuple(int(part) for part in said.split(".")[:2]) < OLDEST:
-        yield REDIS.warning(
-            f"{name} is older than what Cedula is tested with.", "Use Redis 7.0 or newer, or Valkey."
-        )
-    else:
-        yield REDIS.ok(f"{name} is new enough.")
-
-
-def _memory(info: dict[str, Any]) -> Iterator[Finding]:
-    policy, limit = info.get("maxmemory_policy", "noeviction"), int(info.get("maxmemory", 0))
-    if policy != "noeviction":
-        level = REDIS.problem if limit else REDIS.warning
-        yield level(
-            f"maxmemory-policy is {policy}: Redis throws registrations away when memory runs short.",
-            "Set `maxmemory-policy noeviction` in redis.conf and with CONFIG SET.",
-        )
-    if limit and int(info.get("used_memory", 0)) > FULL * limit:
-        yield REDIS.warning(
-            f"{info['used_memory'] / limit:.0%} of maxmemory is used; when it is full, writes are refused.",
-            "Raise maxmemory, or set NUMBER_TTL so that registrations end.",
-        )
-
-
-def _persistence(server: redis.Redis, info: dict[str, Any]) -> Iterator[Finding]:
-    if "err" in (info.get("aof_last_write_status"), info.get("rdb_last_bgsave_status")):
-        yield REDIS.problem(
-            "Redis could not write to its disk the last time.",
-            "As a rule the disk is full: `df` on the machine of Redis, and make room. Else the folder is not "
-            "Redis' own; its log says which.",
-        )
-    config = _config(server)
-    if not int(info.get("aof_enabled", 0)):
-        if config is not None and not config.get("save"):
-            yield REDIS.problem(
-                "Nothing is persisted: a restart of Redis forgets every registration.",
-                "Set `appendonly yes` in redis.conf and with CONFIG SET.",
-            )
-        else:
-            yield REDIS.warning(
-                "Only snapshots are kept (appendonly no): a crash of Redis loses the last minutes.",
-                "Set `appendonly yes` in redis.conf and with CONFIG SET.",
-            )
-    elif config is not None and config.get("appendfsync") == "no":
-        yield REDIS.warning(
-            "appendfsync is no: when the machine fails, the last half minute or so is lost.",
-            "Set `appendfsync everysec`, or `always` where not a second may be lost.",
-        )
-    else:
-        every = (config or {}).get("appendfsync", "unknown")
-        yield REDIS.ok(f"Writes are kept in the append-only file (appendfsync {every}).")
-
-
-def _config(server: redis.Redis) -> dict[str, str] | None:
-    """None where CONFIG is forbidden, as managed services do."""
-    try:
-        found = server.config_get("save", "appendfsync")
-        return {str(name): str(value or "") for name, value in found.items()}
-    except ERRORS:
-        return None
-
-
-def _writes(client: redis.Redis) -> Iterator[Finding]:
+def _writes(storage: Storage) -> Iterator[Finding]:
     """Does what the service does, on keys of its own, and says which of it is refused.
 
     All in one write, so that the keys are deleted although a command is refused or this process killed.
     """
-    commands, keys = [], False
-    pipeline = client.pipeline(transaction=False)
-    for command in COMMANDS:
-        pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
     try:
-        answers = pipeline.execute(raise_on_error=False)
-    except ERRORS as error:
-        yield _refused(error)
+        refusals = storage.refusals(COMMANDS)
+    except StorageUnavailable as error:
+        yield _refused(error.code)
         return
-    for command, answer in zip(COMMANDS, answers, strict=True):
-        if isinstance(answer, NoPermissionError):
-            keys = keys or "key" in str(answer).lower()
-            commands.append(command[0].lower())
-        elif isinstance(answer, Exception):
-            yield _refused(answer)
-            return
-    if keys:
+    if other := next((code for code in refusals if code not in ("", "NOPERM")), None):
+        yield _refused(other)
+        return
+    refused = [command for command, code in zip(COMMANDS, refusals, strict=True) if code]
+    allowed = {command[0] for command in COMMANDS if command not in refused}
+    if any(command[0] in allowed for command in refused) or not allowed:  # here and not there: it is the keys
         yield REDIS.problem(
             "The ACL keeps us from our keys.", "Allow them: ACL SETUSER <user> ~{*}:* ~cedula:*"
         )
-    elif commands:
-        wanted = " ".join(f"+{name}" for name in dict.fromkeys(commands))
+    elif refused:
+        names = list(dict.fromkeys(command[0].lower() for command in refused))
         yield REDIS.problem(
-            f"The ACL forbids {len(set(commands))} of the commands we use.",
-            f"Allow them: ACL SETUSER <user> {wanted}",
+            f"The ACL forbids {len(names)} of the commands we use.",
+            f"Allow them: ACL SETUSER <user> {' '.join(f'+{name}' for name in names)}",
         )
     else:
         yield REDIS.ok("It takes our writes, and the ACL allows every command.")
 
 
-def _refused(error: Exception) -> Finding:
-    text = str(error)
-    if isinstance(error, ReadOnlyError):
-        return REDIS.problem(
-            "Writes are refused: this is a replica.",
-            "Point REDIS_URL at the primary, or at the sentinels: redis+sentinel://host:port/service.",
-        )
-    if isinstance(error, OutOfMemoryError) or text.startswith("OOM"):
-        return REDIS.problem(
-            "Writes are refused: memory is full up to maxmemory.",
-            "Raise maxmemory, or set NUMBER_TTL so that registrations end. Never let it evict.",
-        )
-    if "MISCONF" in text:
-        return REDIS.problem(
-            "Writes are refused, because Redis cannot write to its disk.",
-            "As a rule the disk is full: `df` on the machine of Redis, and make room; writes are taken as "
-            "soon as a snapshot succeeds (BGSAVE). Else the folder is not Redis' own; its log says which.",
-        )
-    if "NOREPLICAS" in text:
-        return REDIS.problem(
-            "Writes are refused: fewer replicas are connected than min-replicas-to-write asks for.",
-            "Bring the replicas back, or lower min-replicas-to-write.",
-        )
-    return REDIS.problem(
-        f"Writes are refused ({type(error).__name__}).", "Look at the log of Redis; try SET with redis-cli."
+def _refused(code: str) -> Finding:
+    says, cure = REFUSED.get(
+        code, (f"Writes are refused ({code}).", "Look at the log of Redis; try SET with redis-cli.")
     )
+    return REDIS.problem(says, cure)
 
 
-def _key(client: redis.Redis, settings: Settings) -> Iterator[Finding]:
+def _key(storage: Storage, settings: Settings) -> Iterator[Finding]:
     try:
-        found: Any = client.get(KEY_CHECK)
-    except ERRORS:
+        found: bytes | None = storage.command("GET", KEY_CHECK)
+    except StorageUnavailable:
         return
     ours = mark(Names(settings.index_key or None), seals=bool(settings.secret_key))
     if found is None:
@@ -358,13 +242,13 @@ def _key(client: redis.Redis, settings: Settings) -> Iterator[Finding]:
         )
 
 
-def _clock(server: redis.Redis, clock: Callable[[], float]) -> Iterator[Finding]:
+def _clock(each: Server, clock: Callable[[], float]) -> Iterator[Finding]:
     try:
         before = clock()
-        seconds, micros = server.time()
-        drift_s = (before + clock()) / 2 - (int(seconds) + int(micros) / 1_000_000)
-    except ERRORS:
+        seconds, micros = each.command("TIME")
+    except StorageUnavailable:
         return
+    drift_s = (before + clock()) / 2 - (int(seconds) + int(micros) / 1_000_000)
     if abs(drift_s) > MAX_DRIFT_S:
         yield CLOCK.warning(
             f"Our clock is {abs(drift_s):.0f} s {'ahead of' if drift_s > 0 else 'behind'} that of Redis; "

@@ -15,6 +15,7 @@
 local user, outbox, tries = KEYS[1], KEYS[2], KEYS[3]
 local id, number, prefix, readable = ARGV[1], ARGV[2], ARGV[3], ARGV[8]
 local limit, window_ms, most_in_a_row = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+local newest = tonumber(ARGV[7])
 
 local record = redis.call('HMGET', user, 'n', 'v', 'w', 'd0', 'd1', 'd2', 'd3')
 local live, version = record[1], record[2]
@@ -29,7 +30,7 @@ if limit > 0 and used >= limit then
   end
   return {'limited', left_ms}
 end
-if version and tonumber(version) > tonumber(ARGV[7]) then return {'newer'} end
+if version and tonumber(version) > newest then return {'newer'} end
 if live and not string.find(readable, string.sub(record[4], 1, 1), 1, true) then return {'foreign'} end
 
 -- Counted without a limit, too: it is the write that Redis may refuse.

@@ -13,7 +13,7 @@ from app.errors import TooManyAttempts, VerificationFailed
 from app.repositories.keys import Field, Names
 from app.repositories.sealing import Sealer
 from app.repositories.users import WRONG_IN_A_ROW, Terms, Users
-from app.storage.scripts import connect
+from app.storage.storage import Storage
 from tests.api.conftest import at_once, race, wrong
 from tests.support.scan import contradictions, kinds
 from tests.support.servers import Valkey
@@ -25,7 +25,7 @@ WITHOUT_LIMIT = Budget()
 
 @pytest.fixture
 def users(valkey_server: Valkey, store: redis.Redis) -> Iterator[Users]:
-    client = connect(valkey_server.url, 5.0)
+    client = Storage(valkey_server.url, 5.0)
     yield Users(client, Names(None), Sealer([]))
     client.close()
 

@@ -171,7 +171,7 @@ def service(valkey: Valkey, smtp: MailServer) -> Iterator[FlaskClient]:
     app = create_app(chosen)
     yield app.test_client()
     app.extensions["cedula"].messaging.close(5)
-    app.extensions["cedula"].redis.close()
+    app.extensions["cedula"].storage.close()
 
 
 @pytest.mark.timeout(600)

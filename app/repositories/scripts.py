@@ -1,0 +1,139 @@
+"""The calls of our Lua scripts: KEYS and ARGV by name, in the order of `lua/<name>.lua`, which explains them.
+
+A test compares these names with those that each script binds.
+"""
+
+from importlib.resources import files
+from typing import NamedTuple
+
+from app.storage.scripts import Key, Keys, Values, script
+
+
+def lua(name: str) -> bytes:
+    return files("app.repositories").joinpath("lua", f"{name}.lua").read_bytes()
+
+
+@script(lua("register"), acknowledged=True)
+class Register(NamedTuple):
+    """`numbers`: the candidates' keys; `candidates`: for each of them its digest and its sealed record."""
+
+    user: Key
+    sender: Key
+    outbox: Key
+    sends: Key
+    mark: Key
+    numbers: Keys
+    id: str
+    registration: str
+    owner: str
+    lease_ms: int
+    life_ms: int
+    version: int
+    prefix: str
+    limit: int
+    window_ms: int
+    fingerprint: str
+    mark_ms: int
+    running_ms: int
+    candidates: Values
+
+
+@script(lua("verify_number"), acknowledged=True)
+class VerifyNumber(NamedTuple):
+    user: Key
+    outbox: Key
+    tries: Key
+    id: str
+    number: str
+    prefix: str
+    limit: int
+    window_ms: int
+    most_in_a_row: int
+    newest: int
+    readable: bytes
+
+
+@script(lua("erase_user"), acknowledged=True)
+class EraseUser(NamedTuple):
+    user: Key
+    outbox: Key
+    id: str
+    prefix: str
+    newest: int
+
+
+@script(lua("claim_mail"))
+class ClaimMail(NamedTuple):
+    user: Key
+    sender: Key
+    outbox: Key
+    id: str
+    owner: str
+    lease_ms: int
+    newest: int
+    give_up_ms: int
+    longest_lease_ms: int
+    longest_wait_ms: int
+
+
+@script(lua("renew_lease"))
+class RenewLease(NamedTuple):
+    sender: Key
+    outbox: Key
+    id: str
+    owner: str
+    lease_ms: int
+
+
+@script(lua("settle_mail"), acknowledged=True)
+class SettleMail(NamedTuple):
+    user: Key
+    sender: Key
+    outbox: Key
+    id: str
+    registration: str
+    owner: str
+    lease_ms: int
+    outcome: str
+    wait_ms: int
+    give_up_ms: int
+    error_code: str
+    go_on: int
+    prefix: str
+    newest: int
+
+
+@script(lua("retry_mail"))
+class RetryMail(NamedTuple):
+    user: Key
+    sender: Key
+    outbox: Key
+    id: str
+    newest: int
+
+
+@script(lua("drop_mail"))
+class DropMail(NamedTuple):
+    user: Key
+    sender: Key
+    outbox: Key
+    id: str
+    error_code: str
+    newest: int
+
+
+@script(lua("reseal_record"))
+class ResealRecord(NamedTuple):
+    """`old`, `new`: seals of the same length."""
+
+    user: Key
+    registration: str
+    old: bytes
+    new: bytes
+
+
+@script(lua("hold_lock"))
+class HoldLock(NamedTuple):
+    lock: Key
+    owner: str
+    ttl_ms: int

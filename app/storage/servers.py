@@ -1,0 +1,248 @@
+"""Which server has a key: the one server, or a node of a cluster. A cluster's map of slots is read in the
+background, and anew when it turns out wrong."""
+
+import random
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import structlog
+from redis.crc import key_slot
+from redis.exceptions import AskError, ClusterDownError, MovedError, ResponseError, TryAgainError
+
+from app.storage.connections import Connections
+from app.storage.faults import Broken, NoNode, TooFewReplicas, code
+from app.storage.line import Command, Line, in_children
+from app.threads import WatchedThread
+
+Node = tuple[str, int]
+
+SLOTS = 16_384
+REDIRECTIONS = 8
+TRY_AGAIN_S = 0.05
+"""A slot on the move answers TRYAGAIN until all its keys have arrived: some milliseconds, as a rule."""
+
+HALF_MOVED = "non local key"
+"""What Redis says to a script that touches a key it could not declare, when that key has left the slot's old
+node. Our scripts do so before their first write. Redis has no code word for it."""
+
+READ_AGAIN_AFTER_S = 0.1
+"""While a master is away, every call asks for the map."""
+
+BEAT_S = 5.0
+SILENT_S = 60.0
+"""The map's thread beats after every node that it has asked, and while nobody asks for the map."""
+
+log = structlog.get_logger()
+
+
+class Servers(Protocol):
+    """Where commands go. All methods raise Broken; a refusal is an answer, a ResponseError."""
+
+    def call(self, key: str, command: Command, replicas: int = 0) -> Any:
+        """The answer to one command, by the server that has the key."""
+
+    def pipeline(self, commands: Sequence[Command]) -> list[Any]:
+        """The answers to commands with one key each, the word after the name."""
+
+    def primaries(self) -> list[Line]:
+        """Every server that takes writes."""
+
+    @property
+    def threads(self) -> tuple[WatchedThread, ...]:
+        """Threads that must live."""
+
+    def close(self) -> None:
+        """Ends the connections."""
+
+
+class OneServer:
+    """One server, or the master that the sentinels name."""
+
+    threads: tuple[WatchedThread, ...] = ()
+
+    def __init__(self, connections: Connections, timeout_s: float) -> None:
+        self._line = Line(connections.connect(), timeout_s)
+        self.close = self._line.close
+
+    def call(self, key: str, command: Command, replicas: int = 0) -> Any:  # noqa: ARG002 - it has every key
+        return self._line.call((command,), replicas)[0]
+
+    def pipeline(self, commands: Sequence[Command]) -> list[Any]:
+        return self._line.call(commands) if commands else []
+
+    def primaries(self) -> list[Line]:
+        return [self._line]
+
+
+class Cluster:
+    """The masters of a cluster, and the map that tells which slot each has."""
+
+    def __init__(self, connections: Connections, seeds: Sequence[Node], timeout_s: float) -> None:
+        self._connections = connections
+        self._seeds = list(seeds)
+        self._timeout_s = timeout_s
+        self._lines: dict[Node, Line] = {}
+        self._slots: list[Node | None] = [None] * SLOTS
+        self._doubtful: Node | None = None
+        self._start_over()
+        in_children(self._start_over)
+
+    def _start_over(self) -> None:
+        """Also in a forked process, which has no threads."""
+        self._mutex = threading.Lock()
+        self._wanted, self._read = threading.Event(), threading.Event()
+        self._thread = WatchedThread("cluster-map", self._keep_reading, silent_s=SILENT_S)
+
+    @property
+    def threads(self) -> tuple[WatchedThread, ...]:
+        return (self._thread,)
+
+    def close(self) -> None:
+        self._thread.stop(0)
+        for line in list(self._lines.values()):
+            line.close()
+
+    def call(self, key: str, command: Command, replicas: int = 0) -> Any:
+        """Follows the slot to where it is, as long as nothing has run and the time-out lasts."""
+        until = time.monotonic() + self._timeout_s
+        slot = key_slot(key.encode())
+        asked: Node | None = None
+        redirections = 0
+        while redirections < REDIRECTIONS:
+            node = asked or self._node(slot, until)
+            commands = (("ASKING",), command) if asked else (command,)
+            try:
+                answer = self._line(node).call(commands, replicas, until - time.monotonic())[-1]
+            except Broken as broken:
+                if not self._has_moved(slot, node, broken, until):
+                    raise
+                asked = None
+                continue
+            if isinstance(answer, MovedError):
+                asked, self._slots[slot] = None, (answer.host or node[0], answer.port)
+                self._wanted.set()
+            elif isinstance(answer, AskError):
+                asked = answer.host or node[0], answer.port
+            elif _on_the_move(answer) and time.monotonic() < until:
+                time.sleep(TRY_AGAIN_S)
+                continue
+            else:
+                if isinstance(answer, ClusterDownError):
+                    self.read_map(0)
+                return answer
+            redirections += 1
+        raise Broken(ClusterDownError("too many redirections"), sent=False)
+
+    def pipeline(self, commands: Sequence[Command]) -> list[Any]:
+        """Node by node; what a node sends elsewhere goes there by itself."""
+        until = time.monotonic() + self._timeout_s
+        places: dict[Node, list[int]] = {}
+        for index, command in enumerate(commands):
+            node = self._node(key_slot(command[1].encode()), until)
+            places.setdefault(node, []).append(index)
+        answers: list[Any] = [None] * len(commands)
+        for node, indices in places.items():
+            try:
+                found = self._line(node).call([commands[index] for index in indices])
+            except Broken:
+                self.read_map(0)
+                raise
+            for index, answer in zip(indices, found, strict=True):
+                moved = isinstance(answer, AskError) or _on_the_move(answer)  # MovedError is an AskError
+                command = commands[index]
+                answers[index] = self.call(command[1], command) if moved else answer
+        return answers
+
+    def primaries(self) -> list[Line]:
+        if not any(self._slots):
+            self._node(0, time.monotonic() + self._timeout_s)
+        return [self._line(node) for node in dict.fromkeys(self._slots) if node is not None]
+
+    def read_map(self, timeout_s: float) -> None:
+        """Has the map read anew, and waits for that at most so long."""
+        self._thread.start()
+        with self._mutex:
+            read = self._read
+            self._wanted.set()
+        read.wait(timeout_s)
+
+    def _has_moved(self, slot: int, node: Node, broken: Broken, until: float) -> bool:
+        """Whether what could not be sent to the node can go to another one, by a newer map."""
+        self._doubtful = node
+        if broken.sent:
+            if not isinstance(broken.error, TooFewReplicas):
+                self.read_map(0)
+            return False
+        self.read_map(until - time.monotonic())
+        return time.monotonic() < until and self._slots[slot] != node
+
+    def _node(self, slot: int, until: float) -> Node:
+        node = self._slots[slot]
+        if node is None:
+            self.read_map(until - time.monotonic())
+            node = self._slots[slot]
+        if node is None:
+            raise Broken(NoNode("no node of the cluster is known to have the slot"), sent=False)
+        return node
+
+    def _line(self, node: Node) -> Line:
+        line = self._lines.get(node)
+        if line is None:
+            with self._mutex:
+                line = self._lines.setdefault(node, self._new_line(node))
+        return line
+
+    def _new_line(self, node: Node) -> Line:
+        return Line(lambda: self._connections.to(*node), self._timeout_s)
+
+    def _keep_reading(self, thread: WatchedThread) -> None:
+        while not thread.stopping.is_set():
+            thread.beat()
+            if not self._wanted.wait(BEAT_S):
+                continue
+            with self._mutex:
+                self._wanted.clear()
+                read, self._read = self._read, threading.Event()
+            try:
+                self._ask_nodes(thread)
+            finally:
+                read.set()
+            thread.stopping.wait(READ_AGAIN_AFTER_S)
+
+    def _ask_nodes(self, thread: WatchedThread) -> None:
+        """The known masters, then the hosts of REDIS_URL: in Kubernetes all may have moved."""
+        known = [node for node in dict.fromkeys(self._slots) if node is not None]
+        random.shuffle(known)
+        fault = ""
+        for node in sorted(dict.fromkeys([*known, *self._seeds]), key=lambda node: node == self._doubtful):
+            thread.beat()
+            try:
+                answer = self._line(node).call([("CLUSTER", "SLOTS")])[0]
+            except Broken as broken:
+                fault = code(broken.error)
+                continue
+            if isinstance(answer, ResponseError):
+                fault = code(answer)
+            elif answer:
+                self._take(answer, node)
+                return
+        log.warning("cluster_unknown", error=fault)
+
+    def _take(self, ranges: list[Any], teller: Node) -> None:
+        """CLUSTER SLOTS: first slot, last slot, master, replicas; a node is host, port and more."""
+        slots: list[Node | None] = [None] * SLOTS
+        for first, last, (host, port, *_), *_ in ranges:
+            slots[first : last + 1] = [((host or b"").decode() or teller[0], port)] * (last + 1 - first)
+        self._slots = slots
+        masters = set(slots)
+        with self._mutex:
+            self._lines = {node: line for node, line in self._lines.items() if node in masters}
+
+
+def _on_the_move(answer: Any) -> bool:
+    """Whether the keys of the slot are partly here and partly there; nothing has run."""
+    return isinstance(answer, ResponseError) and (
+        isinstance(answer, TryAgainError) or HALF_MOVED in str(answer)
+    )

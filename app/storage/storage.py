@@ -1,0 +1,166 @@
+"""The store: what the repositories may ask of Redis, wherever it is.
+
+Writes are never repeated blindly: after a time-out nobody knows whether a script ran, and only the caller can
+decide to ask again. Repeated are only answers that say that nothing ran: NOSCRIPT (the script cache was lost)
+and, on a cluster, MOVED, ASK and TRYAGAIN (a slot is on the move), and what could not be sent at all once
+another node has the slot.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import structlog
+from redis.exceptions import NoScriptError, ResponseError
+
+from app.errors import StorageUnavailable
+from app.storage.connections import Connections
+from app.storage.faults import LASTING, Broken, code, detail
+from app.storage.line import Command, Line
+from app.storage.scripts import SCRIPTS
+from app.storage.servers import Cluster, OneServer, Servers
+from app.storage.url import CLUSTER, RedisUrl
+from app.threads import WatchedThread
+
+SCAN_COUNT = 500
+"""Keys that Redis looks at for one answer: some milliseconds of its time."""
+
+log = structlog.get_logger()
+
+
+class Faults:
+    """Turns what goes wrong into StorageUnavailable, and logs it."""
+
+    def __init__(self, *, logs: bool) -> None:
+        self._logs = logs
+
+    def checked(self, answer: Any) -> Any:
+        """The answer; a refusal is raised."""
+        if isinstance(answer, ResponseError):
+            raise self.unavailable(answer) from answer
+        return answer
+
+    def unavailable(self, error: BaseException) -> StorageUnavailable:
+        """Only the code is logged, never the text: that of a script's error can quote its arguments."""
+        word, more = code(error), detail(error)
+        if self._logs:
+            tell = log.error if word in LASTING else log.warning
+            tell("storage_unavailable", error=word, **({"detail": more} if more else {}))
+        return StorageUnavailable("Redis does not answer, or refuses the write", code=word)
+
+
+class Server:
+    """One server by itself."""
+
+    def __init__(self, line: Line, faults: Faults) -> None:
+        self._line = line
+        self._faults = faults
+
+    def command(self, *words: Any) -> Any:
+        """The answer to one command. Raises StorageUnavailable."""
+        try:
+            answer = self._line.call((words,))[0]
+        except Broken as broken:
+            raise self._faults.unavailable(broken.error) from broken.error
+        return self._faults.checked(answer)
+
+
+class Storage:
+    """Redis in any form that REDIS_URL can have. Every method raises StorageUnavailable.
+
+    Nothing is asked of Redis until a method is called, so it may be away when this is made.
+    """
+
+    def __init__(self, url: str, timeout_s: float, replicas: int = 0, *, logs: bool = True) -> None:
+        """`replicas`: how many must have what an acknowledged script wrote before it counts.
+
+        Raises ValueError for a URL that cannot be read.
+        """
+        where = RedisUrl.read(url)
+        timeout_s = where.options.get("socket_timeout", timeout_s)
+        self._replicas = replicas
+        self._faults = Faults(logs=logs)
+        connections = Connections(where, timeout_s)
+        self._servers: Servers = (
+            Cluster(connections, where.hosts, timeout_s)
+            if where.scheme == CLUSTER
+            else OneServer(connections, timeout_s)
+        )
+
+    def run(self, call: tuple[Any, ...]) -> Any:
+        """Runs a script (see `scripts`): one atomic decision, one round trip.
+
+        An acknowledged one waits for replicas, on its own connection; where too few have what it wrote, this
+        raises, and the write may stand.
+        """
+        script = SCRIPTS[type(call)]
+        arguments = script.arguments(call)
+        replicas = self._replicas if script.acknowledged else 0
+        try:
+            answer = self._servers.call(call[0], ("EVALSHA", script.sha1, *arguments), replicas)
+            if isinstance(answer, NoScriptError):
+                answer = self._servers.call(call[0], ("EVAL", script.text, *arguments), replicas)
+        except Broken as broken:
+            raise self._faults.unavailable(broken.error) from broken.error
+        return self._faults.checked(answer)
+
+    def command(self, *words: Any) -> Any:
+        """The answer to one command; its key follows its name."""
+        try:
+            answer = self._servers.call(words[1], words)
+        except Broken as broken:
+            raise self._faults.unavailable(broken.error) from broken.error
+        return self._faults.checked(answer)
+
+    def pipeline(self, commands: Sequence[Command]) -> list[Any]:
+        """The answers to commands with one key each, in one round trip for each server."""
+        try:
+            answers = self._servers.pipeline(commands)
+        except Broken as broken:
+            raise self._faults.unavailable(broken.error) from broken.error
+        return [self._faults.checked(answer) for answer in answers]
+
+    def refusals(self, commands: Sequence[Command]) -> list[str]:
+        """Tries commands with one key each: the code of each refusal, empty for what was done."""
+        try:
+            answers = self._servers.pipeline(commands)
+        except Broken as broken:
+            raise self._faults.unavailable(broken.error) from broken.error
+        return [code(answer) if isinstance(answer, ResponseError) else "" for answer in answers]
+
+    def scan(self, match: str) -> Iterator[bytes]:
+        """The keys of a pattern, on all servers. Reads every key: seconds for a million."""
+        for server in self.servers():
+            cursor: Any = b"0"
+            while True:
+                cursor, keys = server.command("SCAN", cursor, "MATCH", match, "COUNT", SCAN_COUNT)
+                yield from keys
+                if cursor == b"0":
+                    break
+
+    def now_ms(self) -> int:
+        """Unix time in ms by the clock of Redis, by which everything there is due.
+
+        Every master of a cluster tells its own; the latest finds what is due on any.
+        """
+        told = max(server.command("TIME") for server in self.servers())
+        return int(told[0]) * 1000 + int(told[1]) // 1000
+
+    def size(self) -> int:
+        """How many keys there are."""
+        return sum(server.command("DBSIZE") for server in self.servers())
+
+    def servers(self) -> list[Server]:
+        """Every server that takes writes."""
+        try:
+            return [Server(line, self._faults) for line in self._servers.primaries()]
+        except Broken as broken:
+            raise self._faults.unavailable(broken.error) from broken.error
+
+    @property
+    def threads(self) -> tuple[WatchedThread, ...]:
+        """Threads that must live."""
+        return self._servers.threads
+
+    def close(self) -> None:
+        """Ends the connections; a later call makes others."""
+        self._servers.close()
