@@ -51,7 +51,6 @@ class Broken(Exception):
 
 OURS: Final[tuple[tuple[type[BaseException], str], ...]] = (
     (TooFewReplicas, TOO_FEW_REPLICAS),
-    (NoSuchDatabase, NO_DATABASE),
     (NoNode, NO_NODE),
     (RedisClusterException, NO_NODE),
     (MasterNotFoundError, NO_MASTER),
@@ -74,6 +73,8 @@ def code(error: BaseException) -> str:
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
         chain.append(cause)
     for found in chain:
+        if isinstance(found, NoSuchDatabase):  # caused by a ResponseError that says only ERR
+            return NO_DATABASE
         if isinstance(found, ResponseError | AuthenticationError | redis.BusyLoadingError):
             word = getattr(found, "status_code", None) or _word(str(found))
             return "WRONGPASS" if word == "ERR" and isinstance(found, AuthenticationError) else word
