@@ -280,6 +280,20 @@ def test_the_service_refuses_secrets_that_nobody_filled_in(built: str, tmp_path:
         assert "INDEX_KEY:" in found.stderr
 
 
+def test_the_service_takes_secrets_that_are_filled_in(built: str, tmp_path: Path) -> None:
+    """As files; that there is no fallback key says an empty one."""
+    (container,) = resource(built, "Deployment")["spec"]["template"]["spec"]["containers"]
+    filled = KEYS | {"SECRET_KEY_FALLBACKS": "", "MAIL_USERNAME": "cedula", "MAIL_PASSWORD": "secret"}
+    environment = {}
+    for name in (entry["name"] for entry in container["env"] if entry["name"].endswith("_FILE")):
+        secret = name.removesuffix("_FILE")
+        if secret != "REDIS_URL":  # a server of the test's own
+            (tmp_path / secret).write_text(filled[secret])
+            environment[name] = str(tmp_path / secret)
+    with served(tmp_path, **environment) as service:
+        assert requests.get(f"{service.url}/readyz", timeout=10).ok
+
+
 def resource(built: str, kind: str) -> dict[str, Any]:
     (found,) = [one for one in yaml.safe_load_all(built) if one["kind"] == kind]
     return dict(found)
