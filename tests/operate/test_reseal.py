@@ -7,8 +7,9 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import redis
@@ -219,33 +220,72 @@ def test_it_runs_beside_registering_verifying_and_erasing(
     assert contradictions(store) == []
 
 
-def test_a_kill_in_the_middle_loses_nothing_and_the_next_run_goes_on(
-    houses: list[House], store: redis.Redis, environment: dict[str, str]
+@contextmanager
+def resealing(environment: dict[str, str], rate: int) -> Iterator[subprocess.Popen[str]]:
+    """The command as it is typed, after the rotation."""
+    settings = {"SECRET_KEY": NEW, "SECRET_KEY_FALLBACKS": OLD, "INDEX_KEY": OLD, "NUMBER_TTL": "3600"}
+    with subprocess.Popen(
+        [sys.executable, "-m", "flask", "--app", "wsgi", "keys", "reseal", "--rate", str(rate)],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], **environment, **settings},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        yield process
+        process.kill()
+
+
+@pytest.mark.parametrize("ended_by", [signal.SIGKILL, signal.SIGINT])
+def test_an_end_in_the_middle_loses_nothing_and_the_next_run_goes_on(
+    houses: list[House], store: redis.Redis, environment: dict[str, str], ended_by: signal.Signals
 ) -> None:
-    """kill -9 while it works slowly; it tells how far it is; started again it seals the rest."""
+    """kill -9 or Ctrl-C while it works slowly; started again it seals the rest."""
     before, _ = houses
     before.register(*PEOPLE)
-    settings = {"SECRET_KEY": NEW, "SECRET_KEY_FALLBACKS": OLD, "INDEX_KEY": OLD, "NUMBER_TTL": "3600"}
-    command = [sys.executable, "-m", "flask", "--app", "wsgi", "keys", "reseal", "--rate"]
-    options = {
-        "cwd": ROOT,
-        "env": {"PATH": os.environ["PATH"], **environment, **settings},
-        "stdout": subprocess.PIPE,
-        "stderr": subprocess.PIPE,
-        "text": True,
-    }
-    with subprocess.Popen([*command, "10"], **options) as slow:
+    with resealing(environment, rate=10) as slow:
         wait_until(lambda: len(opens_with(store, NEW)) >= 5, 30, "some are sealed anew")
-        slow.send_signal(signal.SIGKILL)
+        slow.send_signal(ended_by)
+        told = slow.communicate(timeout=30)[1]
+        assert slow.returncode != 0
+    assert ("begin again" in told) == (ended_by == signal.SIGINT)
     done = opens_with(store, NEW)
     assert 5 <= len(done) < len(PEOPLE)
     assert set(done) | set(opens_with(store, OLD)) == set(PEOPLE)
-    rest = subprocess.run(
-        [*command, "1000"], **{**options, "stdout": None, "stderr": None, "capture_output": True}, timeout=60
-    )
-    assert rest.returncode == 0, rest.stderr
-    assert f"sealed anew\t{len(PEOPLE) - len(done)}\n" in rest.stdout
+    with resealing(environment, rate=1000) as rest:
+        summary, told = rest.communicate(timeout=60)
+        assert rest.returncode == 0, told
+    assert f"sealed anew\t{len(PEOPLE) - len(done)}\n" in summary
     assert set(opens_with(store, NEW)) == set(PEOPLE)
+
+
+def test_a_redis_that_dies_meanwhile_is_a_sentence(
+    tmp_path: Path, environment: dict[str, str], mail_server: MailServer
+) -> None:
+    """Not a traceback; when it is back, the next run seals the rest."""
+    valkey = Valkey(tmp_path, appendonly="yes", appendfsync="always", save="")
+    before = House(valkey.url, (OLD,), mail_server.port)
+    try:
+        before.register(*PEOPLE)
+        with (
+            closing(valkey.client()) as client,
+            resealing(environment | {"REDIS_URL": valkey.url}, 10) as slow,
+        ):
+            wait_until(lambda: len(opens_with(client, NEW)) >= 5, 30, "some are sealed anew")
+            valkey.kill()
+            told = slow.communicate(timeout=30)[1]
+            assert slow.returncode == 1
+        assert "Redis does not answer" in told
+        assert "Traceback" not in told
+        valkey.start()
+        after = House(valkey.url, (NEW, OLD))
+        assert counted(after.reseal())["does not open"] == 0
+        after.stop()
+        with closing(valkey.client()) as client:
+            assert set(opens_with(client, NEW)) == set(PEOPLE)
+    finally:
+        before.stop()
+        valkey.stop()
 
 
 def test_the_rate_is_kept_and_progress_is_told(houses: list[House]) -> None:
