@@ -10,7 +10,7 @@ from flask.cli import AppGroup
 from app.cli.common import services, told_in_words
 from app.config import API_KEY
 from app.http.auth import digest, new_key
-from app.repositories.seals import Verdict
+from app.repositories.seals import UNREADABLE, Verdict
 
 keys = AppGroup("keys", help="API keys, who may call; and SECRET_KEY, which seals what is stored.")
 
@@ -40,7 +40,7 @@ def reseal(rate: int) -> None:
     """Seal every record anew with SECRET_KEY, so that SECRET_KEY_FALLBACKS can be dropped.
 
     Works beside the running service, which must have the new SECRET_KEY already. May be interrupted: begun
-    again, it does the rest. Exit code 1: some records could not be opened.
+    again, it does the rest. Exit code 1: some records cannot be read here.
     """
     seals = services().seals
     if not seals.has_key:
@@ -63,15 +63,9 @@ def reseal(rate: int) -> None:
     click.echo(f"looked at\t{done.total()}")
     for verdict in Verdict:
         click.echo(f"{verdict}\t{done[verdict]}")
-    if done[Verdict.BROKEN]:
-        click.echo(
-            "Some records do not open: put the key that they were sealed with into SECRET_KEY_FALLBACKS, and "
-            "begin again. `doctor` tells more.",
-            err=True,
-        )
-    if done[Verdict.NEWER]:
-        click.echo("Some were written by a newer version: run the command of that version, too.", err=True)
-    sys.exit(bool(done[Verdict.BROKEN] or done[Verdict.NEWER]))
+    if any(done[verdict] for verdict in UNREADABLE):
+        click.echo("Some records cannot be read here; `doctor` says what to do.", err=True)
+        sys.exit(1)
 
 
 def _tell_progress(done: Counter[Verdict]) -> None:

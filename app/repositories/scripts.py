@@ -127,7 +127,7 @@ class ResealRecord(NamedTuple):
     """`old`, `new`: seals of the same length."""
 
     user: Key
-    registration: str
+    registration: bytes
     old: bytes
     new: bytes
 

@@ -32,23 +32,20 @@ FIELDS = (Field.REGISTRATION, Field.LAYOUT, *SEALED)
 NO_RECORD = (b"", *[None] * (len(FIELDS) - 1))
 
 
-class Trouble(StrEnum):
-    """Why a record cannot be opened here."""
+class Verdict(StrEnum):
+    """What became of one record, or why it does not open here."""
 
-    NO_KEY = "its key is not configured"
+    RESEALED = "sealed anew"
+    ALREADY = "sealed so already"
+    CHANGED = "changed meanwhile"
+    """Replaced, verified or erased after it had been read."""
+    NO_KEY = "key not configured"
     CLEAR = "in clear"
-    NEWER = "written by a newer version"
+    NEWER = "of a newer version"
     DAMAGED = "damaged"
 
 
-class Verdict(StrEnum):
-    """What became of one record. CHANGED: it was replaced, verified or erased after it had been read."""
-
-    RESEALED = "sealed anew"
-    ALREADY = "already"
-    CHANGED = "changed meanwhile"
-    NEWER = "newer"
-    BROKEN = "does not open"
+UNREADABLE = (Verdict.NO_KEY, Verdict.CLEAR, Verdict.NEWER, Verdict.DAMAGED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +53,7 @@ class SealedRecord:
     """A record as it was read. `sealed` is empty where the key holds no record of ours."""
 
     user_id: str
-    registration_id: str
+    registration_id: bytes
     layout: int
     sealed: bytes
 
@@ -88,28 +85,32 @@ class Seals:
         remaining = iter(user_ids)
         while part := list(islice(remaining, AT_A_TIME)):
             for user_id, fields in zip(part, self._fields(part), strict=True):
-                if fields[0] is not None:
-                    yield _record(user_id, *fields)
+                registration_id, layout, *parts = fields
+                if registration_id is not None:
+                    # A version that is no number, or none: what is sealed shows what the record is.
+                    version = int(layout) if layout and layout.isdigit() else 0
+                    sealed = b"".join(part or b"" for part in parts)
+                    yield SealedRecord(user_id, registration_id, version, sealed)
 
-    def key_needed(self, record: SealedRecord) -> int | Trouble:
+    def key_needed(self, record: SealedRecord) -> int | Verdict:
         """The place of its key among the secrets, 0 = the first; or why it does not open."""
         if not record.sealed:
-            return Trouble.DAMAGED
+            return Verdict.DAMAGED
         if record.layout > LAYOUT_VERSION:
-            return Trouble.NEWER
+            return Verdict.NEWER
         try:
             return self._sealer.opened(record.sealed, record.user_id)[0]
         except SealBroken:
             mark = record.sealed[:1]
             if mark in self._sealer.readable:
-                return Trouble.DAMAGED
-            return Trouble.CLEAR if mark == CLEAR else Trouble.NO_KEY
+                return Verdict.DAMAGED
+            return Verdict.CLEAR if mark == CLEAR else Verdict.NO_KEY
 
     def reseal(self, record: SealedRecord) -> Verdict:
         """Seals one record anew with the first secret, unless it has changed since it was read."""
         needed = self.key_needed(record)
-        if isinstance(needed, Trouble):
-            return Verdict.NEWER if needed is Trouble.NEWER else Verdict.BROKEN
+        if isinstance(needed, Verdict):
+            return needed
         if needed == 0:
             return Verdict.ALREADY
         text = self._sealer.open(record.sealed, record.user_id)
@@ -157,8 +158,3 @@ class Seals:
             if len(user_ids) == 1:
                 return [NO_RECORD]
             return [self._fields([user_id])[0] for user_id in user_ids]  # one of them is no hash
-
-
-def _record(user_id: str, registration_id: bytes, layout: bytes | None, *parts: bytes | None) -> SealedRecord:
-    sealed = b"".join(part or b"" for part in parts)
-    return SealedRecord(user_id, registration_id.decode(), int(layout or 0), sealed)

@@ -141,6 +141,17 @@ def test_an_empty_redis_and_one_that_is_away_are_no_matter_of_records(
     assert list(records.examine(Settings(redis_url=f"redis://127.0.0.1:{free_port()}/0"))) == []
 
 
+def test_a_user_who_may_not_read_records_is_told_so(
+    valkey_server: Valkey, store: redis.Redis, put: Put
+) -> None:
+    """An ACL of one's own that forgot it."""
+    put(1, NEW)
+    store.execute_command("ACL", "SETUSER", "blind", "on", ">secret", "~*", "+@all", "-scan")
+    url = valkey_server.url.replace("://", "://blind:secret@")
+    one = the_only(list(records.examine(Settings(redis_url=url))))
+    assert (one.level, "+scan" in one.cure) == (Level.NOTE, True)
+
+
 def test_no_finding_shows_a_key(valkey_server: Valkey, put: Put) -> None:
     """Nor a part of one."""
     put(1, LOST)

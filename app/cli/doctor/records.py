@@ -8,7 +8,7 @@ from app.cli.doctor.findings import Area, Finding
 from app.config import Settings
 from app.errors import StorageUnavailable
 from app.repositories.sealing import Sealer
-from app.repositories.seals import SealedRecord, Seals, Trouble
+from app.repositories.seals import SealedRecord, Seals, Verdict
 from app.storage.storage import Storage
 
 RECORDS = Area("records")
@@ -24,19 +24,24 @@ def examine(settings: Settings) -> Iterator[Finding]:
     seals = Seals(storage, Sealer(secrets))
     try:
         sample = seals.sample(SAMPLE)
-    except StorageUnavailable:
+    except StorageUnavailable as error:
+        if error.code == "NOPERM":
+            yield RECORDS.note(
+                "We may not read the records, so they were not examined.",
+                "Allow it: ACL SETUSER <user> ~{*}:* +scan +hmget",
+            )
         return
     finally:
         storage.close()
     needed = [(record, seals.key_needed(record)) for record in sample]
-    troubles = [(record, need) for record, need in needed if isinstance(need, Trouble)]
+    troubles = [(record, need) for record, need in needed if isinstance(need, Verdict)]
     yield from _unreadable(troubles, len(sample))
-    places = Counter(need for _, need in needed if not isinstance(need, Trouble))
+    places = Counter(need for _, need in needed if not isinstance(need, Verdict))
     if places:
-        yield _readable(places, len(sample), has_fallbacks=len(secrets) > 1)
+        yield _readable(places, len(sample), keys=len(secrets))
 
 
-def _readable(places: Counter[int], total: int, *, has_fallbacks: bool) -> Finding:
+def _readable(places: Counter[int], total: int, *, keys: int) -> Finding:
     """Those that open, by the place of their key among the secrets."""
     fallbacks = {place: count for place, count in sorted(places.items()) if place}
     if fallbacks:
@@ -45,39 +50,40 @@ def _readable(places: Counter[int], total: int, *, has_fallbacks: bool) -> Findi
             f"{sum(fallbacks.values())} of {total} records looked at need a fallback key ({each}).",
             "`flask --app wsgi keys reseal` seals them anew; then the fallback can go.",
         )
-    also = "; none needs a fallback" if has_fallbacks else ""
-    return RECORDS.ok(f"{places[0]} records looked at open with our first key{also}.")
+    how = ("in clear, as SECRET_KEY is not set", "with SECRET_KEY")[keys > 0]
+    also = "; none needs a fallback" if keys > 1 else ""
+    return RECORDS.ok(f"{places[0]} records looked at open {how}{also}.")
 
 
-def _unreadable(troubles: list[tuple[SealedRecord, Trouble]], total: int) -> Iterator[Finding]:
+def _unreadable(troubles: list[tuple[SealedRecord, Verdict]], total: int) -> Iterator[Finding]:
     """Those that do not open, by why."""
     counts = Counter(trouble for _, trouble in troubles)
 
-    def so_many(trouble: Trouble) -> str:
+    def so_many(trouble: Verdict) -> str:
         return f"{counts[trouble]} of {total} records looked at"
 
-    if counts[Trouble.NO_KEY]:
-        keys = len({record.sealed[:1] for record, trouble in troubles if trouble is Trouble.NO_KEY})
+    if counts[Verdict.NO_KEY]:
+        keys = len({record.sealed[:1] for record, trouble in troubles if trouble is Verdict.NO_KEY})
         yield RECORDS.problem(
-            f"{so_many(Trouble.NO_KEY)} were sealed with {'a key' if keys == 1 else f'{keys} keys'} "
+            f"{so_many(Verdict.NO_KEY)} were sealed with {'a key' if keys == 1 else f'{keys} keys'} "
             "not configured here: looking them up, verifying and mailing them fails.",
             "Put the SECRET_KEY of that time into SECRET_KEY_FALLBACKS and restart; then "
             "`flask --app wsgi keys reseal`. Is it lost, erase them or let them be registered again.",
         )
-    if counts[Trouble.CLEAR]:
+    if counts[Verdict.CLEAR]:
         yield RECORDS.problem(
-            f"{so_many(Trouble.CLEAR)} lie in clear, and a process with SECRET_KEY opens none of those.",
+            f"{so_many(Verdict.CLEAR)} lie in clear, and a process with SECRET_KEY opens none of those.",
             "Some process writes here without SECRET_KEY: find and stop it. Erase these records.",
         )
-    if counts[Trouble.DAMAGED]:
+    if counts[Verdict.DAMAGED]:
         yield RECORDS.problem(
-            f"{so_many(Trouble.DAMAGED)} are damaged, or belong to another user: they do not open with "
+            f"{so_many(Verdict.DAMAGED)} are damaged, or belong to another user: they do not open with "
             "their own key.",
             "Find out who else writes to this Redis. The people can register again.",
         )
-    if counts[Trouble.NEWER]:
+    if counts[Verdict.NEWER]:
         yield RECORDS.warning(
-            f"{so_many(Trouble.NEWER)} were written by a newer version: here they are answered 503.",
+            f"{so_many(Verdict.NEWER)} were written by a newer version: here they are answered 503.",
             "During a roll-out that passes. After a roll-back, go forward again, or let them end.",
         )
 
