@@ -254,7 +254,7 @@ def number_space(report: Report) -> None:
     for share in (0.0, 0.5, 0.9, 0.99, 0.999):
         valkey = Valkey(report.folder / f"full-{share}", save="")
         try:
-            full = FullShard(valkey.client(), 20_000, share)
+            full = FullShard(valkey.url, 20_000, share)
             report.add(f"number space {share:.1%} full", share=share, calls=full.calls_per_registration(1000))
         finally:
             valkey.stop()

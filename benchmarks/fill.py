@@ -3,7 +3,6 @@
 import contextlib
 import secrets
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import redis
@@ -14,11 +13,14 @@ from app.domain.registration import Budget, Draft
 from app.errors import NumberSpaceExhausted
 from app.repositories.guard import Guard
 from app.repositories.keys import Field, Names
-from app.repositories.records import RecordSeal
+from app.repositories.records import LAYOUT_VERSION, RecordSeal
+from app.repositories.scripts import Register
 from app.repositories.sealing import Sealer
-from app.repositories.users import Terms, Users, fresh_token
+from app.repositories.users import RUNNING_MS, Terms, Users, fresh_token
 from app.services.messaging import SendPlan
 from app.services.registration import RegistrationService
+from app.storage.scripts import SCRIPTS
+from app.storage.storage import Storage
 
 TOKEN = "t" * 64
 BATCH = 500
@@ -37,8 +39,8 @@ class Filler:
 
     def fill(self, addresses: Iterable[str]) -> Iterator[tuple[str, str]]:
         """Registers every address; gives it back with its number."""
-        script = (Path(__file__).parents[1] / "app/repositories/lua/register.lua").read_text()
-        sha = self.client.script_load(script)
+        script = SCRIPTS[Register]
+        sha = self.client.script_load(script.text)
         batch: list[tuple[str, str]] = []
         pipeline = self.client.pipeline(transaction=False)
         for text in addresses:
@@ -47,11 +49,28 @@ class Filler:
             number = self._numbers.draw(keys.shard)
             digest = self.names.number(number)
             sealed = self.records.seal(Draft(address, TOKEN, "en"), number, keys.user_id)
-            pipeline.evalsha(
-                sha, 6, keys.user, keys.sender, keys.outbox, keys.sends, keys.idempotency("none"),
-                keys.number_prefix + digest, keys.user_id, fresh_token(), fresh_token(), 0, 0, 1,
-                keys.number_prefix, 0, 0, "", 0, 60_000, digest, sealed,
-            )  # fmt: skip
+            call = Register(
+                user=keys.user,
+                sender=keys.sender,
+                outbox=keys.outbox,
+                sends=keys.sends,
+                mark=keys.idempotency("none"),
+                numbers=[keys.number_prefix + digest],
+                id=keys.user_id,
+                registration=fresh_token(),
+                owner=fresh_token(),
+                lease_ms=0,
+                life_ms=0,
+                version=LAYOUT_VERSION,
+                prefix=keys.number_prefix,
+                limit=0,
+                window_ms=0,
+                fingerprint="",
+                mark_ms=0,
+                running_ms=RUNNING_MS,
+                candidates=[digest, sealed],
+            )
+            pipeline.evalsha(sha, *script.arguments(call))
             pipeline.hset(
                 keys.user,
                 mapping={Field.DELIVERY: "sent", Field.ATTEMPTS: 1, Field.MAILED_MS: 1_800_000_000_000},
@@ -69,25 +88,28 @@ class Filler:
 class FullShard:
     """A shard whose number space is full to a share: `space` numbers, of which a fraction is taken."""
 
-    def __init__(self, client: redis.Redis, space: int, share: float) -> None:
-        names, sealer = Names(None), Sealer([])
+    def __init__(self, url: str, space: int, share: float) -> None:
+        names, sealer, storage = Names(None), Sealer([]), Storage(url, 5.0)
         self.space = space
         self.calls = 0
         address = next(
             text for n in range(100_000) if names.user(text := f"full{n}@example.com").shard == SHARD
         )
         self._draft = Draft(Address.parse(address), TOKEN, "en")
-        users = Users(client, names, sealer)
+        users = Users(storage, names, sealer)
         register = users.register
         users.register = self._counting(register)  # type: ignore[method-assign]
         self._service = RegistrationService(
-            users, Guard(client, names, sealer), NumberGenerator(12, self._below), UNLIMITED
+            users, Guard(storage, names, sealer), NumberGenerator(12, self._below), UNLIMITED
         )
-        pipeline = client.pipeline(transaction=False)
+        taken = []
         for n in secrets.SystemRandom().sample(range(space), int(space * share)):
             number = NumberGenerator(12, lambda _, n=n: n).draw(SHARD)
-            pipeline.set(f"{{{SHARD:03}}}:number:{names.number(number)}", "taken")
-        pipeline.execute()
+            taken.append(("SET", f"{{{SHARD:03}}}:number:{names.number(number)}", "taken"))
+            if len(taken) == BATCH:
+                storage.pipeline(taken)
+                taken.clear()
+        storage.pipeline(taken)
 
     def calls_per_registration(self, registrations: int) -> float:
         """Registers one address again and again: the share that is taken stays as it is."""

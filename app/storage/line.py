@@ -17,7 +17,6 @@ from typing import Any
 
 import redis
 from hiredis import pack_command
-from redis.connection import AbstractConnection
 from redis.exceptions import MasterDownError, ReadOnlyError, ResponseError
 
 from app.storage.connections import Connect
@@ -42,31 +41,33 @@ NOT_THE_MASTER = (ReadOnlyError, MasterDownError)
 class _Call:
     """The commands of one caller on their way, and their answers."""
 
-    __slots__ = ("answers", "count", "deadline", "done", "error", "packed", "replicas", "sent")
+    __slots__ = ("answers", "count", "deadline", "done", "error", "packed", "refused", "replicas", "sent")
 
     def __init__(self, commands: Sequence[Command], replicas: int, deadline: float) -> None:
-        self.packed = b"".join([_pack(command) for command in commands])
+        self.packed = _pack(commands[0]) if len(commands) == 1 else b"".join(map(_pack, commands))
         self.count = len(commands)
         self.replicas = replicas
         self.deadline = deadline
         self.answers: list[Any] = []
+        self.refused = False
         self.error: BaseException | None = None
         self.sent = False
         self.done = threading.Lock()
         self.done.acquire()
 
-    def read(self, connection: AbstractConnection) -> None:
+    def read(self, connection: Any) -> None:
         """Reads the answers; a refusal is one."""
         for _ in range(self.count):
             try:
                 self.answers.append(connection.read_response())
-            except ResponseError as refused:
-                self.answers.append(refused)
+            except ResponseError as refusal:
+                self.answers.append(refusal)
+                self.refused = True
 
     @property
     def needs_replicas(self) -> bool:
         """A command that was refused has written nothing, and its refusal tells why."""
-        return bool(self.replicas) and not any(isinstance(answer, ResponseError) for answer in self.answers)
+        return self.replicas > 0 and not self.refused
 
     def fail(self, error: BaseException) -> None:
         if len(self.answers) < self.count or self.needs_replicas:
@@ -81,7 +82,8 @@ class _Call:
 
 
 class _Worker:
-    """A thread with its connection. `began`: when it began what it is doing now (monotonic)."""
+    """A thread with its connection. `began`: when it began what it is doing now; `used`: when its connection
+    was in use last (monotonic)."""
 
     def __init__(self) -> None:
         self.connection: Any = None  # an AbstractConnection once it is connected; hardly typed by redis-py
@@ -100,8 +102,8 @@ class _Worker:
             self.work.release()
 
     def connect(self, connect: Connect) -> None:
-        """Connects where needed. Replaces a connection that the server has closed, or said something on."""
-        if self.connection is not None and time.monotonic() - self.used > CHECK_AFTER_IDLE_S:
+        """Keeps a connection that rested, unless the server has closed it or said something on it."""
+        if self.connection is not None:
             try:
                 clean = not self.connection.can_read()
             except (redis.RedisError, OSError):
@@ -110,6 +112,7 @@ class _Worker:
                 self.disconnect()
         if self.connection is None:
             self.connection = connect()
+        self.used = time.monotonic()
 
     def disconnect(self) -> None:
         connection, self.connection = self.connection, None
@@ -120,7 +123,7 @@ class _Worker:
         """Sends what is in the batch and reads the answers."""
         connection, batch = self.connection, self.batch
         packed = [call.packed for call in batch]
-        replicas = max(call.replicas for call in batch)
+        replicas = max([call.replicas for call in batch])
         if replicas:
             left_s = min(call.deadline for call in batch) - time.monotonic()
             packed.append(_pack(("WAIT", replicas, max(1, int(1000 * WAIT_SHARE * left_s)))))
@@ -129,18 +132,20 @@ class _Worker:
             call.read(connection)
         if replicas:
             _count(connection, batch, replicas)
-        if any(isinstance(answer, NOT_THE_MASTER) for call in batch for answer in call.answers):
+        refusals = [answer for call in batch if call.refused for answer in call.answers]
+        if any(isinstance(refusal, NOT_THE_MASTER) for refusal in refusals):
             self.disconnect()  # its name may lead to another server by now
+        self.used = time.monotonic()
 
 
-def _count(connection: AbstractConnection, batch: list[_Call], replicas: int) -> None:
+def _count(connection: Any, batch: list[_Call], replicas: int) -> None:
     """Reads the answer to WAIT."""
     try:
         if connection.read_response() >= replicas:
             return
         error: redis.RedisError = TooFewReplicas("too few replicas have it")
-    except ResponseError as refused:
-        error = refused
+    except ResponseError as refusal:
+        error = refusal
     for call in batch:
         if call.needs_replicas:
             call.fail(error)
@@ -223,50 +228,50 @@ class Line:
             last = call in worker.batch and all(other.deadline <= now for other in worker.batch)
             if not last and now - worker.began < patience_s:
                 return
-            worker.disconnect()
             successor = self._worker = _Worker() if self._waiting else None
+        worker.disconnect()
         if successor is not None:
             self._start(successor)
 
     def serve(self, worker: _Worker) -> bool:
         """What the worker does until nobody waits; whether it is still the line's."""
         try:
-            while self._has_work(worker):
-                self._exchange(worker)
+            while (step := self._next(worker)) is not None:
+                step(worker)
         except BaseException as error:  # whatever it is, nobody waits for a dead worker
             self._end(worker, error)
             raise
         return self._worker is worker
 
-    def _has_work(self, worker: _Worker) -> bool:
+    def _next(self, worker: _Worker) -> "Callable[[_Worker], None] | None":
         with self._mutex:
             if self._worker is not worker:
-                return False
-            worker.asleep = not self._waiting
+                return None
+            if not self._waiting:
+                worker.asleep = True
+                return None
             worker.began = time.monotonic()
-            return not worker.asleep
+            if worker.connection is None or worker.began - worker.used > CHECK_AFTER_IDLE_S:
+                return self._reconnect
+            worker.batch, self._waiting = self._waiting, []
+            for call in worker.batch:
+                call.sent = True  # whoever gives up from now on cannot know whether it ran
+            return self._exchange
 
-    def _exchange(self, worker: _Worker) -> None:
+    def _reconnect(self, worker: _Worker) -> None:
         try:
             worker.connect(self._connect)
         except Exception as error:  # noqa: BLE001 - all that wait have waited for this
             self._fail_waiting(worker, error)
-            return
-        with self._mutex:
-            if self._worker is not worker:
-                return
-            worker.batch, self._waiting = self._waiting, []
-            worker.began = time.monotonic()
-            for call in worker.batch:
-                call.sent = True
-        fault: BaseException | None = None
+
+    def _exchange(self, worker: _Worker) -> None:
+        error: BaseException | None = None
         try:
             worker.exchange()
-        except Exception as error:  # noqa: BLE001 - told to those who wait
-            fault = error if self._worker is worker else redis.TimeoutError("no answer in time")
+        except Exception as broken:  # noqa: BLE001 - told to those who wait
+            error = broken if self._worker is worker else redis.TimeoutError("no answer in time")
             worker.disconnect()
-        worker.used = time.monotonic()
-        self._finish(worker, fault)
+        self._finish(worker, error)
 
     def _finish(self, worker: _Worker, error: BaseException | None) -> None:
         batch, worker.batch = worker.batch, []
