@@ -9,7 +9,7 @@ from flask import Flask
 from app.config import LOCALES, Settings
 from app.domain.number import NumberGenerator, RandBelow
 from app.mail.messages import Messages
-from app.mail.smtp import SmtpMail, SmtpSession
+from app.mail.smtp import SmtpMail
 from app.repositories.census import Census
 from app.repositories.guard import Guard
 from app.repositories.keys import Names
@@ -17,13 +17,13 @@ from app.repositories.outbox import Outbox
 from app.repositories.sealing import Sealer
 from app.repositories.seals import Seals
 from app.repositories.users import Terms, Users
-from app.services.delivery.relay import Relay
 from app.services.messaging import MessagingService
 from app.services.monitoring import Monitoring
 from app.services.registration import RegistrationService
 from app.services.verification import VerificationService
 from app.storage.storage import Storage
 from app.telemetry.metrics import Metrics
+from app.threads import forget_greenlets
 
 
 class Container:
@@ -43,46 +43,72 @@ class Container:
             self._messages = Messages(settings.mail_default_sender, LOCALES, settings.mail_templates)
         self.metrics = Metrics()
         self.numbers = NumberGenerator(settings.number_digits, randbelow)
-        self.registration = RegistrationService(
-            self.users,
-            self.guard,
-            self.numbers,
-            Terms(settings.number_ttl_s * 1000, settings.address_limit, settings.idempotency_ttl_s * 1000),
-            self.metrics,
-        )
         self.verification = VerificationService(
             self.users, self.guard, settings.number_digits, settings.verify_limit
         )
         self.census = Census(self.storage, sealer)
         self.monitoring = Monitoring(self.metrics, self.guard, self.outbox, self.census, self.numbers)
-        self._build_workers()
+        self._build_messaging()
 
-    def _build_workers(self) -> None:
-        """What has threads: made anew in a forked process."""
+    def _build_messaging(self) -> None:
+        """What has threads and connections, and what uses it: a forked process gets its own."""
         self.messaging = MessagingService(
             self.outbox,
+            self.guard,
             self._messages,
-            lambda: SmtpSession(self._mail),
+            self._mail,
             connections=self.settings.mail_connections,
             timeout_s=self.settings.mail_timeout_s,
             metrics=self.metrics,
         )
-        self.relay = Relay(self.outbox, self.messaging, self.guard)
+        settings = self.settings
+        self.registration = RegistrationService(
+            self.users,
+            self.guard,
+            self.numbers,
+            Terms(settings.number_ttl_s * 1000, settings.address_limit, settings.idempotency_ttl_s * 1000),
+            self.messaging,
+            self.metrics,
+        )
+
+    def unwell(self) -> list[str]:
+        """The names of the threads that have died or hang."""
+        threads = (*self.messaging.threads, *self.storage.threads)
+        return sorted({thread.name for thread in threads if thread.fault})
 
     def start(self) -> None:
-        """Starts the relay in this process, or, once it forks (`gunicorn --preload`), in its children."""
-        self.relay.start()
-        os.register_at_fork(before=self._stop_relay, after_in_child=self._start_in_child)
+        """Starts the relay in this process, and in processes that it forks before its relay has begun: then
+        this is a master (`gunicorn --preload`), whose own relay never begins.
+
+        A process that forks later goes on, and its child, which serves nobody, mails only what it registers.
+        """
+        self.messaging.start()
+        os.register_at_fork(
+            before=self._before_fork,
+            after_in_parent=self._after_fork_in_parent,
+            after_in_child=self._after_fork_in_child,
+        )
         atexit.register(self.stop)
 
-    def _stop_relay(self) -> None:
-        self.relay.stop()
+    def _before_fork(self) -> None:
+        self._is_master = not self.messaging.begun
+        if self._is_master:
+            self.messaging.cancel()
 
-    def _start_in_child(self) -> None:
-        self._build_workers()
-        self.relay.start()
+    def _after_fork_in_parent(self) -> None:
+        if self._is_master:
+            self._build_messaging()
+            self.messaging.stand_by()
+
+    def _after_fork_in_child(self) -> None:
+        if self._is_master:
+            self._build_messaging()
+            self.messaging.start()
+        else:
+            forget_greenlets()
+            self._build_messaging()
+            self.messaging.stand_by()
 
     def stop(self) -> None:
         """Finishes the mails in hand and leaves the rest to the outbox."""
-        self.relay.stop()
         self.messaging.close(self.settings.mail_timeout_s)

@@ -3,14 +3,14 @@
 import re
 from typing import Any
 
-from flask import Response, current_app
+from flask import Response, current_app, g
 from flask.typing import ResponseReturnValue
 from marshmallow import ValidationError
 from werkzeug.routing import BaseConverter
 
 from app.container import Container
-from app.domain.registration import Delivery, Draft, Replayed, UserRecord
-from app.errors import PROBLEMS, AddressRefused, StorageUnavailable
+from app.domain.registration import Cause, Delivery, Draft, UserRecord
+from app.errors import PROBLEMS, StorageUnavailable
 from app.http import openapi
 from app.http.auth import caller
 from app.http.bodies import JsonBlueprint, current_request
@@ -23,7 +23,6 @@ from app.http.schemas import (
     VerificationRequest,
     rfc3339,
 )
-from app.services.delivery.queue import Answer
 from app.telemetry.metrics import CONTENT_TYPE
 
 api = JsonBlueprint("users", __name__, url_prefix="/api", description="Registrations of e-mail addresses")
@@ -48,23 +47,11 @@ def services() -> Container:
 @api.arguments(RegistrationRequest)
 def register(body: dict[str, Any]) -> ResponseReturnValue:
     """Register an address: it gets one identification number, which reaches the person by e-mail."""
-    ours = services()
-    registration, messaging = ours.registration, ours.messaging
-    draft = Draft(body["email"], body["token"], body.get("locale") or ours.settings.default_locale)
-    once = registration.once(caller(), draft, idempotency_key())
-    plan = messaging.plan(wait=not prefers_async())
-    stored = registration.register(draft, plan, once)
-    if isinstance(stored, Replayed):
-        return registered(stored.user_id, draft, stored.delivery, stored.created_ms)
-    outcome = messaging.send(stored, plan)
-    delivery = None if outcome in (Answer.REFUSED, Answer.UNKNOWN) else Delivery(outcome.value)
-    if once:
-        registration.answered(stored.registration, once, delivery)
-    if outcome is Answer.UNKNOWN:
-        raise StorageUnavailable("Redis failed while the registration was taken back")
-    if delivery is None:
-        raise AddressRefused("The mail server refused this address for good")
-    return registered(stored.registration.user_id, draft, delivery, stored.registration.created_ms)
+    draft = Draft(body["email"], body["token"], body.get("locale") or services().settings.default_locale)
+    outcome = services().registration.register(
+        draft, Cause(g.request_id, caller()), wait=not prefers_async(), idempotency_key=idempotency_key()
+    )
+    return registered(outcome.user_id, draft, outcome.delivery, outcome.created_ms)
 
 
 @api.route("/users/verify", methods=["POST"])
@@ -103,12 +90,14 @@ def healthz() -> ResponseReturnValue:
 @operations.get("/readyz")
 @openapi.READYZ
 def readyz() -> ResponseReturnValue:
-    """Redis answers and accepts writes. The mail server is reported and does not make us unready."""
+    """Redis answers and accepts writes, and relay and senders live. The mail server is only reported."""
     smtp = services().messaging.state
     try:
         services().guard.ready()
     except StorageUnavailable:
         return problem_response(PROBLEMS["storage-unavailable"], more={"redis": "unavailable", "smtp": smtp})
+    if unwell := services().unwell():
+        return problem_response(PROBLEMS["not-ready"], more={"redis": "ok", "smtp": smtp, "threads": unwell})
     return json_response({"status": "ready", "redis": "ok", "smtp": smtp})
 
 

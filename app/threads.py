@@ -1,8 +1,9 @@
 """Threads that must live, and steps that must end. May import nothing of the app.
 
-Under gevent a thread is a greenlet; nothing here knows the difference.
+Under gevent a thread is a greenlet; only `forget_greenlets` knows the difference.
 """
 
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -45,6 +46,7 @@ class WatchedThread:
         self._clock = clock
         self._died_at = -UNWELL_S
         self._beat_at = clock()
+        self._done = False
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -75,23 +77,29 @@ class WatchedThread:
         if self._thread is None or self.stopping.is_set():
             return ""
         now = self._clock()
-        if now - self._died_at < UNWELL_S:
+        if now - self._died_at < UNWELL_S or not (self.alive or self._done):
             return "died"
         if self.alive and 0 < self._silent_s < now - self._beat_at:
             return "silent"
         return ""
 
     def _live(self) -> None:
+        died = False
         while not self.stopping.is_set():
             try:
+                if died and self.stopping.wait(START_AGAIN_S):
+                    return
+                died = False
+                self._beat_at = self._clock()
                 self._body(self)
+                self._done = True
                 return
             except BaseException as error:  # noqa: BLE001 whatever it is, the thread must live
+                died = True
                 self.deaths += 1
                 self._died_at = self._clock()
                 with suppress(Exception):  # not even a log that breaks its promise ends the thread
                     log.error("thread_died", thread=self.name, exception=error)
-            self.stopping.wait(START_AGAIN_S)
 
 
 def within(timeout_s: float, step: Callable[[], T], discard: Callable[[T], None] = lambda _: None) -> T:
@@ -127,3 +135,18 @@ def within(timeout_s: float, step: Callable[[], T], discard: Callable[[T], None]
     if errors:
         raise errors[0]
     return results[0]
+
+
+_forgotten: list[object] = []
+
+
+def forget_greenlets() -> None:
+    """Keeps the copies of greenlets that a fork has left in this process from ever running.
+
+    fork() copies every greenlet, and the copies would go on reading from the parent's sockets as soon as this
+    process waits for anything. They are tied to the old event loop, so this process gets another one.
+    """
+    hub = sys.modules.get("gevent.hub")
+    if hub is not None:
+        _forgotten.append(hub.get_hub())  # collected, they would be thrown an exception, and act on it
+        hub.set_hub(hub.Hub(default=False))

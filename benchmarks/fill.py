@@ -3,7 +3,7 @@
 import contextlib
 import secrets
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import redis
 
@@ -17,7 +17,7 @@ from app.repositories.records import LAYOUT_VERSION, RecordSeal
 from app.repositories.scripts import Register
 from app.repositories.sealing import Sealer
 from app.repositories.users import RUNNING_MS, Terms, Users, fresh_token
-from app.services.messaging import SendPlan
+from app.services.messaging import MessagingService
 from app.services.registration import RegistrationService
 from app.storage.scripts import SCRIPTS
 from app.storage.storage import Storage
@@ -26,6 +26,8 @@ TOKEN = "t" * 64
 BATCH = 500
 SHARD = 7
 UNLIMITED = Terms(life_ms=0, budget=Budget(), mark_ms=60_000)
+NO_MAIL = cast(MessagingService, None)
+"""Nothing here is mailed."""
 
 
 class Filler:
@@ -100,7 +102,7 @@ class FullShard:
         register = users.register
         users.register = self._counting(register)  # type: ignore[method-assign]
         self._service = RegistrationService(
-            users, Guard(storage, names, sealer), NumberGenerator(12, self._below), UNLIMITED
+            users, Guard(storage, names, sealer), NumberGenerator(12, self._below), UNLIMITED, NO_MAIL
         )
         taken = []
         for n in secrets.SystemRandom().sample(range(space), int(space * share)):
@@ -116,7 +118,7 @@ class FullShard:
         self.calls = 0
         for _ in range(registrations):
             with contextlib.suppress(NumberSpaceExhausted):
-                self._service.register(self._draft, SendPlan(lease_ms=0))
+                self._service.store(self._draft, lease_ms=0)
         return self.calls / registrations
 
     def _below(self, _: int) -> int:

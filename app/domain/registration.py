@@ -7,11 +7,20 @@ from app.domain.address import Address
 
 
 class Delivery(StrEnum):
-    """Where the mail of a registration stands."""
+    """Where the mail of a registration stands: for attempts, records, answers, metrics."""
 
-    SENT = "sent"
-    PENDING = "pending"
-    FAILED = "failed"
+    SENT = "sent"  # the mail server has accepted it
+    PENDING = "pending"  # it is owed, and tried (again)
+    FAILED = "failed"  # it was given up; the registration stays
+    REFUSED = "refused"  # the mail server refused the address for good; nothing stays registered
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """The request that caused a mail, for the log. `caller`: the name of its API key, empty without one."""
+
+    request_id: str = ""
+    caller: str = ""
 
 
 @dataclass(frozen=True, slots=True)

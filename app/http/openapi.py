@@ -300,7 +300,8 @@ READYZ = documented(
             {"status": "ready", "redis": "ok", "smtp": "ok"},
         ),
         503: {
-            "description": "`storage-unavailable`: Redis does not answer, or refuses writes.",
+            "description": "`storage-unavailable`: Redis does not answer, or refuses writes. "
+            "`not-ready`: a thread that mails numbers has died or hangs.",
             "headers": _headers("Retry-After"),
             "content": {
                 "application/problem+json": {

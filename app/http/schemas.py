@@ -108,7 +108,9 @@ class VerificationAnswer(Schema):
 class UserAnswer(RegistrationAnswer):
     """What is known of a registration."""
 
-    delivery = fields.String(required=True, validate=OneOf(list(Delivery)))
+    delivery = fields.String(
+        required=True, validate=OneOf([Delivery.SENT, Delivery.PENDING, Delivery.FAILED])
+    )
     expires_at = fields.String(metadata={**MOMENT, "description": "Only where NUMBER_TTL is set."})
     mailed_at = fields.String(metadata={**MOMENT, "description": "When the mail server accepted the mail."})
     mail_attempts = fields.Integer(required=True, metadata={"minimum": 0})
@@ -149,10 +151,13 @@ class ReadinessAnswer(Schema):
 
 
 class ReadinessProblem(ProblemAnswer):
-    """Redis does not answer or refuses writes."""
+    """Redis does not answer or refuses writes, or a thread has died."""
 
-    redis = fields.String(required=True, validate=OneOf(["unavailable"]))
+    redis = fields.String(required=True, validate=OneOf(["ok", "unavailable"]))
     smtp = fields.String(required=True, metadata={"description": "`ok`, or what is wrong."})
+    threads = fields.List(
+        fields.String(), metadata={"description": "For `not-ready`: threads that have died or hang."}
+    )
 
 
 def rfc3339(unix_ms: int) -> str:

@@ -38,16 +38,6 @@ class Dropped(StrEnum):
     NONE = "none"
 
 
-class Outcome(StrEnum):
-    """What a sender has to say of one mail."""
-
-    SENT = "sent"
-    RETRY = "retry"
-    FAIL = "fail"
-    ERASE = "erase"
-    RELEASE = "release"
-
-
 @dataclass(frozen=True, slots=True)
 class Claim:
     """What came of asking for a lease. It is ours where there is a registration id.
@@ -135,16 +125,32 @@ class Outbox:
         user_id: str,
         registration_id: str,
         owner: str,
-        outcome: Outcome,
+        delivery: Delivery,
         *,
         wait_ms: int = 0,
         error: str = "",
         go_on: bool = False,
     ) -> Settled:
-        """Writes down what came of a mail and lets the lease go.
+        """Writes down what came of a mail and lets the lease go. REFUSED erases the registration.
 
         `go_on`: where the registration was replaced meanwhile, keep the lease and return the new one.
         """
+        return self._settled(user_id, registration_id, owner, delivery.value, wait_ms, error, int(go_on))
+
+    def release(self, user_id: str, registration_id: str, owner: str) -> Settled:
+        """Lets the lease go of a mail that was not begun: it is due for everybody."""
+        return self._settled(user_id, registration_id, owner, "released", 0, "", 0)
+
+    def _settled(
+        self,
+        user_id: str,
+        registration_id: str,
+        owner: str,
+        state: str,
+        wait_ms: int,
+        error: str,
+        go_on: int,
+    ) -> Settled:
         keys = keys_of(user_id)
         answer = self._storage.run(
             SettleMail(
@@ -155,11 +161,11 @@ class Outbox:
                 registration=registration_id,
                 owner=owner,
                 lease_ms=self.lease_ms,
-                outcome=outcome.value,
+                delivery=state,
                 wait_ms=wait_ms,
                 give_up_ms=GIVE_UP_MS,
                 error_code=error,
-                go_on=int(go_on),
+                go_on=go_on,
                 prefix=keys.number_prefix,
                 newest=LAYOUT_VERSION,
             )
@@ -199,7 +205,7 @@ class Outbox:
     def due(self, shards: Iterable[int], until_ms: int, limit: int) -> list[Due]:
         """Entries of these shards that are due until then, at most `limit` a shard; one round trip.
 
-        Besides as many of those that lie further ahead than any wait can be: they are due then, too.
+        `until_ms`: less than a lease from now. What lies further ahead than any wait can be is due now.
         """
         answers: list[list[tuple[bytes, float]]] = self._storage.pipeline(
             [
@@ -208,7 +214,9 @@ class Outbox:
                 for first, last in ((0, until_ms), (until_ms + LONGEST_WAIT_MS, "+inf"))
             ]
         )
-        return [Due(user.decode(), min(int(due), until_ms)) for entries in answers for user, due in entries]
+        now_ms = until_ms - LONGEST_LEASE_MS
+        found = [(user.decode(), int(due)) for entries in answers for user, due in entries]
+        return [Due(user, due if due <= until_ms else now_ms) for user, due in found]
 
     def hold_relay(self, owner: str, ttl_ms: int) -> bool:
         """Takes or keeps the right to sweep, 0 lets it go; one process has it at a time."""

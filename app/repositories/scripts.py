@@ -94,7 +94,7 @@ class SettleMail(NamedTuple):
     registration: str
     owner: str
     lease_ms: int
-    outcome: str
+    delivery: str
     wait_ms: int
     give_up_ms: int
     error_code: str

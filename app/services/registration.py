@@ -1,13 +1,15 @@
 """The persistence service of the diagram: gives an address its one identification number."""
 
 import time
+from contextlib import suppress
+from typing import NamedTuple
 
 from app.domain.number import NumberGenerator
-from app.domain.registration import Delivery, Draft, Registration, Replayed, Stored, UserRecord
-from app.errors import NumberSpaceExhausted, StorageUnavailable, UserNotFound
+from app.domain.registration import Cause, Delivery, Draft, Registration, Replayed, Stored, UserRecord
+from app.errors import AddressRefused, NumberSpaceExhausted, StorageUnavailable, UserNotFound
 from app.repositories.guard import Guard
 from app.repositories.users import Once, Terms, Users
-from app.services.messaging import SendPlan
+from app.services.messaging import MessagingService
 from app.telemetry.metrics import Metrics
 
 FIRST_CANDIDATES = 4
@@ -22,6 +24,14 @@ MAX_CALLS = 32
 """4 + 31 x 128 = 3,972 candidates: at 99.9 % full they fail in 2 of 100 cases."""
 
 
+class Registered(NamedTuple):
+    """What a registration came to, for its caller. `created_ms`: Unix ms."""
+
+    user_id: str
+    delivery: Delivery
+    created_ms: int
+
+
 class RegistrationService:
     """Registers addresses, tells of them and erases them."""
 
@@ -31,20 +41,45 @@ class RegistrationService:
         guard: Guard,
         numbers: NumberGenerator,
         terms: Terms,
+        messaging: MessagingService,
         metrics: Metrics | None = None,
     ) -> None:
         self._users = users
         self._guard = guard
         self._numbers = numbers
         self._terms = terms
+        self._messaging = messaging
         self._metrics = metrics or Metrics()
         self._free_in_a_row = 0
 
-    def register(self, draft: Draft, plan: SendPlan, once: Once | None = None) -> Stored | Replayed:
+    def register(
+        self, draft: Draft, cause: Cause, *, wait: bool = True, idempotency_key: str = ""
+    ) -> Registered:
+        """Gives the address a unique number in place of what it had, and mails it there.
+
+        `wait`: for the mail server, up to MAIL_TIMEOUT. Where the same caller used the same key before, the
+        answer is that of then. Raises what `store` and `MessagingService.send` raise.
+        """
+        once = self._users.once(cause.caller, draft, idempotency_key) if idempotency_key else None
+        plan = self._messaging.plan(wait=wait)
+        stored = self.store(draft, plan.lease_ms, once)
+        if isinstance(stored, Replayed):
+            return Registered(stored.user_id, stored.delivery, stored.created_ms)
+        registration = stored.registration
+        try:
+            delivery = self._messaging.send(stored, plan, cause)
+        except (AddressRefused, StorageUnavailable):
+            self._keep_answer(registration, once, None)
+            raise
+        self._keep_answer(registration, once, delivery)
+        return Registered(registration.user_id, delivery, registration.created_ms)
+
+    def store(self, draft: Draft, lease_ms: int, once: Once | None = None) -> Stored | Replayed:
         """Gives the address a unique number and replaces what it had: all of it, or nothing at all.
 
-        `once`: the request is carried out once; a repetition gives Replayed. Raises NumberSpaceExhausted,
-        StorageUnavailable, TooManyRegistrations, RequestInProgress, IdempotencyKeyReused.
+        `lease_ms`: of the lease to take on the address, 0 = none. `once`: a repetition of this request gives
+        Replayed. Raises NumberSpaceExhausted, StorageUnavailable, TooManyRegistrations, RequestInProgress,
+        IdempotencyKeyReused.
         """
         self._guard.check()
         keys = self._users.keys(draft.address)
@@ -57,7 +92,7 @@ class RegistrationService:
                 draft,
                 candidates,
                 self._terms,
-                lease_ms=plan.lease_ms,
+                lease_ms=lease_ms,
                 once=once,
             )
             if isinstance(stored, Stored):
@@ -70,23 +105,6 @@ class RegistrationService:
             self._free_in_a_row, count = 0, MORE_CANDIDATES
         self._metrics.exhausted(tried)
         raise NumberSpaceExhausted("No free number was found")
-
-    def once(self, client: str, draft: Draft, idempotency_key: str) -> Once | None:
-        """The mark of a request that a client named with an Idempotency-Key; None without one."""
-        return self._users.once(client, draft, idempotency_key) if idempotency_key else None
-
-    def answered(self, registration: Registration, once: Once, delivery: Delivery | None) -> None:
-        """Keeps the answer for repetitions; None: it came to nothing, so a repetition starts anew.
-
-        A Redis that fails now changes no answer: a repetition then gets it from the record.
-        """
-        try:
-            if delivery is None:
-                self._users.forget_answer(registration, once)
-            else:
-                self._users.remember_answer(registration, once, delivery, self._terms.mark_ms)
-        except StorageUnavailable:
-            return
 
     def find(self, user_id: str) -> UserRecord:
         """Raises UserNotFound, StorageUnavailable."""
@@ -101,3 +119,16 @@ class RegistrationService:
         self._guard.check()
         if not self._users.erase(user_id):
             raise UserNotFound("No registration has this id")
+
+    def _keep_answer(self, registration: Registration, once: Once | None, delivery: Delivery | None) -> None:
+        """Keeps the answer for repetitions; None: it came to nothing, so a repetition starts anew.
+
+        A Redis that fails now changes no answer: a repetition then gets it from the record.
+        """
+        if once is None:
+            return
+        with suppress(StorageUnavailable):
+            if delivery is None:
+                self._users.forget_answer(registration, once)
+            else:
+                self._users.remember_answer(registration, once, delivery, self._terms.mark_ms)

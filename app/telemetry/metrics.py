@@ -9,7 +9,6 @@ there and any of them answers for all. Without it a process tells what it has co
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +18,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
+from app.domain.registration import Delivery
 from app.errors import PROBLEMS
 
 CONTENT_TYPE: Final = prometheus_client.exposition.CONTENT_TYPE_PLAIN_0_0_4
@@ -42,14 +42,13 @@ CANDIDATE_BUCKETS: Final = (1, 2, 3, 4, 8, 16, 64, 132, 516, 1028, 3972)
 """1 while the number space is empty, 5 on average when 80 % of it is taken; 3,972 is where we give up."""
 
 
-class MailOutcome(StrEnum):
-    """What one attempt to mail a number came to."""
-
-    SENT = "sent"  # the mail server accepted it
-    PUT_OFF = "put_off"  # it is tried again
-    REFUSED = "refused"  # the address was refused for good
-    GIVEN_UP = "given_up"  # not accepted within 24 hours, or the number's life
-
+DELIVERIES: Final = {
+    Delivery.SENT: "sent",  # the mail server accepted it
+    Delivery.PENDING: "put_off",  # it is tried again
+    Delivery.REFUSED: "refused",  # the address was refused for good
+    Delivery.FAILED: "given_up",  # not accepted within 24 hours, or the number's life
+}
+"""What one attempt to mail a number came to, and its label."""
 
 BUDGETS: Final = {
     "too-many-registrations": "registrations",  # ADDRESS_LIMIT
@@ -130,7 +129,7 @@ class Metrics:
         # Children are looked up once: a series starts at 0, so that the first event counts as a rise.
         self._problem = {slug: self._problems.labels(slug) for slug in PROBLEMS}
         self._budget = {slug: self._budgets.labels(budget) for slug, budget in BUDGETS.items()}
-        self._delivery = {outcome: self._deliveries.labels(outcome.value) for outcome in MailOutcome}
+        self._delivery = {each: self._deliveries.labels(label) for each, label in DELIVERIES.items()}
         self._blame = {blame: self._mail_faults.labels(blame) for blame in BLAMES}
         self._answer: dict[tuple[str, str, int], Counter] = {}
         self._route: dict[str, Histogram] = {}
@@ -166,7 +165,7 @@ class Metrics:
         """The mail server was handed a mail and has answered, or has not."""
         self._mail_seconds.observe(seconds)
 
-    def delivery(self, outcome: MailOutcome) -> None:
+    def delivery(self, outcome: Delivery) -> None:
         """An attempt to mail a number was settled."""
         self._delivery[outcome].inc()
 

@@ -83,7 +83,7 @@ class Tracer:
             retry=Retry(NoBackoff(), 0),
         )
         self._trace: ContextVar[Trace | None] = ContextVar("trace", default=None)
-        self._watch(container.registration, "register", REGISTER, lambda draft, *_: draft.address)
+        self._watch(container.registration, "store", REGISTER, lambda draft, *_: draft.address)
         self._watch(container.verification, "verify", VERIFY, lambda address, *_: address)
         self._watch(container.numbers, "draw_distinct", DRAW)
         self._watch(container.messaging, "send", SEND)

@@ -16,7 +16,6 @@ from app.config import Settings
 from app.container import Container
 from app.domain.address import Address
 from app.domain.registration import Budget, Draft
-from app.services.messaging import SendPlan
 from tests.support.authority import Authority
 from tests.support.records import Records
 from tests.support.servers import Valkey
@@ -50,7 +49,7 @@ class Service:
             self.app = create_app(Settings(**{**chosen, **settings}))
         self.container: Container = self.app.extensions["cedula"]
         self.records = Records(self.container.storage)
-        self.container.relay.start()
+        self.container.messaging.start()
 
     def register(self, address: str, *, headers: dict[str, str] | None = None) -> tuple[TestResponse, float]:
         """The answer, and the seconds it took."""
@@ -63,8 +62,7 @@ class Service:
     def store_without_sending(self, address: str) -> None:
         """A registration whose process dies right after the commit: the lease is taken and nobody sends."""
         draft = Draft(Address.parse(address), "t0ken", "en")
-        plan = SendPlan(lease_ms=self.container.outbox.lease_ms)
-        self.container.registration.register(draft, plan)
+        self.container.registration.store(draft, self.container.outbox.lease_ms)
 
     @contextmanager
     def in_thread(self, work: Callable[[], T]) -> Iterator[Future[T]]:

@@ -17,8 +17,8 @@ from tests.support.smtp import Behaviour, Conversation, Cut, ScriptedSmtp, cut, 
 from tests.support.waiting import wait_until
 
 ADA = "ada.fault@example.com"
-AT_ONCE_S = 0.9
-"""An answer that did not wait for a time-out, on a busy machine."""
+PATIENT = {"mail_timeout_s": 20.0}
+"""So an answer that waited for the time-out is told from one that did not, however busy the machine."""
 
 
 @dataclass(frozen=True)
@@ -104,13 +104,13 @@ def _play(name: str, valkey: Valkey, database: int, authority: Authority) -> Non
     url = f"redis://127.0.0.1:{valkey.port}/{database}"
     smtp = ScriptedSmtp(**fault.server)
     smtp.script.update(fault.script)
-    service = Service(url, smtp, mail_ca_file=str(authority.ca_file), **fault.settings)
+    settings = {**({} if fault.waits else PATIENT), **fault.settings}
+    service = Service(url, smtp, mail_ca_file=str(authority.ca_file), **settings)
     store = redis.Redis.from_url(url)
     try:
         answer, took = service.register(ADA)
         assert (answer.status_code, answer.json["delivery"]) == (202, "pending"), answer.text
-        least, most = (MAIL_TIMEOUT_S, MAIL_TIMEOUT_S + AT_ONCE_S) if fault.waits else (0.0, AT_ONCE_S)
-        assert least <= took < most
+        assert took >= MAIL_TIMEOUT_S if fault.waits else took < PATIENT["mail_timeout_s"]
         wait_until(lambda: service.look_up(ADA).get("mail_error") == fault.error, 5, fault.error)
         assert service.delivery(ADA) == "pending"
         assert kinds(store)["outbox"] == kinds(store)["user"] == 1
@@ -153,11 +153,11 @@ def test_an_address_that_is_refused_for_good_is_told_at_once_and_nothing_stays(
     reply: str, serve: Serve, smtp: ScriptedSmtp, store: redis.Redis
 ) -> None:
     """422 undeliverable-address; the next mail goes over the same connection."""
-    service = serve(smtp)
+    service = serve(smtp, **PATIENT)
     smtp.script["rcpt"] = say(reply)
     answer, took = service.register(ADA)
     assert (answer.status_code, answer.json["type"]) == (422, "/problems/undeliverable-address")
-    assert took < AT_ONCE_S
+    assert took < PATIENT["mail_timeout_s"]
     assert set(kinds(store)) <= {"keycheck", "ready", "relay"}
     assert service.smtp_state == "ok"
     smtp.script.clear()
@@ -168,13 +168,14 @@ def test_an_address_that_is_refused_for_good_is_told_at_once_and_nothing_stays(
 def test_an_address_is_refused_for_good_where_data_is_accepted_all_the_same(
     serve: Serve, smtp: ScriptedSmtp, store: redis.Redis
 ) -> None:
-    """RFC 2920 §3.1: with PIPELINING a server may say 354 although no recipient was accepted."""
+    """RFC 2920 §3.1: with PIPELINING a server may say 354 although no recipient was accepted. No empty mail
+    is sent then; the next mail goes over another connection."""
     service = serve(smtp)
     smtp.script.update(rcpt=say("550 5.1.1 No"), data=say("354 Go"), content=say("554 5.5.1 No recipients"))
     assert service.register(ADA)[0].status_code == 422
     smtp.script.clear()
     assert service.register(ADA)[0].status_code == 201
-    assert (smtp.connections, smtp.contents[0]) == (1, b"")
+    assert (smtp.connections, len(smtp.contents)) == (2, 1)
 
 
 def test_a_refusal_after_the_answer_marks_the_mail_as_failed_and_erases_nothing(
@@ -210,11 +211,11 @@ def test_connection_refused_is_answered_at_once_and_the_mail_arrives_when_the_se
     serve: Serve, smtp: ScriptedSmtp, store: redis.Redis
 ) -> None:
     """202 without waiting; found out within a few seconds that the server is back."""
-    service = serve(smtp)
+    service = serve(smtp, **PATIENT)
     smtp.stop()
     answer, took = service.register(ADA)
     assert answer.status_code == 202
-    assert took < AT_ONCE_S
+    assert took < PATIENT["mail_timeout_s"]
     assert service.look_up(ADA)["mail_error"] == "connect refused"
     smtp.start()
     assert_arrives(service, smtp, store)
@@ -229,7 +230,7 @@ def test_a_final_reply_that_comes_late_is_waited_for_and_no_mail_is_repeated(
     smtp.script["content"] = late(lease_s + 1.5)
     answer, took = service.register(ADA)
     assert answer.status_code == 202
-    assert MAIL_TIMEOUT_S <= took < MAIL_TIMEOUT_S + AT_ONCE_S
+    assert took >= MAIL_TIMEOUT_S
     assert_arrives(service, smtp, store)
     assert len(smtp.contents) == 1
 
@@ -243,7 +244,7 @@ def test_a_final_reply_after_12_seconds_gives_one_mail(
     smtp.script["content"] = late(12)
     answer, took = service.register(ADA)
     assert answer.status_code == 202
-    assert 10 <= took < 11
+    assert took >= 10
     assert_arrives(service, smtp, store)
     assert len(smtp.contents) == 1
 
@@ -263,7 +264,7 @@ def test_a_server_that_is_slow_at_every_step_gets_each_mail_through(
         service = serve(smtp, mail_timeout_s=timeout_s)
         answer, took = service.register(ADA)
         assert answer.status_code == 202
-        assert timeout_s <= took < timeout_s + AT_ONCE_S
+        assert took >= timeout_s
         service.wait_for_delivery(ADA, "sent", 60)
         assert_arrives(service, smtp, store)
         assert smtp.violations == []
@@ -284,7 +285,7 @@ def test_a_server_that_drops_every_second_connection_gets_every_mail_once(
     async def one_mail_each(conversation: Conversation, usual: str) -> str:
         return "421 4.3.2 Enough" if conversation.mails else usual
 
-    service = serve(smtp)
+    service = serve(smtp, **PATIENT)
     for stage in ("connect", "rcpt"):
         smtp.script = {stage: drop_even, "noop": one_mail_each, "mail": one_mail_each}
         for number in range(5):
@@ -296,7 +297,7 @@ def test_a_server_that_drops_every_second_connection_gets_every_mail_once(
 
 def test_a_server_that_closes_idle_connections_costs_nobody_a_wait(serve: Serve, smtp: ScriptedSmtp) -> None:
     """Closed between two mails, with and without a 421; closed just as the next mail begins: 201."""
-    service = serve(smtp)
+    service = serve(smtp, **PATIENT)
     assert service.register("idle0@example.com")[0].status_code == 201
     smtp.hang_up()
     wait_until(lambda: not smtp.open_connections)
@@ -327,7 +328,7 @@ def test_a_server_that_takes_few_connections_gets_every_mail_over_those(
         return usual if len(smtp.open_connections) <= 3 else "421 4.7.0 Too many connections"
 
     smtp.script.update(connect=three, content=late(0.05))
-    service = serve(smtp, mail_connections=8, mail_timeout_s=5.0)
+    service = serve(smtp, mail_connections=8, **PATIENT)
     with ThreadPoolExecutor(20) as pool:
         answers = list(pool.map(lambda number: service.register(f"crowd{number}@example.com"), range(20)))
     assert {answer.status_code for answer, _ in answers} == {201}
@@ -361,10 +362,10 @@ def test_a_certificate_that_does_not_hold_is_the_operators_fault(
     try:
         trusted = {} if wrong == "unknown authority" else {"mail_ca_file": str(authority.ca_file)}
         settings = {"mail_use_ssl": implicit, "mail_use_tls": not implicit, **LOGIN}
-        service = serve(smtp, **settings, **trusted)
+        service = serve(smtp, **settings, **trusted, **PATIENT)
         answer, took = service.register(ADA)
         assert answer.status_code == 202
-        assert took < AT_ONCE_S
+        assert took < PATIENT["mail_timeout_s"]
         assert service.look_up(ADA)["mail_error"] == "certificate refused"
         assert service.smtp_state == "certificate refused"
         assert smtp.heard["auth"] == smtp.heard["mail"] == 0

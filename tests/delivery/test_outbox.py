@@ -14,7 +14,7 @@ from app.domain.number import NumberGenerator
 from app.domain.registration import Budget, Delivery, Draft, Registration, Stored
 from app.repositories.census import Census
 from app.repositories.keys import Field, Names, keys_of
-from app.repositories.outbox import GIVE_UP_MS, Dropped, Outbox, Outcome
+from app.repositories.outbox import GIVE_UP_MS, Dropped, Outbox, Settled
 from app.repositories.records import LAYOUT_VERSION
 from app.repositories.sealing import Sealer
 from app.repositories.users import Terms, Users
@@ -53,8 +53,11 @@ class Store:
         assert isinstance(stored, Stored)
         return stored
 
-    def settle(self, registration: Registration, owner: str, outcome: Outcome, **more: object) -> object:
-        return self.outbox.settle(registration.user_id, registration.registration_id, owner, outcome, **more)
+    def settle(self, registration: Registration, owner: str, delivery: Delivery, **more: object) -> Settled:
+        return self.outbox.settle(registration.user_id, registration.registration_id, owner, delivery, **more)
+
+    def release(self, registration: Registration, owner: str) -> Settled:
+        return self.outbox.release(registration.user_id, registration.registration_id, owner)
 
     def delivery(self, registration: Registration) -> Delivery | None:
         found = self.users.find(registration.user_id)
@@ -108,7 +111,7 @@ def test_a_registration_and_a_claim_never_both_get_the_lease(here: Store) -> Non
 def test_a_mail_that_waits_for_its_next_try_is_not_claimed_before(here: Store) -> None:
     """Whatever a process remembers: Redis knows when it is due."""
     stored = here.register()
-    here.settle(stored.registration, stored.owner, Outcome.RETRY, wait_ms=30_000, error="recipient 450")
+    here.settle(stored.registration, stored.owner, Delivery.PENDING, wait_ms=30_000, error="recipient 450")
     claim = here.outbox.claim(stored.registration.user_id, "other")
     assert claim.registration is None
     assert 29_000 < claim.later_ms <= 30_000
@@ -137,7 +140,7 @@ def test_a_mail_that_is_older_than_a_day_is_given_up(here: Store, store: redis.R
         Field.CREATED_MS,
         stored.registration.created_ms - GIVE_UP_MS + 5000,
     )
-    here.settle(stored.registration, stored.owner, Outcome.RETRY, wait_ms=6000, error="connect refused")
+    here.settle(stored.registration, stored.owner, Delivery.PENDING, wait_ms=6000, error="connect refused")
     assert here.delivery(stored.registration) is Delivery.FAILED
     assert kinds(store)["outbox"] == kinds(store)["sender"] == 0
 
@@ -147,7 +150,7 @@ def test_a_record_of_a_newer_layout_is_left_to_a_newer_process(here: Store, stor
     stored = here.register()
     newer = here.register().registration
     store.hset(keys_of(newer.user_id).user, Field.LAYOUT, LAYOUT_VERSION + 1)
-    settled = here.settle(stored.registration, stored.owner, Outcome.SENT, go_on=True)
+    settled = here.settle(stored.registration, stored.owner, Delivery.SENT, go_on=True)
     assert settled.left
     assert here.outbox.claim(newer.user_id, "me") == type(here.outbox.claim(newer.user_id, "me"))()
     assert kinds(store)["outbox"] == 1
@@ -170,7 +173,9 @@ def test_a_record_that_does_not_open_is_claimed_as_unreadable(
 def test_many_settlings_of_one_mail_count_once(here: Store, store: redis.Redis) -> None:
     """A settling whose answer was lost is repeated; a repeat of `sent` changes nothing but the counter."""
     stored = here.register()
-    settled = at_once(lambda _: here.settle(stored.registration, stored.owner, Outcome.RETRY, wait_ms=1000))
+    settled = at_once(
+        lambda _: here.settle(stored.registration, stored.owner, Delivery.PENDING, wait_ms=1000)
+    )
     assert sum(not each.lost for each in settled) == 1
     assert here.users.find(stored.registration.user_id).attempts == 1
 
@@ -178,8 +183,9 @@ def test_many_settlings_of_one_mail_count_once(here: Store, store: redis.Redis) 
 def test_a_settling_by_someone_else_changes_nothing(here: Store) -> None:
     """Owner and registration must both be right."""
     stored = here.register()
-    for outcome in Outcome:
-        assert here.settle(stored.registration, "thief", outcome).lost
+    for delivery in Delivery:
+        assert here.settle(stored.registration, "thief", delivery).lost
+    assert here.release(stored.registration, "thief").lost
     assert here.delivery(stored.registration) is Delivery.PENDING
 
 
@@ -190,7 +196,7 @@ def test_a_settling_races_with_registering_again_and_the_last_number_is_mailed(h
 
         def race(number: int, old: Stored = stored) -> object:
             if number == 0:
-                return here.settle(old.registration, old.owner, Outcome.SENT, go_on=True)
+                return here.settle(old.registration, old.owner, Delivery.SENT, go_on=True)
             return here.register()
 
         settled, new = at_once(race, 2)
@@ -209,10 +215,10 @@ def test_an_erasure_after_a_refusal_takes_only_the_registration_that_was_refused
     """A registration that took its place stays, with its number and its entry."""
     stored = here.register()
     new = here.register().registration
-    settled = here.settle(stored.registration, stored.owner, Outcome.ERASE, go_on=True)
+    settled = here.settle(stored.registration, stored.owner, Delivery.REFUSED, go_on=True)
     assert settled.replacement.registration_id == new.registration_id
     assert kinds(store)["user"] == kinds(store)["number"] == kinds(store)["outbox"] == 1
-    here.settle(new, stored.owner, Outcome.ERASE)
+    here.settle(new, stored.owner, Delivery.REFUSED)
     assert kinds(store).total() == 0
 
 
@@ -222,9 +228,10 @@ def test_a_mail_that_was_accepted_after_its_lease_ran_out_is_settled_if_nobody_c
     """What the server accepted is the truth; a retry, an erasure by a late sender is not."""
     stored = here.register()
     store.delete(keys_of(stored.registration.user_id).sender)
-    for outcome in (Outcome.RETRY, Outcome.FAIL, Outcome.ERASE, Outcome.RELEASE):
-        assert here.settle(stored.registration, stored.owner, outcome).lost
-    here.settle(stored.registration, stored.owner, Outcome.SENT)
+    for delivery in (Delivery.PENDING, Delivery.FAILED, Delivery.REFUSED):
+        assert here.settle(stored.registration, stored.owner, delivery).lost
+    assert here.release(stored.registration, stored.owner).lost
+    here.settle(stored.registration, stored.owner, Delivery.SENT)
     assert here.delivery(stored.registration) is Delivery.SENT
 
 
@@ -236,8 +243,8 @@ def test_a_late_mail_that_overtook_the_live_number_has_it_mailed_again(
     keys = keys_of(stored.registration.user_id)
     store.delete(keys.sender)
     new = here.register()
-    here.settle(new.registration, new.owner, Outcome.SENT)
-    settled = here.settle(stored.registration, stored.owner, Outcome.SENT, go_on=True)
+    here.settle(new.registration, new.owner, Delivery.SENT)
+    settled = here.settle(stored.registration, stored.owner, Delivery.SENT, go_on=True)
     assert settled.replacement.registration_id == new.registration.registration_id
     assert store.get(keys.sender).decode() == stored.owner
 
@@ -245,7 +252,7 @@ def test_a_late_mail_that_overtook_the_live_number_has_it_mailed_again(
 def test_a_lease_that_is_given_back_makes_the_mail_due_and_counts_no_attempt(here: Store) -> None:
     """At a shutdown, or when the breaker opens before the send."""
     stored = here.register()
-    here.settle(stored.registration, stored.owner, Outcome.RELEASE)
+    here.release(stored.registration, stored.owner)
     claim = here.outbox.claim(stored.registration.user_id, "next")
     assert (claim.registration_id, claim.attempts) == (stored.registration.registration_id, 0)
 
@@ -300,7 +307,7 @@ def test_every_script_survives_the_loss_of_the_script_cache(here: Store, store: 
     stored = flushed().register()
     user_id = stored.registration.user_id
     assert flushed().outbox.renew(user_id, stored.owner)
-    assert flushed().settle(stored.registration, stored.owner, Outcome.RETRY).delivery is Delivery.PENDING
+    assert flushed().settle(stored.registration, stored.owner, Delivery.PENDING).delivery is Delivery.PENDING
     assert flushed().outbox.claim(user_id, "me").registration is not None
     assert flushed().outbox.hold_relay("me", 1000)
     assert flushed().outbox.retry(user_id)
@@ -314,9 +321,11 @@ def test_every_script_survives_the_loss_of_the_script_cache(here: Store, store: 
 def test_an_operator_sees_what_is_pending_and_failed(here: Store) -> None:
     """With reason, attempts and time; sent mails are not listed."""
     pending, failed, sent = (here.register(f"{name}@example.com") for name in ("pending", "failed", "sent"))
-    here.settle(pending.registration, pending.owner, Outcome.RETRY, wait_ms=60_000, error="connect refused")
-    here.settle(failed.registration, failed.owner, Outcome.FAIL, error="recipient 550 5.1.1")
-    here.settle(sent.registration, sent.owner, Outcome.SENT)
+    here.settle(
+        pending.registration, pending.owner, Delivery.PENDING, wait_ms=60_000, error="connect refused"
+    )
+    here.settle(failed.registration, failed.owner, Delivery.FAILED, error="recipient 550 5.1.1")
+    here.settle(sent.registration, sent.owner, Delivery.SENT)
     (one,) = here.census.pending()
     assert (one.user_id, one.error, one.attempts) == (pending.registration.user_id, "connect refused", 1)
     assert one.due_ms - one.created_ms >= 60_000
@@ -334,14 +343,14 @@ def test_a_failed_mail_can_be_made_due_again_for_another_day(here: Store, store:
     stored = here.register()
     keys = keys_of(stored.registration.user_id)
     store.hset(keys.user, Field.CREATED_MS, stored.registration.created_ms - 2 * GIVE_UP_MS)
-    here.settle(stored.registration, stored.owner, Outcome.FAIL, error="x")
+    here.settle(stored.registration, stored.owner, Delivery.FAILED, error="x")
     assert sum(at_once(lambda _: here.outbox.retry(keys.user_id))) == THREADS
     claim = here.outbox.claim(keys.user_id, "me")
     assert claim.registration is not None
-    here.settle(stored.registration, "me", Outcome.RETRY, wait_ms=1000, error="x")
+    here.settle(stored.registration, "me", Delivery.PENDING, wait_ms=1000, error="x")
     assert here.delivery(stored.registration) is Delivery.PENDING
     claimed = here.register("bob@example.com")
-    here.settle(claimed.registration, claimed.owner, Outcome.SENT)
+    here.settle(claimed.registration, claimed.owner, Delivery.SENT)
     assert not here.outbox.retry(claimed.registration.user_id)
     assert not here.outbox.retry("a" * 26)
 
@@ -351,7 +360,7 @@ def test_a_mail_can_be_dropped_unless_it_is_being_sent(here: Store, store: redis
     stored = here.register()
     user_id = stored.registration.user_id
     assert here.outbox.drop(user_id) is Dropped.SENDING
-    here.settle(stored.registration, stored.owner, Outcome.RELEASE)
+    here.release(stored.registration, stored.owner)
     dropped = at_once(lambda _: here.outbox.drop(user_id))
     assert dropped.count(Dropped.DROPPED) == 1
     assert dropped.count(Dropped.NONE) == THREADS - 1
@@ -368,7 +377,7 @@ def test_the_commands_show_no_address_unless_asked(
 
     runner = create_app(Settings(redis_url=valkey_server.url)).test_cli_runner()
     stored = here.register("ada@example.com")
-    here.settle(stored.registration, stored.owner, Outcome.RETRY, wait_ms=90_000, error="connect refused")
+    here.settle(stored.registration, stored.owner, Delivery.PENDING, wait_ms=90_000, error="connect refused")
     user_id = stored.registration.user_id
     listed = runner.invoke(args=["outbox", "list"])
     assert re.search(rf"{user_id}\tpending\t1\t\ds\t(89|90)s\tconnect refused\n", listed.output)
@@ -378,7 +387,7 @@ def test_the_commands_show_no_address_unless_asked(
     assert runner.invoke(args=["outbox", "retry", user_id]).output == "1 mails are due now\n"
     assert here.outbox.claim(user_id, "me").registration is not None
     assert runner.invoke(args=["outbox", "drop", user_id]).exit_code == 1
-    here.settle(stored.registration, "me", Outcome.RETRY)
+    here.settle(stored.registration, "me", Delivery.PENDING)
     assert runner.invoke(args=["outbox", "drop", user_id]).output == "dropped\n"
     assert "dropped by the operator" in runner.invoke(args=["outbox", "list", "--failed"]).output
     assert runner.invoke(args=["outbox", "drop", user_id]).exit_code == 1

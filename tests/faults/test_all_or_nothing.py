@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import pytest
 import redis
 
-from app.domain.registration import Registration
+from app.domain.registration import Delivery, Registration
 from app.errors import CedulaError, StorageUnavailable
 from app.repositories.keys import RELAY_LOCK, Field
-from app.repositories.outbox import Outbox, Outcome
+from app.repositories.outbox import Outbox
 from tests.api.conftest import wrong
 from tests.support.faults.redis import REFUSALS, Fault, everything
-from tests.support.people import KEY, Process, ada
+from tests.support.people import KEY, Process, ada, age_mark
 from tests.support.scan import contradictions
 from tests.support.servers import Valkey
 
@@ -45,9 +45,9 @@ class Scene:
     def outbox(self) -> Outbox:
         return self.process.outbox
 
-    def settle(self, outcome: Outcome) -> None:
+    def settle(self, delivery: Delivery) -> None:
         ours = self.registration
-        self.process.outbox.settle(ours.user_id, ours.registration_id, self.owner, outcome)
+        self.process.outbox.settle(ours.user_id, ours.registration_id, self.owner, delivery)
 
     def verify(self, number: str) -> None:
         self.process.users.verify(ada(), number, self.process.budget)
@@ -73,9 +73,9 @@ SCRIPTS = {
         lambda at: at.process.outbox.claim(at.registration.user_id, at.owner), "user sender outbox"
     ),
     "renew": Deed(lambda at: at.outbox.renew(at.registration.user_id, at.owner), "sender outbox"),
-    "sent": Deed(lambda at: at.settle(Outcome.SENT), "user number sender outbox"),
-    "put off": Deed(lambda at: at.settle(Outcome.RETRY), "user number sender outbox"),
-    "refused": Deed(lambda at: at.settle(Outcome.ERASE), "user number sender outbox"),
+    "sent": Deed(lambda at: at.settle(Delivery.SENT), "user number sender outbox"),
+    "put off": Deed(lambda at: at.settle(Delivery.PENDING), "user number sender outbox"),
+    "refused": Deed(lambda at: at.settle(Delivery.REFUSED), "user number sender outbox"),
     "retry": Deed(lambda at: at.outbox.retry(at.registration.user_id), "user sender outbox"),
     "drop": Deed(lambda at: at.outbox.drop(at.registration.user_id), "user sender outbox"),
     "hold": Deed(lambda at: at.outbox.hold_relay(at.owner, 1000), "lock"),
@@ -98,6 +98,7 @@ def scene(valkey_server: Valkey, store: redis.Redis) -> Iterator[Scene]:
     stored = process.registered(ada(), key=KEY)
     assert stored.owner
     found = Scene(process, store, stored.owner, stored.registration)
+    age_mark(store, 60)  # so that a replay writes
     with pytest.raises(CedulaError):
         found.verify(wrong(stored.registration.number))
     process.outbox.hold_relay(stored.owner, 60_000)

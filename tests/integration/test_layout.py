@@ -10,7 +10,6 @@ import requests
 from app.domain.registration import Delivery
 from app.errors import NewerRecord
 from app.repositories.keys import Field, Names, keys_of
-from app.repositories.outbox import Outcome
 from app.repositories.records import LAYOUT_VERSION
 from tests.api.conftest import Api, named, wrong
 from tests.support.faults.redis import everything
@@ -193,7 +192,7 @@ def test_senders_and_listings_leave_a_record_of_a_later_release_alone(
     store.hset(keys_of(registration.user_id).user, Field.LAYOUT, LAYOUT_VERSION + 1)
     before = everything(store, "*:user:*")
     settled = process.outbox.settle(
-        registration.user_id, registration.registration_id, stored.owner or "", Outcome.ERASE, go_on=True
+        registration.user_id, registration.registration_id, stored.owner or "", Delivery.REFUSED, go_on=True
     )
     assert settled.left
     assert process.outbox.claim(registration.user_id, "me").registration is None
@@ -210,9 +209,11 @@ def test_a_mark_of_a_later_release_is_a_503(valkey_server: Valkey, store: redis.
     process = Process(valkey_server.url)
     process.registered(ada(), key=KEY)
     (mark,) = store.scan_iter("*:idempotency:*")
-    store.set(mark, "2|whatever", keepttl=True)
-    with pytest.raises(NewerRecord):
-        process.outcome(ada(), key=KEY)
+    fingerprint, registration, created_ms, _ = (store.get(mark) or b"").decode().split("|")
+    for value in ("2|whatever", f"{fingerprint}|{registration}|{created_ms}|bounced"):
+        store.set(mark, value, keepttl=True)
+        with pytest.raises(NewerRecord):
+            process.outcome(ada(), key=KEY)
     process.close()
 
 

@@ -21,7 +21,7 @@ from app.repositories.census import Census
 from app.repositories.keys import Field, keys_of, outbox_key
 from app.repositories.sealing import Sealer
 from app.services.monitoring import LOOK_AGAIN_S, Monitoring
-from app.telemetry.metrics import MailOutcome, Metrics
+from app.telemetry.metrics import DELIVERIES, Metrics
 from tests.support.records import Records
 from tests.support.servers import ROOT, Gunicorn, MailServer, Valkey, free_port, gunicorn
 from tests.support.storage import storage_of
@@ -286,12 +286,13 @@ def test_counting_a_registration_costs_next_to_nothing(tmp_path: Path) -> None:
     """All facts of one registration, with the files of several workers: less than 30 microseconds."""
     program = """
 import time
-from app.telemetry.metrics import MailOutcome, Metrics
+from app.domain.registration import Delivery
+from app.telemetry.metrics import Metrics
 metrics = Metrics()
 def register():
     metrics.registered(1, 0.0012)
     metrics.mailed(0.003)
-    metrics.delivery(MailOutcome.SENT)
+    metrics.delivery(Delivery.SENT)
     metrics.answered("/api/users", "POST", 201, 0.005)
 def took():
     started = time.perf_counter()
@@ -396,7 +397,7 @@ def test_every_series_exists_before_its_first_event() -> None:
     """So that Prometheus sees the first one as a rise from 0."""
     metrics = Metrics()
     found = read(metrics.exposition(None).decode())
-    for outcome in MailOutcome:
+    for outcome in DELIVERIES.values():
         assert found[f'cedula_deliveries_total{{outcome="{outcome}"}}'] == 0
     for budget in ("registrations", "attempts", "requests"):
         assert found[f'cedula_budgets_refused_total{{budget="{budget}"}}'] == 0

@@ -21,7 +21,7 @@ from app.domain.registration import Budget, Delivery, Draft, Stored
 from app.errors import VerificationFailed
 from app.repositories.guard import Guard
 from app.repositories.keys import Names
-from app.repositories.outbox import Outbox, Outcome
+from app.repositories.outbox import Outbox
 from app.repositories.sealing import Sealer
 from app.repositories.users import Terms, Users
 from app.storage.storage import Storage
@@ -116,19 +116,19 @@ def written(client: redis.Redis, url: str, *secrets: str) -> dict[str, Any]:
         numbers[person] = stored.registration.number
         return stored
 
-    def settled(stored: Stored, outcome: Outcome, error: str = "") -> None:
+    def settled(stored: Stored, delivery: Delivery, error: str = "") -> None:
         registration = stored.registration
         outbox.settle(
-            registration.user_id, registration.registration_id, stored.owner or "", outcome, error=error
+            registration.user_id, registration.registration_id, stored.owner or "", delivery, error=error
         )
 
     for person in ("sent", "guessed", "forever", "long", "spanish"):
-        settled(registered(person), Outcome.SENT)
-    settled(registered("failed"), Outcome.FAIL, "recipient 550 5.1.1")
+        settled(registered(person), Delivery.SENT)
+    settled(registered("failed"), Delivery.FAILED, "recipient 550 5.1.1")
     registered("due", lease_ms=0)
     registered("begun")
     sent = registered("sent", named=True)
-    settled(sent, Outcome.SENT)
+    settled(sent, Delivery.SENT)
     draft = Draft(address("sent"), TOKEN, "en")
     users.remember_answer(sent.registration, users.once(CALLER, draft, KEY), Delivery.SENT, DAY_MS)
     pending = registered("pending", lease_ms=0, named=True)

@@ -3,11 +3,11 @@
 --
 -- KEYS[1] user record   KEYS[2] sender lease   KEYS[3] outbox
 -- ARGV[1] user id   ARGV[2] registration id   ARGV[3] owner   ARGV[4] lease in ms
--- ARGV[5] outcome: sent | retry | fail | erase | release     ARGV[6] wait in ms before a retry
+-- ARGV[5] sent | pending | failed | refused (erases) | released  ARGV[6] wait in ms before a retry
 -- ARGV[7] age in ms at which a mail is given up              ARGV[8] error code, '' = none
 -- ARGV[9] 1 = where the registration was replaced, keep the lease and hand out the new one
 -- ARGV[10] what every number key of the shard starts with   ARGV[11] newest layout version we can read
--- Fields of the record: see register.lua. `erase` becomes `fail` where a repetition was promised the mail.
+-- Fields of the record: see register.lua. `refused` becomes `failed` where a repetition was promised the mail.
 --
 -- Returns {'settled', delivery state}, state '' when the record is erased
 --      or {'replaced', registration id, sealed record, created in ms, attempts}: the lease is kept
@@ -16,7 +16,7 @@
 --      or {'lost'}: the lease is another's, or ran out; nothing is changed.
 local user, sender, outbox = KEYS[1], KEYS[2], KEYS[3]
 local id, registration, owner, lease_ms = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
-local outcome, wait_ms, give_up_ms = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
+local delivery, wait_ms, give_up_ms = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
 local error_code, go_on, prefix, newest = ARGV[8], ARGV[9] == '1', ARGV[10], tonumber(ARGV[11])
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -28,7 +28,7 @@ redis.call('ZSCORE', outbox, id)
 local holder = redis.call('GET', sender)
 -- A lease that ran out with nobody after it: what the mail server accepted is still the truth, and a
 -- number that was replaced meanwhile is mailed (again) after it.
-if holder ~= owner and (holder or outcome ~= 'sent') then return {'lost'} end
+if holder ~= owner and (holder or delivery ~= 'sent') then return {'lost'} end
 
 if not version then
   redis.call('ZREM', outbox, id)
@@ -49,13 +49,13 @@ if newer or record[1] ~= registration then
   return replacement
 end
 
-if outcome == 'erase' and record[7] then outcome = 'fail' end
+if delivery == 'refused' and record[7] then delivery = 'failed' end
 local attempts, age = record[3] + 1, now + wait_ms - (record[6] or record[2])
-local state = ({sent = 'sent', retry = 'pending', fail = 'failed', release = 'pending', erase = ''})[outcome]
-if outcome == 'retry' and age >= give_up_ms then state = 'failed' end
-if outcome == 'erase' then
+local state = ({released = 'pending', refused = ''})[delivery] or delivery
+if delivery == 'pending' and age >= give_up_ms then state = 'failed' end
+if delivery == 'refused' then
   redis.call('DEL', user, number or user)
-elseif outcome ~= 'release' then
+elseif delivery ~= 'released' then
   redis.call('HSET', user, 's', state, 'a', attempts)
   if state == 'sent' then redis.call('HSET', user, 'm', now) end
   if error_code == '' then redis.call('HDEL', user, 'e') else redis.call('HSET', user, 'e', error_code) end

@@ -1,36 +1,31 @@
-"""What senders work on: jobs of requests that wait, and addresses whose mail is due."""
+"""The queue: jobs of requests, and addresses whose mail falls due. Senders take from it."""
 
 import heapq
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from enum import Enum
 
-from app.domain.registration import Registration
+from app.domain.registration import Cause, Delivery, Registration
+from app.errors import CedulaError
+from app.repositories.users import fresh_token
 
 MAX_REMEMBERED = 100_000
 """Addresses a process keeps in mind; beyond them the outbox in Redis knows, and the sweep finds them."""
 
 FAIR_TURN = 4
-"""Every so many turns one is for what nobody waits for, however many requests come in."""
+"""Every so many turns one is for mails that no request waits for, however many requests come in."""
 
 DUE = 0.0
 
-
-class Answer(Enum):
-    """What a request is told of its mail."""
-
-    SENT = "sent"
-    PENDING = "pending"
-    REFUSED = "refused"
-    UNKNOWN = "unknown"  # refused for good, but Redis did not say whether the registration is gone
+NO_REQUEST = Cause()
 
 
 class Job:
-    """One address to be mailed. The job of a request holds the registration and a lease on the address.
+    """One address to be mailed.
 
-    `leased_at`: monotonic seconds, from before the lease was asked for. `asked`: a request waits for it.
+    The job of a request holds its registration and a lease on the address; otherwise both are still to be
+    claimed. `leased_at`: monotonic seconds, from before the lease was asked for. `asked`: a request waits.
     """
 
     def __init__(
@@ -41,98 +36,109 @@ class Job:
         leased_at: float = 0.0,
         *,
         asked: bool = False,
+        cause: Cause = NO_REQUEST,
     ) -> None:
         self.user_id = user_id
         self.owner = owner
         self.registration = registration
         self.leased_at = leased_at
-        self._news = threading.Lock()  # released by the first answer; an Event would cost three times as much
-        self._news.acquire()
-        self._lock = threading.Lock()
         self.asked = asked
+        self.cause = cause
+        self._lock = threading.Lock()
+        self._answered = threading.Lock()  # released by the answer; an Event would cost three times as much
+        self._answered.acquire()
         self._refusing = False
-        self._answer: Answer | None = None
+        self._answer: Delivery | CedulaError | None = None
 
-    def wait(self, timeout_s: float) -> Answer:
-        """What came out, or PENDING after the time-out; then nobody asks any more."""
-        if not self._news.acquire(timeout=timeout_s) and not self._leave():
-            self._news.acquire()
-        return self._answer or Answer.PENDING
+    def wait(self, timeout_s: float) -> Delivery:
+        """The answer, or PENDING after the time-out, after which the request is gone. Raises the answer
+        where it is an error."""
+        if not self._answered.acquire(timeout=timeout_s) and not self._leave():
+            self._answered.acquire()
+        answer = self._answer or Delivery.PENDING
+        if isinstance(answer, CedulaError):
+            raise answer
+        return answer
 
     def refuse(self) -> bool:
-        """True when the request still waits: then it hears of the refusal, and the record may go."""
+        """True when the request still waits: it will hear of the refusal, so the record may be erased."""
         with self._lock:
             self._refusing = self.asked and self._answer is None
             return self._refusing
 
-    def tell(self, answer: Answer) -> None:
+    def tell(self, answer: Delivery | CedulaError) -> None:
         """Answers the request; only the first answer counts."""
         with self._lock:
             if self._answer is None:
                 self._answer = answer
-                self._news.release()
+                self._answered.release()
 
     def _leave(self) -> bool:
-        """The request goes. False while a refusal is being written down: that takes one answer of Redis."""
+        """The request gives up. False while its refusal is being written: that takes one answer of Redis."""
         with self._lock:
             self.asked = self._refusing
             return not self.asked
 
 
 class _Rest:
-    """A sender that rests: what it is handed, and the bell that wakes it."""
+    """A resting sender: what it is handed, and the bell that wakes it."""
 
     __slots__ = ("bell", "found")
 
     def __init__(self) -> None:
-        self.found: Job | str | None = None
+        self.found: Job | None = None
         self.bell = threading.Lock()
         self.bell.acquire()
 
-    def end(self, found: "Job | str | None") -> None:
+    def end(self, found: Job | None) -> None:
         self.found = found
         self.bell.release()
 
 
 class JobQueue:
-    """Jobs of requests that wait first; between them and after them the jobs that nobody waits for, and the
-    addresses whose mail is due.
+    """Jobs of waiting requests first; between and after them patient jobs, and addresses that are due.
 
-    Work that comes is handed to a resting sender, the one that rested shortest: its connection is the
-    freshest, and those that nobody needs grow old and are closed.
+    Work goes to the sender that has rested shortest: its connection is the freshest, and connections that
+    are not needed grow old and are closed.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._mutex = threading.Lock()
-        self._jobs: deque[Job] = deque()
+        self._asked: deque[Job] = deque()
         self._patient: deque[Job] = deque()
         self._due: deque[str] = deque()
         self._later: list[tuple[float, str]] = []
-        self._remembered: dict[str, float] = {}
+        self._remembered: dict[str, tuple[float, Cause]] = {}
         self._resting: list[_Rest] = []
         self._turn = 0
         self.closed = False
 
-    def __len__(self) -> int:
-        """Jobs of requests that wait and that nobody has taken."""
-        return len(self._jobs)
+    @property
+    def asked(self) -> int:
+        """Jobs that a request waits for and no sender has taken."""
+        return len(self._asked)
 
     @property
     def patient(self) -> int:
-        """Jobs that nobody waits for and nobody has taken."""
+        """Jobs that no request waits for and no sender has taken."""
         return len(self._patient)
 
     @property
     def remembered(self) -> int:
         return len(self._remembered)
 
+    @property
+    def resting(self) -> int:
+        """Senders that wait for work."""
+        return len(self._resting)
+
     def put(self, job: Job, *, back: bool = False) -> bool:
-        """False when the queue is closed. `back`: another sender had it; it comes before all others."""
+        """False when the queue is closed. `back`: a sender gives it back; it goes before all others."""
         with self._mutex:
             if self.closed:
                 return False
-            jobs = self._jobs if job.asked else self._patient
+            jobs = self._asked if job.asked else self._patient
             if self._resting:
                 self._resting.pop().end(job)
             elif back:
@@ -141,99 +147,108 @@ class JobQueue:
                 jobs.append(job)
             return True
 
-    def remember(self, user_id: str, wait_s: float = 0.0) -> None:
-        """Keeps an address in mind; the earliest time counts."""
+    def remember(self, user_id: str, wait_s: float = 0.0, cause: Cause = NO_REQUEST) -> None:
+        """An address will be due; the earliest time counts."""
         at = self._clock() + wait_s if wait_s > 0 else DUE
         with self._mutex:
             known = self._remembered.get(user_id)
-            if self.closed or (known is not None and known <= at):
+            if self.closed or (known is not None and known[0] <= at):
                 return
             if known is None and len(self._remembered) >= MAX_REMEMBERED:
                 return
-            self._remembered[user_id] = at
+            self._remembered[user_id] = at, cause
             if at == DUE:
                 self._due.append(user_id)
             else:
                 heapq.heappush(self._later, (at, user_id))
 
-    def take(self, timeout_s: float, *, only_requests: bool = False) -> Job | str | None:
-        """A job, or the user id of an address whose mail is due; None after the time-out or the end.
+    def take(self, timeout_s: float, *, only_leased: bool = False) -> Job | None:
+        """The next job; None after the time-out, or when the queue is closed.
 
-        `only_requests`: only jobs, which hold leases and must not lie about.
+        `only_leased`: only jobs that hold leases, which must not lie about.
         """
         with self._mutex:
-            found = self._next(only_requests)
+            found = self._next(only_leased)
             if found is not None or self.closed:
                 return found
             rest = _Rest()
             self._resting.append(rest)
-        if not rest.bell.acquire(timeout=timeout_s):
-            with self._mutex:
-                if rest in self._resting:
-                    self._resting.remove(rest)
+        try:
+            rest.bell.acquire(timeout=timeout_s)
+        except BaseException:  # the sender is being ended: what it was handed meanwhile is for another
+            self._end_rest(rest)
+            if rest.found is not None:
+                self.put(rest.found, back=True)
+            raise
+        self._end_rest(rest)
         return rest.found
 
     def wake(self) -> None:
-        """Makes due whose time has come, and hands what is due to senders that rest."""
+        """Makes due whose time has come, and hands it to senders that rest."""
         if not (self._due or self._later):
             return
         now = self._clock()
         with self._mutex:
             while self._later and self._later[0][0] <= now:
                 at, user_id = heapq.heappop(self._later)
-                if self._remembered.get(user_id) == at:
-                    self._remembered[user_id] = DUE
+                known = self._remembered.get(user_id)
+                if known is not None and known[0] == at:
+                    self._remembered[user_id] = DUE, known[1]
                     self._due.append(user_id)
             while self._resting and (found := self._pop_due()) is not None:
                 self._resting.pop().end(found)
 
-    def senders_missing(self, *, only_requests: bool) -> int:
+    def senders_missing(self, *, only_leased: bool) -> int:
         """How many more senders would have something to do now."""
-        work = len(self._jobs) + len(self._patient) + (0 if only_requests else len(self._due))
+        work = len(self._asked) + len(self._patient) + (0 if only_leased else len(self._due))
         return max(0, work - len(self._resting))
 
     def stuck(self, patience_s: float) -> bool:
         """The request at the head has given up by now: whoever came after it would wait in vain."""
-        if not self._jobs:
+        if not self._asked:
             return False
         with self._mutex:
-            return bool(self._jobs) and self._clock() - self._jobs[0].leased_at > patience_s
+            return bool(self._asked) and self._clock() - self._asked[0].leased_at > patience_s
 
     def close(self) -> list[Job]:
-        """Ends the queue; returns the jobs nobody took."""
+        """Ends the queue; returns the jobs that no sender has taken."""
         with self._mutex:
             self.closed = True
-            left = [*self._jobs, *self._patient]
-            self._jobs.clear()
-            self._patient.clear()
-            self._due.clear()
-            self._later.clear()
+            left = [*self._asked, *self._patient]
+            for each in (self._asked, self._patient, self._due, self._later):
+                each.clear()
             while self._resting:
                 self._resting.pop().end(None)
             return left
 
-    def _next(self, only_requests: bool) -> Job | str | None:
+    def _end_rest(self, rest: _Rest) -> None:
+        with self._mutex:
+            if rest in self._resting:
+                self._resting.remove(rest)
+
+    def _next(self, only_leased: bool) -> Job | None:
         self._turn += 1
-        ways: tuple[Callable[[], Job | str | None], ...]
-        if only_requests:
-            ways = self._pop_job, self._pop_patient
+        ways: tuple[Callable[[], Job | None], ...]
+        if only_leased:
+            ways = self._pop_asked, self._pop_patient
         elif self._turn % FAIR_TURN:
-            ways = self._pop_job, self._pop_patient, self._pop_due
+            ways = self._pop_asked, self._pop_patient, self._pop_due
         elif self._turn // FAIR_TURN % 2:
-            ways = self._pop_patient, self._pop_due, self._pop_job
+            ways = self._pop_patient, self._pop_due, self._pop_asked
         else:
-            ways = self._pop_due, self._pop_patient, self._pop_job
+            ways = self._pop_due, self._pop_patient, self._pop_asked
         return next((found for way in ways if (found := way()) is not None), None)
 
-    def _pop_job(self) -> Job | None:
-        return self._jobs.popleft() if self._jobs else None
+    def _pop_asked(self) -> Job | None:
+        return self._asked.popleft() if self._asked else None
 
     def _pop_patient(self) -> Job | None:
         return self._patient.popleft() if self._patient else None
 
-    def _pop_due(self) -> str | None:
+    def _pop_due(self) -> Job | None:
         while self._due:
             user_id = self._due.popleft()
-            if self._remembered.pop(user_id, None) is not None:
-                return user_id
+            known = self._remembered.pop(user_id, None)
+            if known is not None:
+                return Job(user_id, fresh_token(), cause=known[1])
         return None

@@ -1,21 +1,26 @@
-"""The outbox relay: brings back what a process has lost sight of, in every process that serves.
+"""The relay: one thread in every serving process that keeps leases alive and finds mails that are due.
 
 One process at a time sweeps the shards. A sweep looks ahead to the next one, so that an entry is claimed
 when it falls due and not when it is found.
 """
 
-import threading
 import time
 from contextlib import suppress
 
-import structlog
-
 from app.domain.number import SHARDS
 from app.errors import StorageUnavailable
+from app.mail.smtp import MailFault, SmtpMail, SmtpSession
 from app.repositories.guard import Guard
 from app.repositories.outbox import GIVE_UP_MS, Outbox
 from app.repositories.users import fresh_token
-from app.services.messaging import MessagingService
+from app.services.delivery.breaker import MailBreaker
+from app.services.delivery.leases import Leases
+from app.services.delivery.queue import JobQueue
+from app.services.delivery.senders import Senders
+from app.threads import WatchedThread
+
+BEGIN_AFTER_S = 1.0
+"""A process that forks before this serves nobody: it is the master of `gunicorn --preload`."""
 
 TICK_S = 0.2
 """How late a retry can be. A tick without work costs microseconds."""
@@ -29,51 +34,88 @@ ENTRIES_A_SHARD = 100
 STOP_WITHIN_S = 5.0
 """What the thread may still be waiting for is an answer of Redis."""
 
-log = structlog.get_logger()
+SILENT_S = 60.0
+"""A tick ends with a time-out of Redis at the latest; one that lasts longer hangs."""
 
 
 class Relay:
-    """A thread that renews leases, wakes senders and, where this process has the lock, sweeps."""
+    """A thread that renews leases, makes due what is due, tries a mail server that was down, and sweeps."""
 
-    def __init__(self, outbox: Outbox, messaging: MessagingService, guard: Guard) -> None:
+    def __init__(
+        self,
+        outbox: Outbox,
+        guard: Guard,
+        mail: SmtpMail,
+        queue: JobQueue,
+        breaker: MailBreaker,
+        leases: Leases,
+        senders: Senders,
+    ) -> None:
         self._outbox = outbox
-        self._messaging = messaging
         self._guard = guard
+        self._mail = mail
+        self._queue = queue
+        self._breaker = breaker
+        self._leases = leases
+        self._senders = senders
         self._owner = fresh_token()
         self._sweep_s = outbox.lease_ms / 1000 / 2
         self._sweeping = False
         self._next_batch_at = 0.0
         self._next_shard = 0
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._thread = WatchedThread("outbox-relay", self._run, silent_s=SILENT_S)
+        self._trial: WatchedThread | None = None
+        self.started = self.begun = False
+
+    @property
+    def threads(self) -> list[WatchedThread]:
+        return [self._thread] if self._trial is None else [self._thread, self._trial]
 
     def start(self) -> None:
-        """Starts the thread, once."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, daemon=True, name="outbox-relay")
-            self._thread.start()
+        """Starts the thread, once; it begins to work after a moment."""
+        self.started = True
+        self._thread.start()
 
     def stop(self) -> None:
         """Ends the thread, and lets another process sweep. Again, or without a start, it does nothing."""
-        thread, self._thread = self._thread, None
-        self._stop.set()
-        if thread is not None:
-            thread.join(STOP_WITHIN_S)
+        if not self.started or self._thread.stopping.is_set():
+            return
+        self._thread.stop(STOP_WITHIN_S)
+        if self.begun:
             with suppress(StorageUnavailable):
                 self._outbox.hold_relay(self._owner, 0)
 
-    def _run(self) -> None:
-        while not self._stop.wait(TICK_S):
+    def _run(self, thread: WatchedThread) -> None:
+        if not self.begun and thread.stopping.wait(BEGIN_AFTER_S):
+            return
+        self.begun = True
+        while not thread.stopping.wait(TICK_S):
+            thread.beat()
             try:
-                self._messaging.renew_leases()
-                self._messaging.wake()
-                self._sweep_if_time()
+                self._leases.renew()
+                self._try_server_if_time()
+                self._senders.tend()
+                self._sweep_if_time(thread)
             except StorageUnavailable:
                 self._sweeping = False
-            except Exception as error:  # noqa: BLE001 the relay must outlive whatever one round does to it
-                log.error("relay_failed", exception=error)
 
-    def _sweep_if_time(self) -> None:
+    def _try_server_if_time(self) -> None:
+        if (self._trial is None or not self._trial.alive) and self._breaker.trial_due():
+            self._trial = WatchedThread("mail-trial", self._try_server)
+            self._trial.start()
+
+    def _try_server(self, _: WatchedThread) -> None:
+        session = SmtpSession(self._mail)
+        try:
+            session.probe()
+        except MailFault as fault:
+            self._breaker.faulted(fault)
+        else:
+            self._breaker.reached()
+        finally:
+            session.close()
+
+    def _sweep_if_time(self, thread: WatchedThread) -> None:
         now = time.monotonic()
         if now < self._next_batch_at:
             return
@@ -81,22 +123,23 @@ class Relay:
         if not self._outbox.hold_relay(self._owner, int(self._sweep_s * 1000)):
             self._sweeping = False
         elif self._sweeping:
-            self._sweep(SHARDS_A_TIME)
+            self._sweep(thread, SHARDS_A_TIME)
         else:
             self._sweeping = True
-            self._sweep(SHARDS)
+            self._sweep(thread, SHARDS)
 
-    def _sweep(self, count: int) -> None:
+    def _sweep(self, thread: WatchedThread, count: int) -> None:
         """Looks through the next shards for what falls due before they are looked through again."""
         if self._next_shard == 0:
             self._guard.check_again()  # a Redis that was emptied has lost the value, too
         now_ms = self._outbox.now_ms()
         horizon_ms = now_ms + int(self._sweep_s * 1000)
         for _ in range(count // SHARDS_A_TIME):
+            thread.beat()
             shards = range(self._next_shard, self._next_shard + SHARDS_A_TIME)
             self._next_shard = (self._next_shard + SHARDS_A_TIME) % SHARDS
             for entry in self._outbox.due(shards, horizon_ms, ENTRIES_A_SHARD):
                 if now_ms - entry.due_ms > GIVE_UP_MS:  # the mail server was away for all that time
                     self._outbox.claim(entry.user_id, self._owner)
                 else:
-                    self._messaging.remember(entry.user_id, (entry.due_ms - now_ms) / 1000)
+                    self._queue.remember(entry.user_id, (entry.due_ms - now_ms) / 1000)

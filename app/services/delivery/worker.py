@@ -1,9 +1,10 @@
-"""Carries mails: claims an address, sends, settles, until the mail accepted last has its live number."""
+"""The worker: takes one mail from its lease to its settling, and the next where the number was replaced."""
 
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from typing import NamedTuple
 
 import structlog
 
@@ -11,11 +12,11 @@ from app.domain.registration import Delivery, Registration
 from app.errors import StorageUnavailable
 from app.mail.messages import Messages
 from app.mail.smtp import Blame, MailFault, SmtpSession
-from app.repositories.outbox import Outbox, Outcome, Settled
+from app.repositories.outbox import Outbox, Settled
 from app.services.delivery.breaker import MailBreaker
 from app.services.delivery.leases import Leases
-from app.services.delivery.queue import Answer, Job, JobQueue
-from app.telemetry.metrics import MailOutcome, Metrics
+from app.services.delivery.queue import Job, JobQueue
+from app.telemetry.metrics import Metrics
 
 FIRST_WAIT_S = 2.0
 LONGEST_WAIT_S = 900.0
@@ -27,31 +28,30 @@ SENDS_IN_A_ROW = 4
 SETTLE_AGAIN_S = 0.25
 
 TRUSTED_S = 1.0
-"""So long a job that nobody waits for is mailed as it was registered. After more time in the queue Redis is
-asked again: the registration may have been replaced or erased."""
+"""So long a job that no request waits for is mailed as it was registered. After more time in the queue
+Redis is asked again: the registration may have been replaced or erased."""
 
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """What one attempt to mail came to, before it is settled. `wait_s` only where it is tried again."""
+class Attempt(NamedTuple):
+    """What the mail server said to one mail: SENT, REFUSED, or PENDING, to be tried again after `wait_s`."""
 
-    outcome: Outcome
-    answer: Answer
+    delivery: Delivery
     wait_s: float = 0.0
-    error: str = ""
+    fault: MailFault | None = None
+
+    @property
+    def error(self) -> str:
+        return self.fault.code if self.fault else ""
 
 
-class TurnedAway(Exception):
-    """The mail server takes no more connections, and other senders of this process have some."""
+class Crowded(Exception):
+    """The mail server takes no more connections."""
 
 
-class Courier:
-    """Does one job after another; shared by all senders, which bring their own connections.
-
-    `alone`: whether no other sender's session is connected.
-    """
+class Worker:
+    """Does jobs, one at a time for each sender; senders bring their own connections."""
 
     def __init__(
         self,
@@ -59,8 +59,8 @@ class Courier:
         messages: Messages,
         queue: JobQueue,
         breaker: MailBreaker,
+        leases: Leases,
         *,
-        alone: Callable[[SmtpSession], bool] = lambda _: True,
         jitter: Callable[[], float] = random.random,
         metrics: Metrics | None = None,
     ) -> None:
@@ -68,148 +68,167 @@ class Courier:
         self._messages = messages
         self._queue = queue
         self._breaker = breaker
-        self._alone = alone
+        self._leases = leases
         self._jitter = jitter
         self._metrics = metrics or Metrics()
-        self.leases = Leases(outbox)
 
-    def carry(self, job: Job, session: SmtpSession) -> bool:
-        """Does the job; whatever happens, the address stays known and the request gets an answer.
+    def deliver(self, job: Job, session: SmtpSession, *, only: bool = False) -> None:
+        """Does the job. Whatever happens, the address is remembered while it is owed a mail, and a request
+        that waits is answered.
 
-        False when the mail server takes no more connections from this process: then the job is put back for
-        the senders that have one.
+        Raises Crowded, with the job unanswered, when the server takes no more connections; but where this is
+        the `only` connection of the process, such a server is down.
         """
         try:
-            self._carry(job, session)
-        except TurnedAway:
-            self.leases.drop(job.owner)
-            if self._queue.put(job, back=True):
-                return False
-            self.give_back(job)
+            self._deliver(job, session, only)
+        except Crowded:
+            self._leases.drop(job.owner)
+            raise
         except StorageUnavailable:
-            self._queue.remember(job.user_id, FIRST_WAIT_S)
+            self._queue.remember(job.user_id, FIRST_WAIT_S, job.cause)
         except Exception as error:  # noqa: BLE001 a sender must outlive whatever one mail does to it
-            log.error("sender_failed", exception=error)
-            self._queue.remember(job.user_id, self.leases.lease_s)
-        self.leases.drop(job.owner)
-        job.tell(Answer.PENDING)
-        return True
+            self._queue.remember(job.user_id, self._leases.lease_s, job.cause)
+            with suppress(Exception):  # even a log that breaks its promise
+                self._log("error", "sender_failed", job, exception=error)
+        except BaseException:
+            self._queue.remember(job.user_id, self._leases.lease_s, job.cause)
+            self._finish(job)
+            raise
+        self._finish(job)
 
     def give_back(self, job: Job) -> bool:
         """Lets the lease of a job that was not begun go: its mail is due for everybody. False when Redis
-        fails: then it is when the lease has ended."""
+        fails: then it is due when the lease has ended."""
         registration = job.registration
         if registration is None:
             return True
         try:
-            self._outbox.settle(job.user_id, registration.registration_id, job.owner, Outcome.RELEASE)
+            self._outbox.release(job.user_id, registration.registration_id, job.owner)
         except StorageUnavailable:
-            log.warning("lease_left_to_end")
+            self._log("warning", "lease_left_to_end", job)
             return False
         return True
 
-    def _carry(self, job: Job, session: SmtpSession) -> None:
+    def _finish(self, job: Job) -> None:
+        self._leases.drop(job.owner)
+        job.tell(Delivery.PENDING)
+
+    def _deliver(self, job: Job, session: SmtpSession, only: bool) -> None:
         if self._breaker.open:
-            job.tell(Answer.PENDING)
+            job.tell(Delivery.PENDING)
+            self._queue.remember(job.user_id, cause=job.cause)
             self.give_back(job)
-            self._queue.remember(job.user_id)
             return
         registration = self._leased(job)
         for turn in range(1, SENDS_IN_A_ROW + 1):
             if registration is None:
                 return
-            attempt = self._attempt(job, registration, session)
+            attempt = self._attempt(job, registration, session, only)
             settled = self._settle(job, registration, attempt, go_on=turn < SENDS_IN_A_ROW)
-            registration = settled.replacement
+            self._report(job, attempt, settled)
+            job.registration = registration = settled.replacement
 
     def _leased(self, job: Job) -> Registration | None:
         """The registration to mail, under a lease that is fresh; None when there is nothing to do now."""
-        trusted = job.asked or time.monotonic() - job.leased_at < TRUSTED_S
-        if job.registration is not None and trusted and self.leases.fresh(job.leased_at):
-            self.leases.hold(job.owner, job.user_id, job.leased_at)
-            return job.registration
         now = time.monotonic()
+        trusted = job.asked or now - job.leased_at < TRUSTED_S
+        if job.registration is not None and trusted and self._leases.fresh(job.leased_at):
+            self._leases.hold(job.owner, job.user_id, job.leased_at)
+            return job.registration
         claim = self._outbox.claim(job.user_id, job.owner)
         if claim.registration_id:
-            self.leases.hold(job.owner, job.user_id, now)
+            self._leases.hold(job.owner, job.user_id, now)
+        if claim.later_ms is not None:
+            self._queue.remember(job.user_id, claim.later_ms / 1000, job.cause)
+        if job.registration is not None and claim.registration_id != job.registration.registration_id:
+            job.tell(Delivery.PENDING)  # it was replaced or erased; its request has nothing to wait for
         if claim.unreadable:
             self._settle_unreadable(job, claim.registration_id, claim.attempts)
-        if claim.later_ms is not None:
-            self._queue.remember(job.user_id, claim.later_ms / 1000)
-        if job.registration is not None and claim.registration_id != job.registration.registration_id:
-            job.tell(Answer.PENDING)  # another registration took its place; nobody asks for that one here
+        job.registration, job.leased_at = claim.registration, now
         return claim.registration
 
     def _settle_unreadable(self, job: Job, registration_id: str, attempts: int) -> None:
         """A record that was sealed with a key we lack: a process that has the key may be luckier."""
-        log.error("record_does_not_open", hint="was the data sealed with a key that is not set here?")
+        wait_ms = int(self._wait_s(attempts) * 1000)
         self._outbox.settle(
             job.user_id,
             registration_id,
             job.owner,
-            Outcome.RETRY,
-            wait_ms=int(self._wait_s(attempts) * 1000),
+            Delivery.PENDING,
+            wait_ms=wait_ms,
             error="record does not open",
         )
+        self._log(
+            "error", "record_does_not_open", job, hint="was the data sealed with a key that is not set here?"
+        )
 
-    def _attempt(self, job: Job, registration: Registration, session: SmtpSession) -> Attempt:
+    def _attempt(self, job: Job, registration: Registration, session: SmtpSession, only: bool) -> Attempt:
         started = time.perf_counter()
         try:
-            session.send(self._messages.mail(registration), lambda: self.leases.ours(job.owner))
+            session.send(self._messages.mail(registration), lambda: self._leases.ours(job.owner))
         except MailFault as fault:
-            if fault.crowded and not self._alone(session):
-                raise TurnedAway from fault
+            if fault.crowded and not only:
+                raise Crowded from fault
             self._breaker.faulted(fault)
             if fault.blame is Blame.ADDRESS:
-                outcome = Outcome.ERASE if job.refuse() else Outcome.FAIL
-                return Attempt(outcome, Answer.REFUSED, error=fault.code)
+                return Attempt(Delivery.REFUSED, fault=fault)
             wait_s = 0.0 if self._breaker.open else self._wait_s(registration.attempts)
-            return Attempt(Outcome.RETRY, Answer.PENDING, wait_s, fault.code)
+            return Attempt(Delivery.PENDING, wait_s, fault)
         finally:
             self._metrics.mailed(time.perf_counter() - started)
-        self._breaker.accepted()
-        return Attempt(Outcome.SENT, Answer.SENT)
+        return Attempt(Delivery.SENT)
 
     def _wait_s(self, attempts: int) -> float:
         longest = min(FIRST_WAIT_S * 2.0 ** min(attempts, 20), LONGEST_WAIT_S)
         return longest * (0.5 + self._jitter() / 2)
 
     def _settle(self, job: Job, registration: Registration, attempt: Attempt, *, go_on: bool) -> Settled:
-        """Writes the outcome down, until the lease ends if need be, and answers the request."""
-        deadline = time.monotonic() + self.leases.lease_s
+        """Writes down what the mail server said, until the lease ends if need be, and answers the request."""
+        delivery = attempt.delivery
+        if delivery is Delivery.REFUSED and not job.refuse():
+            delivery = Delivery.FAILED  # the request was answered: its registration stays
+        deadline = time.monotonic() + self._leases.lease_s
         while True:
             try:
                 settled = self._outbox.settle(
                     registration.user_id,
                     registration.registration_id,
                     job.owner,
-                    attempt.outcome,
+                    delivery,
                     wait_ms=int(attempt.wait_s * 1000),
                     error=attempt.error,
-                    go_on=go_on and attempt.outcome is not Outcome.RETRY,
+                    go_on=go_on and delivery is not Delivery.PENDING,
                 )
                 break
-            except StorageUnavailable:
+            except StorageUnavailable as error:
                 # A mail that was accepted is only promised while Redis does not know of it.
-                job.tell(Answer.UNKNOWN if attempt.outcome is Outcome.ERASE else Answer.PENDING)
+                job.tell(error if delivery is Delivery.REFUSED else Delivery.PENDING)
                 if time.monotonic() > deadline or self._queue.closed:
                     raise
                 time.sleep(SETTLE_AGAIN_S)
         # Not erased: a repetition of the request (Idempotency-Key) was promised the mail.
-        kept = attempt.outcome is Outcome.ERASE and settled.delivery is not None
-        job.tell(Answer.PENDING if settled.lost or kept else attempt.answer)
-        self._metrics.delivery(_told(attempt, settled))
-        if settled.delivery is Delivery.FAILED:
-            log.error("mail_given_up", fault=attempt.error)
+        kept = delivery is Delivery.REFUSED and settled.delivery is not None
+        job.tell(Delivery.PENDING if settled.lost or kept else attempt.delivery)
         if settled.left or settled.delivery is Delivery.PENDING:
-            self._queue.remember(registration.user_id, attempt.wait_s)
+            self._queue.remember(registration.user_id, attempt.wait_s, job.cause)
         return settled
 
+    def _report(self, job: Job, attempt: Attempt, settled: Settled) -> None:
+        """Tells the breaker, the metrics and the log, once all is written down."""
+        if attempt.delivery is Delivery.SENT:
+            self._breaker.accepted()
+        given_up = attempt.delivery is Delivery.PENDING and settled.delivery is Delivery.FAILED
+        self._metrics.delivery(Delivery.FAILED if given_up else attempt.delivery)
+        if attempt.fault is None:
+            return
+        if attempt.fault.blame is Blame.OPERATOR:
+            self._log("error", "mail_refused_by_server", job, fault=attempt.error)
+        elif attempt.fault.blame is not Blame.ADDRESS:
+            self._log("warning", "mail_put_off", job, fault=attempt.error)
+        if settled.delivery is Delivery.FAILED:
+            self._log("error", "mail_given_up", job, fault=attempt.error)
 
-def _told(attempt: Attempt, settled: Settled) -> MailOutcome:
-    """What the operator is told of an attempt: above all, what the mail server said."""
-    if attempt.outcome is Outcome.SENT:
-        return MailOutcome.SENT
-    if attempt.answer is Answer.REFUSED:
-        return MailOutcome.REFUSED
-    return MailOutcome.GIVEN_UP if settled.delivery is Delivery.FAILED else MailOutcome.PUT_OFF
+    def _log(self, level: str, event: str, job: Job, **more: object) -> None:
+        """A line that names the request that caused the mail, where one did."""
+        cause = {"request_id": job.cause.request_id, "caller": job.cause.caller}
+        getattr(log, level)(event, **{name: value for name, value in cause.items() if value}, **more)

@@ -1,0 +1,157 @@
+"""How a connection to the mail server is opened: Flask-Mail's way, with deadlines, bounds and a certificate
+that is checked.
+
+smtplib speaks EHLO and logs in; where it reads, writes and connects, `SmtpHost` does so over a `Wire`.
+Imports of the app only `errors` and the room.
+"""
+
+import smtplib
+import socket
+import ssl
+
+import flask_mail
+from flask import Flask
+
+from app.errors import SettingsError
+from app.mail.replies import Blame, MailFault
+from app.mail.wire import Dial, Wire
+
+BROKEN = "broken"
+
+
+class SmtpMail(flask_mail.Mail):
+    """Flask-Mail, connecting with a time-out for every step and a certificate that is checked."""
+
+    def __init__(
+        self, app: Flask, timeout_s: float, ca_file: str = "", dial: Dial = socket.create_connection
+    ) -> None:
+        """Raises SettingsError when `ca_file` holds no certificates."""
+        self.timeout_s = timeout_s
+        self.dial = dial
+        try:
+            self.tls = ssl.create_default_context(cafile=ca_file or None)
+        except (ssl.SSLError, OSError) as error:
+            raise SettingsError("MAIL_CA_FILE: Must hold certificates in PEM.") from error
+        super().__init__(app)
+
+    def connect(self) -> "SmtpConnection":
+        return SmtpConnection(self)
+
+
+class SmtpConnection(flask_mail.Connection):
+    """Flask-Mail's connection, opened in three steps. Each raises OSError or SMTPException."""
+
+    mail: SmtpMail
+
+    def configure_host(self) -> "SmtpHost":
+        """A connection that takes mails."""
+        host = self.reach()
+        try:
+            self.encrypt(host)
+            self.log_in(host)
+        except BaseException:
+            host.close()
+            raise
+        return host
+
+    def reach(self) -> "SmtpHost":
+        """Connected and greeted; with MAIL_USE_SSL under TLS."""
+        host = SmtpHost(self.mail)
+        try:
+            host.ehlo_or_helo_if_needed()
+        except BaseException:
+            host.close()
+            raise
+        return host
+
+    def encrypt(self, host: "SmtpHost") -> None:
+        if self.mail.use_tls:
+            host.encrypt()
+            host.ehlo_or_helo_if_needed()
+
+    def log_in(self, host: "SmtpHost") -> None:
+        if self.mail.username:
+            host.login(self.mail.username, self.mail.password or "")
+
+
+class SmtpHost(smtplib.SMTP):
+    """smtplib's client over a `Wire`."""
+
+    wire: Wire
+
+    def __init__(self, mail: SmtpMail) -> None:
+        """Connects. Raises SMTPConnectError for a greeting that is none."""
+        self._mail = mail
+        super().__init__(mail.server, mail.port, socket.gethostname(), timeout=mail.timeout_s)
+
+    def connect(
+        self,
+        host: str = "",
+        port: int = 0,
+        source_address: object = None,  # noqa: ARG002 as smtplib has it
+    ) -> tuple[int, bytes]:
+        tls = self._mail.tls if self._mail.use_ssl else None
+        self.wire = Wire.connect(host, port, self._mail.timeout_s, tls, self._mail.dial)
+        self.sock = self.wire.sock
+        try:
+            return self.getreply()
+        except OSError:
+            self.close()
+            raise
+
+    def encrypt(self) -> None:
+        """STARTTLS. What the server said of itself before is forgotten (RFC 3207 §4.2)."""
+        if not self.has_extn("starttls"):
+            raise smtplib.SMTPNotSupportedError("STARTTLS is not offered")
+        code, text = self.docmd("STARTTLS")
+        if code != 220:
+            raise smtplib.SMTPResponseException(code, text)
+        self.wire.encrypt(self._mail.tls, self._mail.server, self._mail.timeout_s)
+        self.sock = self.wire.sock
+        self.helo_resp = self.ehlo_resp = None
+        self.esmtp_features = {}
+        self.does_esmtp = False
+
+    def send(self, s: object) -> None:
+        """Writes a command."""
+        self.wire.write(s if isinstance(s, bytes) else str(s).encode("ascii"), self._mail.timeout_s)
+
+    def getreply(self) -> tuple[int, bytes]:
+        """The code and the text of one reply."""
+        reply = self.wire.reply(self._mail.timeout_s)
+        return reply.code, b"\n".join(reply.lines)
+
+    def close(self) -> None:
+        self.wire.close()
+
+
+def connection_fault(error: Exception) -> MailFault:
+    """What it means that no connection came about."""
+    match error:
+        case ssl.SSLCertVerificationError():
+            blame, code = Blame.OPERATOR, "certificate refused"
+        case smtplib.SMTPAuthenticationError():
+            blame, code = _blame(error.smtp_code), f"login {error.smtp_code}"
+        case smtplib.SMTPNotSupportedError():
+            missing = "login" if "AUTH" in str(error) else "starttls"
+            blame, code = Blame.OPERATOR, f"{missing} not offered"
+        case smtplib.SMTPResponseException():
+            blame, code = _blame(error.smtp_code), f"connect {error.smtp_code}"
+        case _ if type(error) is smtplib.SMTPException:  # only ways to log in that we do not know
+            blame, code = Blame.OPERATOR, "login not offered"
+        case _:
+            told = next((word for kind, word in _TOLD.items() if isinstance(error, kind)), BROKEN)
+            blame, code = Blame.SERVER, f"connect {told}"
+    return MailFault(blame, code, connected=False)
+
+
+_TOLD: dict[type[Exception], str] = {
+    TimeoutError: "timeout",
+    ConnectionRefusedError: "refused",
+    socket.gaierror: "to unknown host",
+    ssl.SSLError: "without TLS",
+}
+
+
+def _blame(code: int) -> Blame:
+    return Blame.OPERATOR if code >= 500 else Blame.SERVER

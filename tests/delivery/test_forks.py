@@ -1,0 +1,102 @@
+"""Forks: a worker that forks goes on, its child has a state of its own, and every worker has a relay."""
+
+import os
+from pathlib import Path
+
+import pytest
+import redis
+import requests
+
+from tests.support.scan import kinds
+from tests.support.servers import gunicorn
+from tests.support.smtp import Gate, ScriptedSmtp, say
+from tests.support.waiting import wait_until
+
+ASYNC = {"Prefer": "respond-async"}
+IN_HAND = 4
+CHILD = "child@example.com"
+KINDS = ["gevent", "gthread", "sync"]
+
+
+@pytest.fixture
+def settings(environment: dict[str, str], smtp: ScriptedSmtp, tmp_path: Path) -> dict[str, str]:
+    return {
+        **environment,
+        "MAIL_PORT": str(smtp.port),
+        "MAIL_DEFAULT_SENDER": "no-reply@example.com",
+        "MAIL_TIMEOUT": "3",
+        "ADDRESS_LIMIT": "",
+        "FORK_REPORT": str(tmp_path / "report"),
+    }
+
+
+@pytest.mark.parametrize("way", ["/fork/os", "/fork/multiprocessing"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_worker_that_forks_goes_on_and_its_child_uses_none_of_its_sockets(
+    kind: str,
+    way: str,
+    tmp_path: Path,
+    settings: dict[str, str],
+    smtp: ScriptedSmtp,
+    store: redis.Redis,
+) -> None:
+    """Four mails wait for their 250 while the worker forks: each comes once and is settled by the worker. The
+    child mails what it registers, over a connection of its own; the worker's relay tries a mail again."""
+    with gunicorn(
+        tmp_path,
+        settings,
+        *("-k", kind, "-w", "1", "--threads", "8"),
+        application="tests.support.forking:app",
+        own_configuration=False,
+    ) as service:
+        wait_until(lambda: kinds(store)["relay"] == 1, 10, "the relay is at work")
+        smtp.script["content"] = gate = Gate(holds=IN_HAND)
+        for number in range(IN_HAND):
+            assert service.register(f"parent{number}@example.com", headers=ASYNC).status_code == 202
+        gate.wait(IN_HAND)
+        assert requests.post(f"{service.url}{way}", timeout=20).status_code == 204
+        wait_until((tmp_path / "report").exists, 20, "the child has registered")
+        gate.open()
+        wait_until(lambda: kinds(store)["outbox"] == kinds(store)["sender"] == 0, 10, "all is settled")
+        assert (tmp_path / "report").read_text() == "201"
+        assert smtp.connections == IN_HAND + 1
+
+        smtp.script["rcpt"] = say("450 4.2.1 Later")
+        assert service.register("again@example.com").status_code == 202
+        smtp.script.clear()
+        smtp.wait_for("again@example.com", 1)
+        assert requests.get(f"{service.url}/readyz", timeout=20).status_code == 200
+        assert "Traceback" not in service.log
+    recipients = [mail.recipient for mail in smtp.mails]
+    expected = [*(f"parent{number}@example.com" for number in range(IN_HAND)), CHILD, "again@example.com"]
+    assert sorted(recipients) == sorted(expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("preload", [(), ("--preload",)], ids=["", "preload"])
+def test_every_worker_has_a_relay_and_a_preloading_master_has_none(
+    kind: str,
+    preload: tuple[str, ...],
+    tmp_path: Path,
+    settings: dict[str, str],
+    smtp: ScriptedSmtp,
+    store: redis.Redis,
+) -> None:
+    """Without our gunicorn.conf.py: somebody sweeps; where its process is killed another worker does; while
+    the workers are stopped nobody does."""
+    with gunicorn(
+        tmp_path,
+        settings,
+        *("-k", kind, "-w", "2", "--threads", "4", *preload),
+        own_configuration=False,
+    ) as service:
+        wait_until(lambda: kinds(store)["relay"] == 1, 10, "a relay sweeps")
+        for worker in service.workers():
+            os.kill(worker, 19)
+        wait_until(lambda: kinds(store)["relay"] == 0, 15, "none sweeps while the workers are stopped")
+        store.flushall()
+        for worker in service.workers():
+            os.kill(worker, 9)
+        wait_until(lambda: kinds(store)["relay"] == 1, 15, "a new worker's relay sweeps")
+        assert service.stop() == 0
+        assert "Traceback" not in service.log

@@ -1,0 +1,185 @@
+"""Relay and senders live on, whatever happens in them; readiness names one that does not."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from tests.delivery.conftest import Serve, Service, serve, smtp
+from tests.support.faults.redis import REFUSALS
+from tests.support.scan import contradictions, kinds
+from tests.support.servers import ROOT, Valkey
+from tests.support.smtp import Gate, ScriptedSmtp, say
+from tests.support.waiting import wait_until
+
+__all__ = ["serve", "smtp"]  # fixtures
+
+ASYNC = {"Prefer": "respond-async"}
+ADA = "ada.thread@example.com"
+RELAY, SENDER, TRIAL = "outbox-relay", "mail-sender", "mail-trial"
+
+
+class Killed(BaseException):
+    """As gevent's GreenletExit: no Exception, so nothing that means to go on catches it."""
+
+
+def type_name(error: object) -> str:
+    return type(error).__name__
+
+
+def fails_once(part: Any, method: str, error: BaseException) -> threading.Event:
+    """The next call of a part's method raises; later ones work. The event tells that it has happened."""
+    happened = threading.Event()
+    usual = getattr(part, method)
+
+    def call(*args: Any, **more: Any) -> Any:
+        if not happened.is_set():
+            happened.set()
+            raise error
+        return usual(*args, **more)
+
+    setattr(part, method, call)
+    return happened
+
+
+def deaths(service: Service) -> Counter[str]:
+    found: Counter[str] = Counter()
+    for thread in service.container.messaging.threads:
+        found[thread.name] += thread.deaths
+    return found
+
+
+def ready(service: Service) -> Any:
+    return service.app.test_client().get("/readyz")
+
+
+def assert_delivered(service: Service, smtp: ScriptedSmtp, store: redis.Redis, *addresses: str) -> None:
+    """Each address has its number, nothing is owed, and the threads are at work."""
+    for address in addresses:
+        service.wait_for_delivery(address, "sent", 20)
+        assert smtp.to(address)[-1].number == service.records.number_of(address)
+    wait_until(lambda: kinds(store)["outbox"] == kinds(store)["sender"] == 0, 10)
+    assert contradictions(store) == []
+    assert all(thread.alive for thread in service.container.messaging.threads if thread.name != TRIAL)
+
+
+@pytest.mark.parametrize("error", [Killed(), SystemExit(), MemoryError()], ids=type_name)
+def test_a_relay_that_dies_is_named_by_readiness_and_lives_again(
+    error: BaseException, serve: Serve, smtp: ScriptedSmtp, store: redis.Redis
+) -> None:
+    """503 with its name; it is started again and counted, and finds what is due."""
+    service = serve(smtp)
+    assert ready(service).status_code == 200
+    died = fails_once(service.container.outbox, "hold_relay", error)
+    assert died.wait(10)
+    wait_until(lambda: ready(service).status_code == 503, 10, "readiness tells")
+    answer = ready(service).json
+    assert (answer["type"], answer["threads"]) == ("/problems/not-ready", [RELAY])
+    assert (answer["redis"], answer["smtp"]) == ("ok", "ok")
+    assert deaths(service)[RELAY] == 1
+    smtp.script["rcpt"] = say("450 4.2.1 Later")
+    assert service.register(ADA)[0].status_code == 202
+    smtp.script.clear()
+    assert_delivered(service, smtp, store, ADA)
+
+
+@pytest.mark.parametrize("error", [Killed(), SystemExit()], ids=type_name)
+def test_a_sender_that_dies_answers_its_request_and_lives_again(
+    error: BaseException, serve: Serve, smtp: ScriptedSmtp, store: redis.Redis
+) -> None:
+    """202 at once; 503 by its name; the mail goes out when the lease has ended, and the bound stays."""
+    service = serve(smtp, mail_connections=1)
+    died = fails_once(service.container.outbox, "settle", error)
+    assert service.register(ADA)[0].status_code == 202
+    assert died.is_set()
+    answer = ready(service)
+    assert (answer.status_code, answer.json["threads"]) == (503, [SENDER])
+    assert deaths(service)[SENDER] == 1
+    assert_delivered(service, smtp, store, ADA)
+    assert service.register("next@example.com")[0].status_code == 201
+    assert len(smtp.open_connections) == 1
+
+
+def test_a_mail_that_cannot_be_made_kills_nobody(
+    serve: Serve, smtp: ScriptedSmtp, store: redis.Redis
+) -> None:
+    """An error that nobody foresaw is one mail's: it is tried again, and readiness stays."""
+    service = serve(smtp)
+    fails_once(service.container.outbox, "settle", ValueError("x"))
+    assert service.register(ADA)[0].status_code == 202
+    assert ready(service).status_code == 200
+    assert_delivered(service, smtp, store, ADA)
+    assert deaths(service)[SENDER] == 0
+
+
+def test_what_a_dying_sender_was_just_handed_goes_to_another(
+    serve: Serve, smtp: ScriptedSmtp, store: redis.Redis
+) -> None:
+    """Many die while they rest and work, and every mail goes out."""
+    service = serve(smtp, mail_timeout_s=0.2)
+    addresses = [f"dying{number}@example.com" for number in range(20)]
+    for number, address in enumerate(addresses):
+        if number % 4 == 0:
+            fails_once(service.container.outbox, "settle", Killed())
+        assert service.register(address, headers=ASYNC)[0].status_code == 202
+    assert_delivered(service, smtp, store, *addresses)
+    assert len(service.container.messaging.threads) <= 1 + 4
+
+
+@pytest.mark.parametrize("refusal", REFUSALS)
+def test_threads_live_on_while_redis_refuses_writes(refusal: str, tmp_path: Path, smtp: ScriptedSmtp) -> None:
+    """A mail is under way when it begins; afterwards it is settled, nobody died, and mails go on."""
+    valkey = Valkey(tmp_path, save="")
+    service = Service(valkey.url, smtp, mail_timeout_s=3.0)
+    store = valkey.client()
+    try:
+        smtp.script["content"] = gate = Gate(holds=1)
+        assert service.register(ADA, headers=ASYNC)[0].status_code == 202
+        gate.wait()
+        with REFUSALS[refusal](valkey, store):
+            gate.open()
+            wait_until(lambda: ready(service).json["type"] == "/problems/storage-unavailable", 10)
+            assert service.register("refused@example.com")[0].status_code == 503
+            threading.Event().wait(1.0)  # several ticks of the relay, and settlings
+        wait_until(lambda: ready(service).status_code == 200, 10, "ready again")
+        assert service.register("after@example.com")[0].status_code == 201
+        assert_delivered(service, smtp, store, ADA, "after@example.com")
+        assert deaths(service).total() == 0
+        assert len(smtp.to(ADA)) == 1
+    finally:
+        service.stop()
+        store.close()
+        valkey.stop()
+
+
+@pytest.mark.parametrize("reply", ["450 4.2.1 Later", "550 5.7.1 Relaying denied", "421 4.3.2 Shutting down"])
+def test_no_thread_dies_of_a_line_that_cannot_be_written(
+    reply: str, tmp_path: Path, environment: dict[str, str], smtp: ScriptedSmtp, store: redis.Redis
+) -> None:
+    """stdout is a full disk while the mail server puts everything off or breaks off; every mail goes out."""
+    smtp.script["rcpt"] = say(reply)
+    report = tmp_path / "report"
+    addresses = [f"full{number}@example.com" for number in range(20)]
+    own = {**environment, "MAIL_PORT": str(smtp.port), "MAIL_TIMEOUT": "1", "PATH": os.environ["PATH"]}
+    program = subprocess.Popen(
+        [sys.executable, "-m", "tests.support.mailing", str(report), *addresses],
+        cwd=ROOT,
+        env=own,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        wait_until(lambda: smtp.heard["rcpt"] >= 3, 20, "mails are put off")
+        smtp.script.clear()
+        wait_until(lambda: len({mail.recipient for mail in smtp.mails}) == 20, 40, "every mail comes")
+        wait_until(lambda: kinds(store)["outbox"] == 0, 10)
+        assert json.loads(report.read_text()) == {"unwell": [], "deaths": {RELAY: 0, SENDER: 0}}
+    finally:
+        program.communicate(timeout=20)
