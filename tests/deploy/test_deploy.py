@@ -35,12 +35,12 @@ def run(*command: str | Path, **environment: str) -> subprocess.CompletedProcess
 
 
 @contextmanager
-def served(folder: Path, **environment: str) -> Iterator[Gunicorn]:
+def served(folder: Path, project: Path = ROOT, **environment: str) -> Iterator[Gunicorn]:
     """The service on a Valkey and a mail server of its own."""
     (folder / "valkey").mkdir()
     valkey, mail_server = Valkey(folder / "valkey", save=""), MailServer()
     servers = {"REDIS_URL": valkey.url, "MAIL_SERVER": "127.0.0.1", "MAIL_PORT": str(mail_server.port)}
-    with gunicorn(folder, {**servers, **environment}) as service:
+    with gunicorn(folder, {**servers, **environment}, project=project) as service:
         yield service
     mail_server.stop()
     valkey.stop()
@@ -53,6 +53,20 @@ def test_hadolint_has_nothing_against_the_dockerfile() -> None:
     """Not even a matter of style."""
     found = run(BIN / "hadolint", "--failure-threshold", "style", "Dockerfile")
     assert found.returncode == 0, found.stdout
+
+
+def test_the_image_holds_what_the_service_needs(tmp_path: Path) -> None:
+    """What the Dockerfile copies, as far as .dockerignore lets it through, serves a request."""
+    image = tmp_path / "image"
+    image.mkdir()
+    allowed = re.findall(r"^!(\S+)", (ROOT / ".dockerignore").read_text(), re.MULTILINE)
+    for line in re.findall(r"^COPY (?!--)(.*) \S+$", DOCKERFILE, re.MULTILINE):
+        for name in line.split():
+            assert name in allowed
+            (image / name).symlink_to(ROOT / name)
+    (image / "dev").symlink_to(ROOT / "dev")  # with which the test starts it
+    with served(tmp_path, project=image) as service:
+        assert service.register("ada@example.com").status_code == 201
 
 
 KEYS = {"SECRET_KEY": "s" * 40, "INDEX_KEY": "i" * 40, "API_KEYS": "me:" + "0" * 64, "MAIL_SERVER": "mail"}

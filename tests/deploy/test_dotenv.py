@@ -20,8 +20,8 @@ KEY = "cedula_" + "k" * 40
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A folder with the application, and no `.env` yet."""
-    for name in ("app", "dev", "wsgi.py", "gunicorn.conf.py"):
-        (tmp_path / name).symlink_to(ROOT / name)
+    for path in (*ROOT.glob("*.py"), ROOT / "app", ROOT / "dev"):
+        (tmp_path / path.name).symlink_to(path)
     return tmp_path
 
 
