@@ -8,7 +8,7 @@ import ssl
 from typing import Final
 
 import redis
-from redis.exceptions import AuthenticationError, RedisClusterException, ResponseError
+from redis.exceptions import AuthenticationError, ResponseError
 from redis.sentinel import MasterNotFoundError
 
 TIMEOUT: Final = "timeout"
@@ -49,10 +49,13 @@ class Broken(Exception):
         self.sent = sent
 
 
-OURS: Final[tuple[tuple[type[BaseException], str], ...]] = (
-    (TooFewReplicas, TOO_FEW_REPLICAS),
-    (NoNode, NO_NODE),
-    (RedisClusterException, NO_NODE),
+OURS: Final[dict[type[BaseException], str]] = {
+    TooFewReplicas: TOO_FEW_REPLICAS,
+    NoSuchDatabase: NO_DATABASE,
+    NoNode: NO_NODE,
+}
+
+OTHERS: Final[tuple[tuple[type[BaseException], str], ...]] = (
     (MasterNotFoundError, NO_MASTER),
     (ssl.SSLCertVerificationError, CERTIFICATE),
     (ssl.SSLError, TLS),
@@ -72,13 +75,13 @@ def code(error: BaseException) -> str:
     chain = [error]
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
         chain.append(cause)
+    if type(error) in OURS:
+        return OURS[type(error)]
     for found in chain:
-        if isinstance(found, NoSuchDatabase):  # caused by a ResponseError that says only ERR
-            return NO_DATABASE
         if isinstance(found, ResponseError | AuthenticationError | redis.BusyLoadingError):
             word = getattr(found, "status_code", None) or _word(str(found))
             return "WRONGPASS" if word == "ERR" and isinstance(found, AuthenticationError) else word
-    return next((word for kind, word in OURS if any(isinstance(found, kind) for found in chain)), UNKNOWN)
+    return next((word for kind, word in OTHERS if any(isinstance(found, kind) for found in chain)), UNKNOWN)
 
 
 def detail(error: BaseException) -> str:

@@ -5,7 +5,7 @@ import random
 import threading
 import time
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 from redis.crc import key_slot
@@ -37,28 +37,8 @@ SILENT_S = 60.0
 log = structlog.get_logger()
 
 
-class Servers(Protocol):
-    """Where commands go. All methods raise Broken; a refusal is an answer, a ResponseError."""
-
-    def call(self, key: str, command: Command, replicas: int = 0) -> Any:
-        """The answer to one command, by the server that has the key."""
-
-    def pipeline(self, commands: Sequence[Command]) -> list[Any]:
-        """The answers to commands with one key each, the word after the name."""
-
-    def primaries(self) -> list[Line]:
-        """Every server that takes writes."""
-
-    @property
-    def threads(self) -> tuple[WatchedThread, ...]:
-        """Threads that must live."""
-
-    def close(self) -> None:
-        """Ends the connections."""
-
-
 class OneServer:
-    """One server, or the master that the sentinels name."""
+    """One server, or the master that the sentinels name. Raises Broken; a refusal is an answer."""
 
     threads: tuple[WatchedThread, ...] = ()
 
@@ -67,17 +47,20 @@ class OneServer:
         self.close = self._line.close
 
     def call(self, key: str, command: Command, replicas: int = 0) -> Any:  # noqa: ARG002 - it has every key
+        """The answer to one command."""
         return self._line.call((command,), replicas)[0]
 
     def pipeline(self, commands: Sequence[Command]) -> list[Any]:
+        """The answers to commands with one key each, the word after the name."""
         return self._line.call(commands) if commands else []
 
     def primaries(self) -> list[Line]:
+        """Every server that takes writes."""
         return [self._line]
 
 
 class Cluster:
-    """The masters of a cluster, and the map that tells which slot each has."""
+    """The masters of a cluster, and the map that tells which slot each has. Otherwise as OneServer."""
 
     def __init__(self, connections: Connections, seeds: Sequence[Node], timeout_s: float) -> None:
         self._connections = connections
@@ -103,6 +86,7 @@ class Cluster:
         self._thread.stop(0)
         for line in list(self._lines.values()):
             line.close()
+        self._start_over()  # a later call starts another thread
 
     def call(self, key: str, command: Command, replicas: int = 0) -> Any:
         """Follows the slot to where it is, as long as nothing has run and the time-out lasts."""
@@ -246,3 +230,6 @@ def _on_the_move(answer: Any) -> bool:
     return isinstance(answer, ResponseError) and (
         isinstance(answer, TryAgainError) or HALF_MOVED in str(answer)
     )
+
+
+Servers = OneServer | Cluster

@@ -23,6 +23,7 @@ from app.cli.doctor import domain, mail, settings, store
 from app.cli.doctor.findings import Finding, Level
 from app.config import Budget, Settings
 from tests.support.certificates import Certificate
+from tests.support.faults.redis import cannot_save
 from tests.support.names import NameServer, Zone
 from tests.support.servers import ROOT, MailServer, Valkey, free_port
 
@@ -178,6 +179,21 @@ def test_a_full_memory_is_found(valkey: Valkey) -> None:
     assert nearly.says.endswith("when it is full, writes are refused.")
     assert "memory is full" in refused.says
     assert "Raise maxmemory" in refused.cure
+
+
+def test_a_full_disk_is_found(valkey: Valkey) -> None:
+    """MISCONF: told as the disk, with a look at it as the cure."""
+    with closing(valkey.client()) as client, cannot_save(valkey, client):
+        found = worst(store.examine(Settings(redis_url=valkey.url)))
+    assert all("disk" in finding.says for finding in found)
+    assert "Writes are refused" in found[-1].says
+    assert "disk is full" in found[-1].cure
+
+
+def test_a_database_that_is_not_there_is_found(valkey: Valkey) -> None:
+    """Valkey has 16 of them unless it is told otherwise."""
+    found = store.examine(Settings(redis_url=valkey.url.replace("/0", "/16")))
+    assert_found(found, Level.PROBLEM, "no such database", "raise `databases`")
 
 
 def test_a_replica_is_found(valkey: Valkey, tmp_path: Path) -> None:

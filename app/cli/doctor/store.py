@@ -163,8 +163,8 @@ def _ping(each: Server) -> None:
     try:
         each.command("PING")
     except StorageUnavailable as error:
-        if error.code not in ("NOPERM", "MISCONF"):
-            raise
+        if error.code in UNREACHABLE or error.code.islower():
+            raise  # any other refusal, such as MISCONF, is an answer
 
 
 def _unreachable(code: str, settings: Settings) -> Finding:
