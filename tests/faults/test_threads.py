@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 import redis
+import requests
 
 from tests.delivery.conftest import Serve, Service, serve, smtp
 from tests.support.faults.redis import REFUSALS
 from tests.support.scan import contradictions, kinds
-from tests.support.servers import ROOT, Valkey
+from tests.support.servers import ROOT, Valkey, gunicorn
 from tests.support.smtp import Gate, ScriptedSmtp, say
 from tests.support.waiting import wait_until
 
@@ -183,3 +184,27 @@ def test_no_thread_dies_of_a_line_that_cannot_be_written(
         assert json.loads(report.read_text()) == {"unwell": [], "deaths": {RELAY: 0, SENDER: 0}}
     finally:
         program.communicate(timeout=20)
+
+
+@pytest.mark.parametrize(("part", "name"), [("relay", RELAY), ("sender", SENDER)])
+def test_a_worker_of_gunicorn_says_which_thread_has_died_and_mails_on(
+    part: str, name: str, tmp_path: Path, environment: dict[str, str], smtp: ScriptedSmtp, store: redis.Redis
+) -> None:
+    """gevent, our own configuration: a greenlet is killed; 503 by its name; every mail goes out."""
+    own = {**environment, "MAIL_PORT": str(smtp.port), "MAIL_TIMEOUT": "1"}
+    with gunicorn(tmp_path, own, "--workers", "1", application="tests.support.dying:app") as service:
+        assert requests.get(f"{service.url}/readyz", timeout=20).status_code == 200
+        assert requests.post(f"{service.url}/kill/{part}", timeout=20).status_code == 204
+        if part == "sender":
+            assert service.register(ADA).status_code == 202
+
+        def tells() -> bool:
+            answer = requests.get(f"{service.url}/readyz", timeout=20)
+            return answer.status_code == 503 and answer.json()["threads"] == [name]
+
+        wait_until(tells, 20, "readiness names it")
+        assert service.register("next@example.com").status_code in (201, 202)
+        wait_until(lambda: kinds(store)["outbox"] == 0, 30, "every mail goes out")
+        assert '"thread":"' + name in service.log.replace(" ", "")
+    expected = {"next@example.com"} | ({ADA} if part == "sender" else set())
+    assert {mail.recipient for mail in smtp.mails} == expected
