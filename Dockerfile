@@ -13,7 +13,7 @@ COPY requirements.txt .
 RUN /opt/cedula/bin/pip install --no-cache-dir --no-compile --disable-pip-version-check --no-deps \
     --require-hashes --only-binary :all: -r requirements.txt && /opt/cedula/bin/pip check
 COPY app app
-COPY wsgi.py gunicorn.conf.py ./
+COPY wsgi.py gunicorn.conf.py gunicorn_worker.py ./
 # The image never changes, so byte code need not be compared with its source.
 RUN /opt/cedula/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/cedula/lib /srv
 

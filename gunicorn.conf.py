@@ -4,15 +4,11 @@ import contextlib
 import fcntl
 import glob
 import itertools
-import json
-import logging
 import os
-import secrets
 import shutil
 import tempfile
 
 from dotenv import find_dotenv, load_dotenv
-from gunicorn import util
 
 # The same .env that the `flask` command reads by itself; what the environment says already comes first.
 if os.environ.get("FLASK_SKIP_DOTENV", "").lower() in ("", "0", "false", "no"):
@@ -22,7 +18,7 @@ bind = os.environ.get("BIND") or "0.0.0.0:8000"
 
 # A request waits on the mail server, so cheap waiting decides: one gevent worker a core. Without
 # reuse_port the kernel wakes whom it likes, and one worker takes most of the connections.
-worker_class = "gevent"
+worker_class = "gunicorn_worker.Worker"  # gevent, with deadlines and bounds
 workers = int(os.environ.get("WEB_CONCURRENCY") or os.cpu_count() or 1)
 reuse_port = True
 worker_connections = 2000
@@ -112,35 +108,3 @@ def on_exit(server):
     folder = os.environ.get("CEDULA_METRICS_FOLDER")
     if folder:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def write_problem(sock, status, reason, message):
-    """What is no HTTP never reaches the application: gunicorn answers it, here in the words of the API.
-
-    Its own page would be HTML, without a request id and with a piece of what was sent.
-    """
-    slug = "bad-request" if status < 500 else "internal-error"
-    body = json.dumps({"type": f"/problems/{slug}", "title": reason, "status": status, "detail": reason})
-    head = [
-        f"HTTP/1.1 {status} {reason}",
-        "Connection: close",
-        "Content-Type: application/problem+json",
-        f"Content-Length: {len(body)}",
-        "Cache-Control: no-store",
-        "X-Content-Type-Options: nosniff",
-        f"X-Request-ID: {secrets.token_hex(16)}",
-    ]
-    util.write_nonblock(sock, "\r\n".join([*head, "", body]).encode("latin-1"))
-
-
-util.write_error = write_problem
-
-
-def say_less(record):
-    """gunicorn's warning of what is no HTTP names the client and may quote what was sent, keys included."""
-    if str(record.msg).startswith("Invalid request from ip="):
-        record.msg, record.args = "Invalid request: what came is no HTTP", None
-    return True
-
-
-logging.getLogger("gunicorn.error").addFilter(say_less)

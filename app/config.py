@@ -77,6 +77,7 @@ class Settings:
     client_limit: str = ""
     api_keys: tuple[ApiKey, ...] = field(default=(), repr=False)
     trusted_proxies: int = 0
+    client_connections: int = 0
     idempotency_ttl_s: int = 86_400
 
     @property
@@ -143,6 +144,7 @@ class _Reader:
             client_limit=self._limit("CLIENT_LIMIT", "", _limits),
             api_keys=self._api_keys(),
             trusted_proxies=self._whole("TRUSTED_PROXIES", Settings.trusted_proxies, 0, 100),
+            client_connections=self._whole("CLIENT_CONNECTIONS", Settings.client_connections, 0, 100_000),
             idempotency_ttl_s=self._whole("IDEMPOTENCY_TTL", Settings.idempotency_ttl_s, 1, 366 * 86_400),
         )
         self._raise_if_wrong()

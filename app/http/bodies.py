@@ -18,7 +18,10 @@ JSON = "application/json"
 
 MAX_BODY_BYTES = 64 * 1024
 DISCARD_AT_MOST_BYTES = 16 * 1024 * 1024
-"""Of a body that is refused, so much is read away: a client that still sends would not see the answer."""
+"""Drains at most this much of a rejected body: a client that still sends would not see the answer."""
+
+DRAINED_BY_WORKER = "cedula.drains"
+"""A WSGI key by which a server says that it drains rejected bodies itself."""
 
 View = Callable[..., ResponseReturnValue]
 
@@ -107,7 +110,12 @@ def current_request() -> Request:
 
 
 def discard_body(req: Request) -> None:
-    """Reads the rest of a body that was refused: closing on unread data would cost the client the answer."""
+    """Reads the rest of a body that was refused: closing on unread data would cost the client the answer.
+
+    Our own gunicorn worker does that better, after the answer and for a moment only.
+    """
+    if DRAINED_BY_WORKER in req.environ:
+        return
     stream, left = req.environ["wsgi.input"], DISCARD_AT_MOST_BYTES
     with suppress(Exception):  # as in `read_body`; the answer is known already
         while left > 0 and (chunk := stream.read(min(left, 65_536))):

@@ -23,7 +23,7 @@ from tests.support.smtp import Conversation, Gate, ScriptedSmtp, late
 from tests.support.waiting import wait_until
 
 ASYNC = {"Prefer": "respond-async"}
-WORKERS = ["sync", "gthread", "gevent"]
+WORKERS = ["sync", "gthread", "gevent", "gunicorn_worker.Worker"]
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def assert_each_once(smtp: ScriptedSmtp, addresses: list[str]) -> None:
     assert Counter(mail.recipient for mail in smtp.mails) == Counter(addresses)
 
 
-QUICK_COMBINATION = ("gevent", ("--preload",))
+QUICK_COMBINATION = ("gunicorn_worker.Worker", ("--preload",))
 """The most delicate; the others take as long and are the same to us."""
 
 

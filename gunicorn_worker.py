@@ -1,0 +1,461 @@
+"""A gunicorn worker for slow and hostile clients: gevent, with a deadline on each wait and bounds on memory.
+
+It subclasses gunicorn's gevent worker and overrides its public methods `handle` and `handle_error`;
+gunicorn's parser reads the requests. It is no module of `app`: gunicorn's master imports it, and what a
+master has imported is neither patched by gevent nor read again at a reload. So it imports `app` only inside
+a worker.
+"""
+
+import json
+import os
+import resource
+import secrets
+import socket
+import struct
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterable
+from datetime import timedelta
+from http import HTTPStatus
+from types import SimpleNamespace
+from typing import Any
+
+import gevent  # type: ignore[import-untyped]
+from gunicorn import util
+from gunicorn.http import errors, get_parser
+from gunicorn.http.wsgi import base_environ, proxy_environ
+from gunicorn.workers.ggevent import GeventWorker
+
+FILES_OF_OUR_OWN = 256
+"""File descriptors that stay free of clients: Redis, mail server, logs."""
+
+SEND_BUFFER_BYTES = 64 * 1024
+"""The kernel would let it grow to megabytes for each client that does not read."""
+
+NO_BODY = frozenset({204, 304})
+HOP_BY_HOP = frozenset(util.hop_headers)
+RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+"""SO_LINGER: what the peer has not read is dropped with the connection."""
+
+STATUSES: tuple[tuple[type[Exception], int], ...] = (
+    (TimeoutError, 408),
+    (errors.LimitRequestLine, 414),
+    (errors.LimitRequestHeaders, 431),
+    (errors.ExpectationFailed, 417),
+    (errors.UnsupportedTransferCoding, 501),
+    (errors.ForbiddenProxyRequest, 403),
+    (errors.ConfigurationProblem, 500),
+    (errors.ParseException, 400),
+    (OSError, 400),  # gunicorn's errors about chunks, TLS errors
+)
+
+
+class Connection:
+    """A client's socket, as gunicorn's parser reads it: a `recv` ends at the deadline of the present step."""
+
+    __slots__ = ("_socket", "_worker", "deadline", "ended", "expects_continue", "held", "idle")
+
+    def __init__(self, worker: "Worker", client: socket.socket) -> None:
+        self._worker, self._socket = worker, client
+        self.deadline = 0.0
+        self.held = 0
+        """Bytes of the present request, and of its answer, that lie in memory."""
+        self.idle, self.expects_continue, self.ended = True, False, False
+
+    def begin(self, step_s: float) -> None:
+        """From now on this step may take so many seconds over all."""
+        self.deadline = time.monotonic() + step_s
+
+    def wait_for_request(self) -> None:
+        """The present request is over; the next one may take its time to begin."""
+        self._hold(-self.held)
+        self.idle, self.expects_continue = True, False
+        self.begin(self._worker.idle_s)
+
+    def recv(self, size: int) -> bytes:
+        """Raises TimeoutError at the deadline. Returns b"" also after the worker has hung up."""
+        if self.ended:
+            return b""
+        if self.expects_continue:  # only now is the body wanted (RFC 9110 §10.1.1)
+            self.expects_continue = False
+            self.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+        waiting = self._worker.waiting
+        self._limit_wait()
+        waiting[self] = None
+        try:
+            data = self._socket.recv(size)
+        finally:
+            waiting.pop(self, None)
+        if self.idle:
+            self.idle = False
+            self.begin(self._worker.request_s)
+        if not data:
+            self.ended = True
+        self._hold(len(data))
+        return data
+
+    def sendall(self, data: bytes) -> None:
+        """Raises TimeoutError at the deadline; what the client has not taken is then lost."""
+        waiting = self._worker.waiting
+        self._hold(len(data))
+        try:
+            self._limit_wait()
+            waiting[self] = None
+            self._socket.sendall(data)
+        except TimeoutError:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+            raise
+        finally:
+            waiting.pop(self, None)
+            self._hold(-len(data))
+
+    def hang_up(self) -> None:
+        """Ends the connection from outside: whoever waits for it finds it closed."""
+        self.ended = True
+        self._worker.waiting.pop(self, None)
+        self._hold(-self.held)
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+            self._socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # it has gone by itself
+
+    def part(self) -> None:
+        """Ends our side and drains the client's for a moment: closing on unread data would cost it the answer
+        (RFC 9112 §9.6)."""
+        left = self._worker.drain_at_most
+        self.begin(self._worker.drain_s)
+        self.expects_continue = False
+        try:
+            self._socket.shutdown(socket.SHUT_WR)
+            while left > 0 and (data := self.recv(65_536)):
+                left -= len(data)
+                self._hold(-len(data))  # thrown away
+        except OSError:
+            pass  # its time is over, or it has gone
+
+    def _hold(self, size: int) -> None:
+        self.held += size
+        self._worker.held += size
+        if size > 0 and self._worker.held > self._worker.held_at_most:
+            self._worker.free_memory()
+
+    def _limit_wait(self) -> None:
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self._socket.settimeout(left)
+
+
+class Answer:
+    """Writes what the application answers: its head and the first piece of its body go out together."""
+
+    __slots__ = (
+        "_connection", "_left", "_req", "_sends_body", "_worker", "chunked", "close", "head_sent", "headers",
+        "response_length", "sent", "status",
+    )  # fmt: skip
+
+    def __init__(self, worker: "Worker", connection: Connection, req: Any, close: bool) -> None:
+        self._worker, self._connection, self._req = worker, connection, req
+        self.close, self.chunked, self.head_sent, self.sent = close, False, False, 0
+        self.status = ""
+        self.headers: list[tuple[str, str]] = []
+        self.response_length: int | None = None
+        self._sends_body = True
+
+    def start_response(
+        self, status: str, headers: list[tuple[str, str]], exc_info: Any = None
+    ) -> Callable[[bytes], None]:
+        """PEP 3333."""
+        if self.head_sent and exc_info:
+            raise exc_info[1].with_traceback(exc_info[2])
+        if self.status and not exc_info:
+            raise AssertionError("start_response was called twice")
+        self.status, self.headers = status, headers
+        return self.write
+
+    def write(self, data: bytes) -> None:
+        head = b"" if self.head_sent else self._head()
+        if not self._sends_body:
+            data = b""
+        elif self.response_length is not None:
+            data = data[: self.response_length - self.sent]
+        self.sent += len(data)
+        if self.chunked and data:
+            data = b"%X\r\n%b\r\n" % (len(data), data)
+        if head or data:
+            self._connection.sendall(head + data)
+
+    def finish(self) -> None:
+        """Ends the answer. `close` then tells whether the connection must end too."""
+        self.write(b"")
+        if self.chunked:
+            self._connection.sendall(b"0\r\n\r\n")
+        if self._sends_body and self.response_length not in (None, self.sent):
+            self.close = True
+
+    def _head(self) -> bytes:
+        code = int(self.status[:3])
+        lines = ["HTTP/1.1 " + self.status, self._worker.date()]
+        for name, value in self.headers:
+            lower = name.lower()
+            if lower in HOP_BY_HOP:
+                continue
+            if lower == "content-length":
+                if code in NO_BODY:
+                    continue
+                self.response_length = int(value)
+            lines.append(f"{name}: {value}")
+        self._sends_body = code not in NO_BODY and self._req.method != "HEAD"
+        if self.response_length is None and self._sends_body:
+            if self._req.version >= (1, 1):
+                self.chunked = True
+                lines.append("Transfer-Encoding: chunked")
+            else:
+                self.close = True  # its end is the end of the connection
+        if code >= 400 and self._worker.is_long(self._req):
+            self.close = True
+        if self._connection.expects_continue or self._connection.ended or self._req.body.failed:
+            self.close = True  # where the next request would begin is unknown
+        lines.append("Connection: close\r\n\r\n" if self.close else "Connection: keep-alive\r\n\r\n")
+        head = "\r\n".join(lines)
+        if head.count("\n") != len(lines) + 1 or head.count("\r") != len(lines) + 1:
+            raise ValueError("a header holds a line break")
+        self.head_sent = True
+        self._connection.begin(self._worker.answer_s)
+        return head.encode("latin-1")
+
+
+class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
+    """gunicorn's gevent worker with deadlines and bounds. Tests shorten them in subclasses."""
+
+    alive: bool
+    worker_connections: int
+
+    request_s = 10.0
+    """From the first byte of a request to the last of its body."""
+    answer_s = 10.0
+    """From the first byte of an answer to the last."""
+    drain_s = 1.0
+    """For what is left of a body that was refused."""
+    held_at_most = 32 * 1024 * 1024
+    """Bytes that unfinished requests and answers may hold in memory, over all connections. Beyond it, the
+    connection that holds some and has been silent longest is closed."""
+    kept_body = 64 * 1024
+    """Of a refused body: a longer one ends the connection."""
+    drain_at_most = 16 * 1024 * 1024
+    client_connections = 0
+    """CLIENT_CONNECTIONS."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.waiting: dict[Connection, None] = {}
+        """Connections whose client must act, the longest silent first."""
+        self.held = self.open = 0
+        self.clients: Counter[str] = Counter()
+        self._date, self._date_s = "", 0
+
+    def init_process(self) -> None:
+        """Remembers what is the same for all requests, and takes the file descriptors that it needs."""
+        self.idle_s = self.cfg.keepalive or self.request_s
+        everything = {name: getattr(self.cfg, name) for name in self.cfg.settings}
+        self._settings = SimpleNamespace(
+            **everything | {"is_ssl": self.cfg.is_ssl},
+            forwarded_allow_networks=self.cfg.forwarded_allow_networks,
+            proxy_allow_networks=self.cfg.proxy_allow_networks,
+        )
+        self._writes_access_log = bool(self.cfg.accesslog or self.cfg.logconfig or self.cfg.logconfig_dict)
+        self._pre_request, self._post_request = self.cfg.pre_request, self.cfg.post_request
+        self._environ = base_environ(self.cfg) | {"wsgi.multithread": True, "cedula.drains": True}
+        self._script_name = os.environ.get("SCRIPT_NAME", "")
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        needed = self.worker_connections + FILES_OF_OUR_OWN
+        if soft != resource.RLIM_INFINITY and soft < needed:
+            soft = needed if hard == resource.RLIM_INFINITY else min(hard, needed)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            self.worker_connections = max(16, min(self.worker_connections, soft - FILES_OF_OUR_OWN))
+        for listener in self.sockets:  # connections inherit it
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+        super().init_process()
+
+    def load_wsgi(self) -> None:
+        super().load_wsgi()
+        from app.config import Settings  # not before: see this module's head
+
+        self.client_connections = Settings.from_environment().client_connections
+
+    def handle(self, listener: Any, client: Any, addr: Any) -> None:
+        """Serves one connection. Over TLS gunicorn does it, without our deadlines."""
+        if self.cfg.is_ssl:
+            super().handle(listener, client, addr)
+            return
+        connection, host = Connection(self, client), addr[0] if isinstance(addr, tuple) else ""
+        self.open += 1
+        self.clients[host] += 1
+        try:
+            if self.open > self.worker_connections * 9 // 10:
+                self.free_place()
+            if host and 0 < self.client_connections < self.clients[host]:
+                self._turn_away(connection)
+            else:
+                self._converse(connection, listener.getsockname(), addr)
+        except OSError:
+            pass  # the client has gone, or its time is over
+        finally:
+            connection.wait_for_request()  # counts nothing for it any more
+            self.open -= 1
+            self.clients[host] -= 1
+            if not self.clients[host]:
+                del self.clients[host]
+            util.close(client)
+
+    def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:  # noqa: ARG002
+        """Answers what never reached the application, in the words of the API. Nothing of the request is
+        logged: what is no HTTP may hold an address or a key."""
+        status = next((status for kind, status in STATUSES if isinstance(exc, kind)), 500)
+        if status == 500:
+            where = "".join(traceback.format_tb(exc.__traceback__))
+            self.log.error("Error outside the application: %s\n%s", type(exc).__name__, where)
+        else:
+            self.log.warning("Invalid request: %s", type(exc).__name__)
+        client.sendall(self.problem(status))
+
+    def problem(self, status: int) -> bytes:
+        """A whole RFC 9457 answer that ends the connection."""
+        slug = {429: "too-many-requests", 500: "internal-error"}.get(status, "bad-request")
+        title = HTTPStatus(status).phrase
+        body = json.dumps({"type": f"/problems/{slug}", "title": title, "status": status, "detail": title})
+        head = [
+            f"HTTP/1.1 {status} {title}",
+            self.date(),
+            "Connection: close",
+            "Content-Type: application/problem+json",
+            f"Content-Length: {len(body)}",
+            "Cache-Control: no-store",
+            "X-Content-Type-Options: nosniff",
+            f"X-Request-ID: {secrets.token_hex(16)}",
+        ]
+        return "\r\n".join([*head, "", body]).encode("latin-1")
+
+    def date(self) -> str:
+        """The Date header of this second."""
+        now_s = int(time.time())
+        if now_s != self._date_s:
+            self._date, self._date_s = f"Date: {util.http_date(now_s)}", now_s
+        return self._date
+
+    def free_place(self) -> None:
+        """Closes the connection whose client has been silent longest."""
+        for connection in self.waiting:
+            connection.hang_up()
+            return
+
+    def free_memory(self) -> None:
+        """The same among those that hold a part of a request."""
+        for connection in self.waiting:
+            if connection.held:
+                connection.hang_up()
+                return
+
+    def is_long(self, req: Any) -> bool:
+        """Whether a body is too long to be read only for the next request's sake."""
+        for name, value in req.headers:
+            if name == "TRANSFER-ENCODING" or (name == "CONTENT-LENGTH" and int(value) > self.kept_body):
+                return True
+        return False
+
+    def _turn_away(self, connection: Connection) -> None:
+        connection.begin(self.drain_s)
+        connection.recv(65_536)  # the answer to a request that is not yet sent would be lost
+        connection.sendall(self.problem(429))
+        connection.part()
+
+    def _converse(self, connection: Connection, server: Any, addr: Any) -> None:
+        parser = get_parser(self._settings, connection, addr)
+        proxy_protocol_info: dict[str, Any] = {}
+        while True:
+            connection.wait_for_request()
+            req = None
+            try:
+                req = next(parser)
+                if connection.idle:  # pipelined, so nothing was waited for: others take their turn
+                    gevent.sleep(0)
+                proxy_protocol_info = req.proxy_protocol_info = req.proxy_protocol_info or proxy_protocol_info
+                close = self._serve(connection, req, server, addr)
+                if not close:
+                    connection.begin(self.drain_s)
+                    close = not parser.finish_body(max_bytes=self.kept_body + 1)
+            except (StopIteration, errors.NoMoreData, ConnectionError):
+                return
+            except Exception as error:  # noqa: BLE001 - whatever it is, it ends this connection and no other
+                if isinstance(error, OSError) and (connection.idle or req is not None):
+                    return  # nothing was asked, or the answer was not taken
+                connection.begin(self.drain_s)
+                self.handle_error(req, connection, addr, error)
+                close = True
+            if close:
+                connection.part()
+                return
+
+    def _serve(self, connection: Connection, req: Any, server: Any, addr: Any) -> bool:
+        """Answers one request; returns whether the connection must end."""
+        self._pre_request(self, req)
+        self.nr += 1
+        if self.nr >= self.max_requests and self.alive:
+            self.log.info("Autorestarting worker after current request.")
+            self.alive = False
+        started = time.monotonic()
+        answer = Answer(self, connection, req, not self.alive or not self.cfg.keepalive or req.should_close())
+        environ = self._environ_of(connection, req, server, addr)
+        pieces: Iterable[bytes] = self.wsgi(environ, answer.start_response)
+        try:
+            for piece in pieces:
+                answer.write(piece)
+            answer.finish()
+        except Exception:
+            if answer.head_sent:
+                connection.hang_up()  # a second head would be read as a part of the first answer
+            raise
+        finally:
+            if hasattr(pieces, "close"):
+                pieces.close()
+            if self._writes_access_log:
+                self.log.access(answer, req, environ, timedelta(seconds=time.monotonic() - started))
+            self._post_request(self, req, environ, answer)
+        return answer.close
+
+    def _environ_of(self, connection: Connection, req: Any, server: Any, addr: Any) -> dict[str, Any]:
+        """PEP 3333, with the same keys as under gunicorn's other workers."""
+        environ: dict[str, Any] = self._environ.copy()
+        environ["wsgi.input"] = req.body
+        environ["wsgi.url_scheme"] = req.scheme
+        environ["REQUEST_METHOD"] = req.method
+        environ["QUERY_STRING"] = req.query
+        environ["RAW_URI"] = req.uri
+        environ["SERVER_PROTOCOL"] = "HTTP/1.1" if req.version == (1, 1) else "HTTP/1.0"
+        tcp = isinstance(addr, tuple)
+        environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = (addr[0], str(addr[1])) if tcp else ("", "")
+        environ["SERVER_NAME"], environ["SERVER_PORT"] = (
+            (server[0], str(server[1])) if tcp else ("localhost", "80")
+        )
+        script_name = self._script_name
+        for name, value in req.headers:
+            if name == "CONTENT-TYPE":
+                environ["CONTENT_TYPE"] = value
+            elif name == "CONTENT-LENGTH":
+                environ["CONTENT_LENGTH"] = value
+            else:
+                if name == "EXPECT":
+                    connection.expects_continue = req.version >= (1, 1)
+                elif name == "SCRIPT_NAME":
+                    script_name = value
+                key = "HTTP_" + name.replace("-", "_")
+                environ[key] = f"{environ[key]},{value}" if key in environ else value
+        if not req.path.startswith(script_name):
+            raise errors.ConfigurationProblem("the path does not begin with SCRIPT_NAME")
+        environ["SCRIPT_NAME"] = script_name
+        environ["PATH_INFO"] = util.unquote_to_wsgi_str(req.path[len(script_name) :])
+        if req.proxy_protocol_info:
+            environ.update(proxy_environ(req))
+        return environ

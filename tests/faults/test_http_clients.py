@@ -1,0 +1,218 @@
+"""Slow and hostile HTTP clients: each wait has an end, memory a bound, and others are served meanwhile."""
+
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from tests.support.faults.http import Crowd, RawClient, head, json_head, memory_bytes
+from tests.support.servers import Gunicorn, gunicorn
+from tests.support.waiting import wait_until
+
+HASTY = ("--worker-class", "tests.support.faults.hasty.Worker")
+SMALL = ("--workers", "1", "--worker-connections", "200", "--keep-alive", "1")
+CROWD = 300
+BODY = b'{"email": "raw@example.com", "token": "t"}'
+KEY = "k" * 40
+
+
+@pytest.fixture
+def small(tmp_path: Path, environment: dict[str, str]) -> Iterator[Gunicorn]:
+    """One worker with 200 connections and short deadlines."""
+    with gunicorn(tmp_path, environment, *HASTY, *SMALL) as server:
+        yield server
+
+
+CROWDS: dict[str, tuple[bytes, bytes]] = {
+    "silent from the start": (b"", b""),
+    "silent after 70 bytes": (head("/api/users", "X: " + "x" * 40)[:70], b""),
+    "half a body": (json_head("/api/users", 500) + BODY, b""),
+    "half a body that is refused": (json_head("/nowhere", 500) + BODY, b""),
+    "a byte of the head at a time": (b"POST /api/users HTTP/1.1\r\n", b"x"),
+    "a byte of the body at a time": (json_head("/api/users", 500), b" "),
+    "chunks without end": (
+        head("/api/users", "Content-Type: application/json", "Transfer-Encoding: chunked"),
+        b"1\r\n \r\n",
+    ),
+    "readers that never read": (head("/openapi.json", method="GET") * 200, b""),
+}
+
+
+@pytest.mark.parametrize(("first", "drip"), CROWDS.values(), ids=CROWDS)
+def test_a_crowd_of_slow_clients_is_ended_and_others_are_served(
+    small: Gunicorn, first: bytes, drip: bytes
+) -> None:
+    """More of them than the worker has connections, and each ends by its deadline."""
+    with Crowd(small.port, CROWD, first, drip) as crowd:
+        wait_until(crowd.all_there, 10, "the crowd has connected")
+        for number in range(5):
+            assert small.register(f"healthy{number}@example.com").status_code == 201
+        wait_until(lambda: crowd.alive == 0, 15, "the crowd is gone")
+    assert small.register("after@example.com").status_code == 201
+
+
+def test_waiting_bodies_take_bounded_memory(tmp_path: Path, environment: dict[str, str]) -> None:
+    """1,000 bodies that lack their last byte would be 65 MB and more; 2 MB are allowed here."""
+    with gunicorn(tmp_path, environment, *HASTY, "--workers", "1") as service:
+        (pid,) = service.workers()
+        service.register("first@example.com")
+        before = memory_bytes(pid)
+        with Crowd(service.port, 1000, json_head("/api/users", 65_000) + b" " * 64_999) as crowd:
+            wait_until(lambda: crowd.all_there() and crowd.alive < 100, 20, "most are closed")
+            assert memory_bytes(pid) - before < 40_000_000
+            assert service.register("healthy@example.com").status_code == 201
+
+
+REFUSED: dict[str, tuple[int, bytes]] = {
+    "401": (401, json_head("/api/users", 16 * 1024 * 1024)),
+    "404": (404, json_head("/nowhere", 16 * 1024 * 1024, f"Authorization: Bearer {KEY}")),
+    "413": (413, json_head("/api/users", 16 * 1024 * 1024, f"Authorization: Bearer {KEY}")),
+    "415": (415, head("/api/users", "Content-Length: 16777216", f"Authorization: Bearer {KEY}")),
+}
+
+
+@pytest.fixture
+def guarded(tmp_path: Path, environment: dict[str, str]) -> Iterator[Gunicorn]:
+    """As `small`, and closed to callers without a key."""
+    keys = {"API_KEYS": f"shop:{sha256(KEY.encode()).hexdigest()}"}
+    with gunicorn(tmp_path, environment | keys, *HASTY, *SMALL) as server:
+        yield server
+
+
+def test_a_refused_body_is_not_waited_for(guarded: Gunicorn) -> None:
+    """Its caller reads the answer, whether it sends all of 16 MiB first or a part and then nothing."""
+    for status, request in REFUSED.values():
+        with RawClient(guarded.port) as whole:
+            whole.send(request)
+            for _ in range(256):
+                whole.send(b" " * 65_536)
+            assert whole.answer()[0] == status
+            assert whole.ended()
+        with RawClient(guarded.port) as part:
+            part.send(request + b" " * 5000)
+            found, headers, _ = part.answer()
+            assert (found, headers["connection"]) == (status, "close")
+            assert part.ended()
+
+
+def test_a_short_refused_body_keeps_the_connection(guarded: Gunicorn) -> None:
+    """A caller that forgot its key need not connect again."""
+    with RawClient(guarded.port) as client:
+        for _ in range(3):
+            client.send(json_head("/api/users", len(BODY)) + BODY)
+            assert client.answer()[0] == 401
+
+
+def test_who_waits_for_100_continue_gets_it_or_the_answer(guarded: Gunicorn) -> None:
+    """A refused body is not asked for."""
+    with RawClient(guarded.port) as client:
+        client.send(
+            json_head("/api/users", len(BODY), f"Authorization: Bearer {KEY}", "Expect: 100-continue")
+        )
+        assert client.answer()[0] == 100
+        client.send(BODY)
+        assert client.answer()[0] == 201
+        client.send(json_head("/api/users", len(BODY), "Expect: 100-continue"))
+        status, headers, _ = client.answer()
+        assert (status, headers["connection"]) == (401, "close")
+        assert client.ended()
+
+
+def test_half_a_head_is_told_that_its_time_is_over(small: Gunicorn) -> None:
+    """408 (RFC 9110 §15.5.9), and nothing for a client that never spoke."""
+    with RawClient(small.port) as half, RawClient(small.port) as silent:
+        half.send(b"GET /healthz HTTP/1.1\r\nHost:")
+        status, headers, body = half.answer()
+        assert (status, headers["content-type"]) == (408, "application/problem+json")
+        assert b"/problems/bad-request" in body
+        assert half.ended()
+        assert silent.answer()[0] == 0
+
+
+def test_one_address_has_so_many_connections(tmp_path: Path, environment: dict[str, str]) -> None:
+    """CLIENT_CONNECTIONS: one more gets 429; other addresses do not notice, and an end makes room."""
+    request, bound = head("/healthz", method="GET"), {"CLIENT_CONNECTIONS": "3"}
+
+    def status_from(source: str) -> int:
+        with RawClient(service.port, source) as client:
+            client.send(request)
+            return client.answer()[0]
+
+    with gunicorn(tmp_path, environment | bound, *HASTY, "--workers", "1") as service:
+        clients = [RawClient(service.port, "127.0.0.3") for _ in range(3)]
+        for client in clients:
+            client.send(request)
+            assert client.answer()[0] == 200
+        with RawClient(service.port, "127.0.0.3") as fourth:
+            fourth.send(request)
+            status, _, body = fourth.answer()
+            assert status == 429
+            assert b"/problems/too-many-requests" in body
+            assert fourth.ended()
+        assert status_from("127.0.0.4") == 200
+        for client in clients:
+            client.close()
+        wait_until(lambda: status_from("127.0.0.3") == 200, 10, "an end makes room")
+
+
+def test_the_http_of_every_day_is_right(small: Gunicorn) -> None:
+    """Pipelined requests, HEAD, HTTP/1.0 with and without keep-alive, 204."""
+    get = head("/healthz", method="GET")
+    with RawClient(small.port) as client:
+        client.send(get * 20 + head("/healthz", method="HEAD") + get)
+        for _ in range(20):
+            assert client.answer()[0] == 200
+        status, headers, _ = client.answer(body=False)
+        assert status == 200
+        assert int(headers["content-length"]) > 0
+        assert client.answer()[0] == 200
+        registered = small.register("gone@example.com")
+        client.send(head(registered.headers["Location"], method="DELETE") + get)
+        status, headers, _ = client.answer()
+        assert status == 204
+        assert "content-length" not in headers
+        assert "transfer-encoding" not in headers
+        assert client.answer()[0] == 200
+    with RawClient(small.port) as client:
+        client.send(b"GET /healthz HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+        assert client.answer()[1]["connection"] == "keep-alive"
+        client.send(b"GET /healthz HTTP/1.0\r\n\r\n")
+        assert client.answer()[1]["connection"] == "close"
+        assert client.ended()
+
+
+def test_what_is_no_http_is_answered_and_not_logged(small: Gunicorn) -> None:
+    """It may hold an address, or a key."""
+    with RawClient(small.port) as client:
+        client.send(b"ada@example.com Bearer secret-key-of-mine\r\n\r\n")
+        status, headers, body = client.answer()
+        assert (status, headers["content-type"]) == (400, "application/problem+json")
+        assert b"ada@" not in body
+        assert client.ended()
+    assert "Invalid request" in small.log
+    assert "ada@" not in small.log
+    assert "secret-key" not in small.log
+
+
+FLOODS: dict[str, tuple[int, bytes]] = {
+    "4,300 that fall silent": (4300, head("/api/users", "X: " + "x" * 40)[:70]),
+    "4,200 half bodies": (4200, json_head("/api/users", 65_000) + b" " * 64_000),
+    "7,000 that never read": (7000, head("/openapi.json", method="GET") * 200),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("count", "first"), FLOODS.values(), ids=FLOODS)
+def test_a_flood_leaves_the_service_up(
+    tmp_path: Path, environment: dict[str, str], count: int, first: bytes
+) -> None:
+    """As it is shipped, with one worker: others are served, and the flood is over after its deadlines."""
+    with gunicorn(tmp_path, environment, "--workers", "1") as service:
+        (pid,) = service.workers()
+        with Crowd(service.port, count, first) as crowd:
+            wait_until(lambda: crowd.sent_first > 2500, 60, "more than the worker has connections")
+            for number in range(10):
+                assert service.register(f"healthy{number}@example.com").status_code in (201, 202)
+            assert memory_bytes(pid) < 250_000_000
+            wait_until(lambda: crowd.all_there() and crowd.alive == 0, 90, "the flood is over")
