@@ -1,7 +1,11 @@
 # Cedula under gunicorn: no compiler, no root, nothing to write but memory (/dev/shm).
 #   docker build -t cedula . && docker run --read-only --cap-drop ALL -p 8000:8000 --env-file .env cedula
 
-FROM python:3.13-slim AS build
+# The digest is what is built on, the tag is for people; deploy/pin-images renews both.
+FROM python:3.13.16-slim-bookworm@sha256:a1165e272e578941b84abc79e4ab38a0305cd12803a5c4247979ac7655f4d641 AS base
+
+
+FROM base AS build
 WORKDIR /srv
 RUN python -m venv /opt/cedula
 COPY requirements.txt .
@@ -14,7 +18,7 @@ COPY wsgi.py gunicorn.conf.py gunicorn_worker.py ./
 RUN /opt/cedula/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/cedula/lib /srv
 
 
-FROM python:3.13-slim
+FROM base
 COPY --from=build /opt/cedula /opt/cedula
 COPY --from=build /srv /srv
 WORKDIR /srv

@@ -8,6 +8,12 @@ import os
 import shutil
 import tempfile
 
+from dotenv import find_dotenv, load_dotenv
+
+# The same .env that the `flask` command reads by itself; what the environment says already comes first.
+if os.environ.get("FLASK_SKIP_DOTENV", "").lower() in ("", "0", "false", "no"):
+    load_dotenv(find_dotenv(usecwd=True))
+
 bind = os.environ.get("BIND") or "0.0.0.0:8000"
 
 # A request waits on the mail server, so cheap waiting decides: one gevent worker a core. Without

@@ -16,6 +16,7 @@ from app.repositories.guard import Guard
 from app.repositories.keys import Names
 from app.repositories.outbox import Outbox
 from app.repositories.sealing import Sealer
+from app.repositories.seals import Seals
 from app.repositories.users import Terms, Users
 from app.services.messaging import MessagingService
 from app.services.monitoring import Monitoring
@@ -37,6 +38,7 @@ class Container:
         self.guard = Guard(self.storage, names, sealer)
         self.users = Users(self.storage, names, sealer)
         self.outbox = Outbox(self.storage, sealer, settings.lease_ms)
+        self.seals = Seals(self.storage, sealer)
         self._mail = SmtpMail(app, settings.mail_timeout_s, settings.mail_ca_file)
         with app.app_context():  # Flask-Mail composes with the app's settings
             self._messages = Messages(settings.mail_default_sender, LOCALES, settings.mail_templates)

@@ -161,6 +161,7 @@ def service(instance: Instance, ports: Ports) -> Program:
     """The service itself, under gunicorn as it is deployed, with the playground in front of it."""
     inherited = {name: value for name, value in os.environ.items() if not OWN_SETTINGS.fullmatch(name)}
     settings = {
+        "FLASK_SKIP_DOTENV": "1",  # .env is for another service, with keys of its own
         "REDIS_URL": f"redis://{HOST}:{ports.valkey}/0",
         "MAIL_SERVER": HOST,
         "MAIL_PORT": str(ports.smtp),

@@ -52,6 +52,7 @@ def environment(valkey_server: Valkey, store: redis.Redis, mail_server: MailServ
         "REDIS_URL": valkey_server.url,
         "MAIL_SERVER": "127.0.0.1",
         "MAIL_PORT": str(mail_server.port),
+        "FLASK_SKIP_DOTENV": "1",  # a developer's .env
     }
 
 

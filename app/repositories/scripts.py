@@ -122,6 +122,16 @@ class DropMail(NamedTuple):
     newest: int
 
 
+@script(lua("reseal_record"))
+class ResealRecord(NamedTuple):
+    """`old`, `new`: seals of the same length."""
+
+    user: Key
+    registration: bytes
+    old: bytes
+    new: bytes
+
+
 @script(lua("hold_lock"))
 class HoldLock(NamedTuple):
     lock: Key

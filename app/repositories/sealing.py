@@ -42,14 +42,18 @@ class Sealer:
 
     def open(self, seal: bytes, user_id: str) -> bytes:
         """The text again. Raises SealBroken; a process with a key opens nothing that lies in clear."""
+        return self.opened(seal, user_id)[1]
+
+    def opened(self, seal: bytes, user_id: str) -> tuple[int, bytes]:
+        """Which of the secrets opens it (0 = the first, or in clear), and the text. Raises SealBroken."""
         mark, rest = seal[:1], seal[1:]
         if not self._keys and mark == CLEAR:
-            return rest
-        for candidate, key in self._keys:
+            return 0, rest
+        for place, (candidate, key) in enumerate(self._keys):
             if candidate == mark:
                 try:
-                    return key.decrypt(rest[:NONCE_BYTES], rest[NONCE_BYTES:], user_id.encode())
-                except InvalidTag:
+                    return place, key.decrypt(rest[:NONCE_BYTES], rest[NONCE_BYTES:], user_id.encode())
+                except (InvalidTag, ValueError):  # ValueError: too short to be a seal
                     continue
         raise SealBroken
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from tests.support.servers import ROOT, Gunicorn, MailServer, Valkey, gunicorn
 
 BIN = Path(sys.executable).parent
 MANIFESTS = ROOT / "deploy/kubernetes"
+DOCKERFILE, COMPOSE = (ROOT / "Dockerfile").read_text(), (ROOT / "compose.yaml").read_text()
 
 
 def run(*command: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -33,12 +35,12 @@ def run(*command: str | Path, **environment: str) -> subprocess.CompletedProcess
 
 
 @contextmanager
-def served(folder: Path, **environment: str) -> Iterator[Gunicorn]:
+def served(folder: Path, project: Path = ROOT, **environment: str) -> Iterator[Gunicorn]:
     """The service on a Valkey and a mail server of its own."""
     (folder / "valkey").mkdir()
     valkey, mail_server = Valkey(folder / "valkey", save=""), MailServer()
     servers = {"REDIS_URL": valkey.url, "MAIL_SERVER": "127.0.0.1", "MAIL_PORT": str(mail_server.port)}
-    with gunicorn(folder, {**servers, **environment}) as service:
+    with gunicorn(folder, {**servers, **environment}, project=project) as service:
         yield service
     mail_server.stop()
     valkey.stop()
@@ -53,48 +55,162 @@ def test_hadolint_has_nothing_against_the_dockerfile() -> None:
     assert found.returncode == 0, found.stdout
 
 
-def compose(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    return run(BIN / "docker-compose", "--env-file", "/dev/null", *arguments, "config", **environment)
+def test_the_image_holds_what_the_service_needs(tmp_path: Path) -> None:
+    """What the Dockerfile copies, as far as .dockerignore lets it through, serves a request."""
+    image = tmp_path / "image"
+    image.mkdir()
+    allowed = re.findall(r"^!(\S+)", (ROOT / ".dockerignore").read_text(), re.MULTILINE)
+    for line in re.findall(r"^COPY (?!--)(.*) \S+$", DOCKERFILE, re.MULTILINE):
+        for name in line.split():
+            assert name in allowed
+            (image / name).symlink_to(ROOT / name)
+    (image / "dev").symlink_to(ROOT / "dev")  # with which the test starts it
+    with served(tmp_path, project=image) as service:
+        assert service.register("ada@example.com").status_code == 201
 
 
-def test_docker_compose_accepts_its_file() -> None:
-    """With the secrets given, every service is complete, read-only and without capabilities."""
-    found = compose(SECRET_KEY="s" * 40, API_KEYS="me:" + "0" * 64)
+KEYS = {"SECRET_KEY": "s" * 40, "INDEX_KEY": "i" * 40, "API_KEYS": "me:" + "0" * 64, "MAIL_SERVER": "mail"}
+"""What compose does not start without."""
+
+FORKED = 0.5
+"""Of a container's memory Redis may fill half: rewriting the append-only file can copy all of it."""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """The folder of the project as compose sees it, without an `.env`."""
+    (tmp_path / "deploy").mkdir()
+    shutil.copy(ROOT / "compose.yaml", tmp_path)
+    shutil.copy(ROOT / "deploy/new-env", tmp_path / "deploy")
+    return tmp_path
+
+
+def compose(project: Path, **settings: str) -> subprocess.CompletedProcess[str]:
+    """`docker compose config` with these lines in `.env`."""
+    if settings:
+        (project / ".env").write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+    return run(BIN / "docker-compose", "--project-directory", project, "config")
+
+
+def services(project: Path, **settings: str) -> dict[str, Any]:
+    found = compose(project, **settings)
     assert found.returncode == 0, found.stderr
-    for name, service in yaml.safe_load(found.stdout)["services"].items():
+    return dict(yaml.safe_load(found.stdout)["services"])
+
+
+def test_docker_compose_accepts_its_file(project: Path) -> None:
+    """Read-only, without capabilities, bounded in memory and processes, and on this machine only."""
+    for name, service in services(project, **KEYS).items():
         assert service["read_only"], name
         assert service["cap_drop"] == ["ALL"], name
+        assert 0 < int(service["mem_limit"]) <= 2**30, name
+        assert 0 < service["pids_limit"] <= 256, name
         for port in service.get("ports", []):
             assert port["host_ip"] == "127.0.0.1", name
 
 
-@pytest.mark.parametrize("missing", ["SECRET_KEY", "API_KEYS"])
-def test_compose_does_not_start_without_its_secrets(missing: str) -> None:
+def test_redis_refuses_writes_long_before_the_kernel_kills_it(project: Path) -> None:
+    """Its maxmemory leaves as much again for the fork that rewrites the append-only file."""
+    valkey = services(project, **KEYS)["valkey"]
+    options = dict(zip(valkey["command"][1::2], valkey["command"][2::2], strict=True))
+    assert options["--maxmemory-policy"] == "noeviction"
+    assert options["--appendonly"] == "yes"
+    most = int(options["--maxmemory"].removesuffix("mb")) * 2**20
+    assert most <= FORKED * int(valkey["mem_limit"])
+
+
+def test_every_worker_has_its_memory(project: Path, built: str) -> None:
+    """A container sees all cores of its machine: the number of workers is said, with 256 MB for each."""
+    service = services(project, **KEYS)["cedula"]
+    assert int(service["mem_limit"]) >= int(service["environment"]["WEB_CONCURRENCY"]) * 256 * 2**20
+    (container,) = resource(built, "Deployment")["spec"]["template"]["spec"]["containers"]
+    (workers,) = [int(one["value"]) for one in container["env"] if one["name"] == "WEB_CONCURRENCY"]
+    assert int(container["resources"]["limits"]["memory"].removesuffix("Mi")) >= workers * 256
+
+
+def test_every_setting_in_the_file_reaches_the_service(project: Path) -> None:
+    """All of docs/settings.md, also those for which compose has a value of its own."""
+    table = re.findall(r"^\| `([A-Z_]+)` \|", (ROOT / "docs/settings.md").read_text(), re.MULTILINE)
+    settings = {name: f"value of {name} <@>" for name in table} | KEYS | {"BIND": "0.0.0.0:8000"}
+    assert len(settings) > 25
+    found = services(project, **settings)["cedula"]["environment"]
+    assert {name: found.get(name) for name in settings} == settings
+
+
+def test_numbers_end_within_a_day_unless_something_else_is_said(project: Path, built: str) -> None:
+    """In compose and on Kubernetes; 0, for ever, can be said."""
+    assert services(project, **KEYS)["cedula"]["environment"]["NUMBER_TTL"] == "86400"
+    assert services(project, **KEYS, NUMBER_TTL="0")["cedula"]["environment"]["NUMBER_TTL"] == "0"
+    assert resource(built, "ConfigMap")["data"]["NUMBER_TTL"] == "86400"
+
+
+@pytest.mark.parametrize("missing", KEYS)
+def test_compose_does_not_start_without_its_keys(project: Path, missing: str) -> None:
     """Neither open nor in clear: unset or empty, it says what to do."""
-    secrets = {"SECRET_KEY": "s" * 40, "API_KEYS": "me:" + "0" * 64}
     for given in ({}, {missing: ""}):
-        found = compose(**{name: value for name, value in secrets.items() if name != missing} | given)
+        found = compose(project, **{name: value for name, value in KEYS.items() if name != missing} | given)
         assert found.returncode != 0
         assert f"{missing} is missing a value: make one with deploy/new-env" in found.stderr
 
 
-def test_the_secrets_for_compose_are_made_in_one_step(tmp_path: Path) -> None:
-    """For their owner only, never twice; with them compose is content and the service takes the shown key."""
-    (tmp_path / "deploy").mkdir()
-    script = shutil.copy(ROOT / "deploy/new-env", tmp_path / "deploy/new-env")
-    made = run(script)
+def test_compose_does_not_start_without_the_file(project: Path) -> None:
+    """Also where the keys stand in the caller's environment, from which nothing else would come."""
+    assert ".env" in compose(project).stderr or "new-env" in compose(project).stderr
+    assert compose(project).returncode != 0
+
+
+def new_env(project: Path) -> subprocess.CompletedProcess[str]:
+    made = run(project / "deploy/new-env")
     assert made.returncode == 0, made.stderr
-    secrets = tmp_path / ".env"
-    assert secrets.stat().st_mode & 0o077 == 0
+    return made
+
+
+def test_the_keys_for_compose_are_made_in_one_step(project: Path, tmp_path: Path) -> None:
+    """For their owner only; with them compose is content, and the service takes the key that was shown."""
+    made = new_env(project)
+    file = project / ".env"
+    assert file.stat().st_mode & 0o077 == 0
     shown = made.stdout.removeprefix("Your API key: ").strip()
-    assert shown not in secrets.read_text()
-    found = run(BIN / "docker-compose", "--env-file", secrets, "config")
-    settings = yaml.safe_load(found.stdout)["services"]["cedula"]["environment"]
-    with served(tmp_path, SECRET_KEY=settings["SECRET_KEY"], API_KEYS=settings["API_KEYS"]) as service:
+    assert shown not in file.read_text()
+    found = services(project)["cedula"]["environment"]
+    assert found["SECRET_KEY"] != found["INDEX_KEY"]
+    kept = {name: found[name] for name in ("SECRET_KEY", "INDEX_KEY", "API_KEYS", "NUMBER_TTL")}
+    with served(tmp_path, **kept) as service:
         assert requests.get(f"{service.url}/metrics", timeout=10).status_code == 401
         headers = {"Authorization": f"Bearer {shown}"}
         assert requests.get(f"{service.url}/metrics", headers=headers, timeout=10).ok
-    assert run(script).returncode == 1
+
+
+def test_what_an_env_has_already_is_kept(project: Path) -> None:
+    """A second run changes nothing, and an edited file keeps every line."""
+    new_env(project)
+    before = (project / ".env").read_text()
+    again = new_env(project)
+    assert ((project / ".env").read_text(), again.stdout) == (before, "")
+    edited = "# mine\nMAIL_SERVER=smtp.example.com\nSECRET_KEY=" + "s" * 40 + "\nAPI_KEYS=\nNUMBER_TTL=600"
+    (project / ".env").write_text(edited)
+    assert new_env(project).stdout.startswith("Your API key: ")
+    assert (project / ".env").read_text().startswith(edited + "\n")
+    found = services(project)["cedula"]["environment"]
+    assert (found["MAIL_SERVER"], found["NUMBER_TTL"]) == ("smtp.example.com", "600")
+    assert "MAIL_PORT" not in found
+
+
+def test_the_data_of_an_env_without_an_index_key_is_still_found(project: Path) -> None:
+    """Its names were made with SECRET_KEY, so INDEX_KEY becomes the same: the start is not refused."""
+    (project / ".env").write_text("SECRET_KEY=" + "s" * 40 + "\nAPI_KEYS=me:" + "0" * 64 + "\n")
+    new_env(project)
+    found = services(project)["cedula"]["environment"]
+    assert found["INDEX_KEY"] == found["SECRET_KEY"] == "s" * 40
+
+
+def test_what_is_built_on_is_named_by_version_and_digest() -> None:
+    """A tag moves; a digest does not. Both stages of the image have the same base."""
+    named = re.findall(r"^FROM (\S+)|^ +image: (\S+:\S+)", DOCKERFILE + COMPOSE, re.MULTILINE)
+    images = {one or other for one, other in named} - {"base"}
+    assert len(images) == 3
+    for image in images:
+        assert re.fullmatch(r"[a-z/]+:v?\d+\.\d+\.\d+[a-z-]*@sha256:[0-9a-f]{64}", image), image
 
 
 # Kubernetes
@@ -175,6 +291,21 @@ def test_the_service_refuses_secrets_that_nobody_filled_in(built: str, tmp_path:
         assert found.returncode != 0
         assert "API_KEYS:" in found.stderr
         assert "SECRET_KEY:" in found.stderr
+        assert "INDEX_KEY:" in found.stderr
+
+
+def test_the_service_takes_secrets_that_are_filled_in(built: str, tmp_path: Path) -> None:
+    """As files; that there is no fallback key says an empty one."""
+    (container,) = resource(built, "Deployment")["spec"]["template"]["spec"]["containers"]
+    filled = KEYS | {"SECRET_KEY_FALLBACKS": "", "MAIL_USERNAME": "cedula", "MAIL_PASSWORD": "secret"}
+    environment = {}
+    for name in (entry["name"] for entry in container["env"] if entry["name"].endswith("_FILE")):
+        secret = name.removesuffix("_FILE")
+        if secret != "REDIS_URL":  # a server of the test's own
+            (tmp_path / secret).write_text(filled[secret])
+            environment[name] = str(tmp_path / secret)
+    with served(tmp_path, **environment) as service:
+        assert requests.get(f"{service.url}/readyz", timeout=10).ok
 
 
 def resource(built: str, kind: str) -> dict[str, Any]:

@@ -223,6 +223,7 @@ class Gunicorn:
         ready: bool = True,
         prefix: Sequence[str] = (),
         output: int | None = None,
+        project: Path = ROOT,
     ) -> None:
         self.port = free_port()
         self.log_path = folder / f"gunicorn-{self.port}.log"
@@ -233,8 +234,9 @@ class Gunicorn:
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", BOUND, str(os.getpid()), *command, *arguments],
-                cwd=ROOT,
-                env={**inherited, "PYTHONUNBUFFERED": "1", **environment},
+                cwd=project,
+                # A developer's .env is not the test's.
+                env={**inherited, "PYTHONUNBUFFERED": "1", "FLASK_SKIP_DOTENV": "1", **environment},
                 stdout=log if output is None else output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,

@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import dns.resolver
 
-from app.cli.doctor import domain, mail, settings, store
+from app.cli.doctor import domain, mail, records, settings, store
 from app.cli.doctor.findings import Finding, Level
 from app.config import Settings
 from app.errors import SettingsError
@@ -30,6 +30,7 @@ def examine(
         return
     yield from settings.examine(found)
     yield from store.examine(found, clock)
+    yield from records.examine(found)
     yield from mail.examine(found)
     yield from domain.examine(found, resolver)
 

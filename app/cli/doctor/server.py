@@ -16,8 +16,8 @@ OLDEST: Final = (7, 0)
 FULL: Final = 0.8
 
 NO_DISK = (
-    "See its log and `df`; most often the disk is full or the folder is not Redis' own. Writes go on as soon "
-    "as it can save again."
+    "As a rule the disk is full: `df` on the machine of Redis, and make room; writes go on as soon as it can "
+    "save again (BGSAVE). Else the folder is not Redis' own; its log says which."
 )
 
 

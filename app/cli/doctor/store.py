@@ -159,6 +159,7 @@ def _examine(storage: Storage, settings: Settings, clock: Callable[[], float]) -
 
 
 def _ping(each: Server) -> None:
+    """A Redis that cannot write to its disk refuses even PING; why it refuses is told with the writes."""
     try:
         each.command("PING")
     except StorageUnavailable as error:

@@ -1,0 +1,92 @@
+"""A sample of the records: which keys they need, and whether this version can read them."""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Final
+
+from app.cli.doctor.findings import Area, Finding
+from app.config import Settings
+from app.errors import StorageUnavailable
+from app.repositories.sealing import Sealer
+from app.repositories.seals import SealedRecord, Seals, Verdict
+from app.storage.storage import Storage
+
+RECORDS = Area("records")
+
+SAMPLE: Final = 1000
+"""Read in ten round trips. What one record in 300 needs is missed by one examination in 30."""
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    """Nothing where Redis is away or empty: that is for others to say."""
+    secrets = [key for key in (settings.secret_key, *settings.secret_key_fallbacks) if key]
+    storage = Storage(settings.redis_url, settings.redis_timeout_s, logs=False)
+    seals = Seals(storage, Sealer(secrets))
+    try:
+        sample = seals.sample(SAMPLE)
+    except StorageUnavailable as error:
+        if error.code == "NOPERM":
+            yield RECORDS.note(
+                "We may not read the records, so they were not examined.",
+                "Allow it: ACL SETUSER <user> ~{*}:* +scan +hmget",
+            )
+        return
+    finally:
+        storage.close()
+    needed = [(record, seals.key_needed(record)) for record in sample]
+    troubles = [(record, need) for record, need in needed if isinstance(need, Verdict)]
+    yield from _unreadable(troubles, len(sample))
+    places = Counter(need for _, need in needed if not isinstance(need, Verdict))
+    if places:
+        yield _readable(places, len(sample), keys=len(secrets))
+
+
+def _readable(places: Counter[int], total: int, *, keys: int) -> Finding:
+    """Those that open, by the place of their key among the secrets."""
+    fallbacks = {place: count for place, count in sorted(places.items()) if place}
+    if fallbacks:
+        each = ", ".join(f"{count} the {_ordinal(place)}" for place, count in fallbacks.items())
+        return RECORDS.note(
+            f"{sum(fallbacks.values())} of {total} records looked at need a fallback key ({each}).",
+            "`flask --app wsgi keys reseal` seals them anew; then the fallback can go.",
+        )
+    how = ("in clear, as SECRET_KEY is not set", "with SECRET_KEY")[keys > 0]
+    also = "; none needs a fallback" if keys > 1 else ""
+    return RECORDS.ok(f"{places[0]} records looked at open {how}{also}.")
+
+
+def _unreadable(troubles: list[tuple[SealedRecord, Verdict]], total: int) -> Iterator[Finding]:
+    """Those that do not open, by why."""
+    counts = Counter(trouble for _, trouble in troubles)
+
+    def so_many(trouble: Verdict) -> str:
+        return f"{counts[trouble]} of {total} records looked at"
+
+    if counts[Verdict.NO_KEY]:
+        keys = len({record.sealed[:1] for record, trouble in troubles if trouble is Verdict.NO_KEY})
+        yield RECORDS.problem(
+            f"{so_many(Verdict.NO_KEY)} were sealed with {'a key' if keys == 1 else f'{keys} keys'} "
+            "not configured here: looking them up, verifying and mailing them fails.",
+            "Put the SECRET_KEY of that time into SECRET_KEY_FALLBACKS and restart; then "
+            "`flask --app wsgi keys reseal`. Is it lost, erase them or let them be registered again.",
+        )
+    if counts[Verdict.CLEAR]:
+        yield RECORDS.problem(
+            f"{so_many(Verdict.CLEAR)} lie in clear, and a process with SECRET_KEY opens none of those.",
+            "Some process writes here without SECRET_KEY: find and stop it. Erase these records.",
+        )
+    if counts[Verdict.DAMAGED]:
+        yield RECORDS.problem(
+            f"{so_many(Verdict.DAMAGED)} are damaged, or belong to another user: they do not open with "
+            "their own key.",
+            "Find out who else writes to this Redis. The people can register again.",
+        )
+    if counts[Verdict.NEWER]:
+        yield RECORDS.warning(
+            f"{so_many(Verdict.NEWER)} were written by a newer version: here they are answered 503.",
+            "During a roll-out that passes. After a roll-back, go forward again, or let them end.",
+        )
+
+
+def _ordinal(place: int) -> str:
+    return f"{place}{({1: 'st', 2: 'nd', 3: 'rd'}).get(place, 'th')}"

@@ -1,0 +1,24 @@
+-- Puts a record's new seal in the place of the old one, if it is still the record that was read.
+-- Keeps: everything but the seal, the life of the key included. A record that was replaced, verified, erased
+-- or sealed anew meanwhile stays as it is, and one that is gone stays gone.
+--
+-- KEYS[1] user record
+-- ARGV[1] registration id   ARGV[2] the seal as it was read   ARGV[3] the new seal, of the same length
+-- Fields of the record: see register.lua
+--
+-- Returns 1, or 0 when the record has changed.
+local user, registration, old, new = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
+local record = redis.call('HMGET', user, 'r', 'd0', 'd1', 'd2', 'd3')
+local parts = {record[2] or '', record[3] or '', record[4] or '', record[5] or ''}
+if record[1] ~= registration or table.concat(parts) ~= old or #new ~= #old then return 0 end
+
+local written, from = {}, 1
+for index, part in ipairs(parts) do
+  if #part > 0 then -- cut where the old one was cut
+    written[#written + 1] = 'd' .. (index - 1)
+    written[#written + 1] = string.sub(new, from, from + #part - 1)
+    from = from + #part
+  end
+end
+redis.call('HSET', user, unpack(written))
+return 1
