@@ -163,8 +163,8 @@ PROBLEMS: Mapping[str, Problem] = {
             "request-in-progress",
             409,
             "The same request is still being answered",
-            "A request with this Idempotency-Key for this address has not been answered yet. Ask again in a "
-            "moment: the answer will then be the same for both.",
+            "A request with this Idempotency-Key for this address was stored less than five seconds ago and "
+            "is not answered yet. Ask again in a moment; nothing is registered twice.",
         ),
         Problem(
             "body-too-large", 413, "The body is too large", "A body may hold at most 64 KiB (65,536 bytes)."
@@ -238,8 +238,8 @@ PROBLEMS: Mapping[str, Problem] = {
             "storage-unavailable",
             503,
             "The store does not answer",
-            "Redis does not answer or refuses writes. The registration is whole or not there at all; "
-            "register again after the seconds in Retry-After.",
+            "Redis does not answer or refuses writes, or the record can be read by another process only. The "
+            "registration is whole or not there at all; register again after the seconds in Retry-After.",
         ),
     )
 }

@@ -199,7 +199,7 @@ class Outbox:
     def due(self, shards: Iterable[int], until_ms: int, limit: int) -> list[Due]:
         """Entries of these shards that are due until then, at most `limit` a shard; one round trip.
 
-        Besides as many of those that lie further ahead than any wait can be: they are due then, too.
+        `until_ms`: less than a lease from now. What lies further ahead than any wait can be is due now.
         """
         answers: list[list[tuple[bytes, float]]] = self._storage.pipeline(
             [
@@ -208,7 +208,9 @@ class Outbox:
                 for first, last in ((0, until_ms), (until_ms + LONGEST_WAIT_MS, "+inf"))
             ]
         )
-        return [Due(user.decode(), min(int(due), until_ms)) for entries in answers for user, due in entries]
+        now_ms = until_ms - LONGEST_LEASE_MS
+        found = [(user.decode(), int(due)) for entries in answers for user, due in entries]
+        return [Due(user, due if due <= until_ms else now_ms) for user, due in found]
 
     def hold_relay(self, owner: str, ttl_ms: int) -> bool:
         """Takes or keeps the right to sweep, 0 lets it go; one process has it at a time."""

@@ -130,18 +130,18 @@ class Users:
                     created_ms=now_ms,
                 )
                 return Stored(registration, owner if lease_taken else None)
-            case [b"replayed", delivery, created_ms]:
+            case [b"taken"]:
+                return None
+            case [b"replayed", (b"sent" | b"pending") as delivery, created_ms]:
                 return Replayed(keys.user_id, Delivery(delivery.decode()), int(created_ms))
-            case [b"newer"]:
-                raise told(NewerRecord())
             case [b"limited", left_ms]:
                 raise TooManyRegistrations("ADDRESS_LIMIT is used up", seconds(left_ms))
             case [b"running"]:
                 raise RequestInProgress("The same request is still being answered", retry_after_s=1)
             case [b"reused"]:
                 raise IdempotencyKeyReused("The Idempotency-Key belongs to another request")
-            case _:
-                return None
+            case _:  # the record or the mark is a newer process's
+                raise told(NewerRecord())
 
     def remember_answer(
         self, registration: Registration, once: Once, delivery: Delivery, mark_ms: int

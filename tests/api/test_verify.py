@@ -1,6 +1,9 @@
 """Handing in the number: the token once, every failure alike, and guessing that ends."""
 
+import os
 import statistics
+import subprocess
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -12,7 +15,7 @@ from stdnum import damm
 from tests.api.conftest import Api, at_once, wrong
 from tests.support.records import Records
 from tests.support.scan import kinds
-from tests.support.servers import MailServer, Valkey, gunicorn
+from tests.support.servers import ROOT, MailServer, Valkey, gunicorn
 from tests.support.waiting import wait_until
 
 
@@ -196,6 +199,14 @@ def test_a_record_sealed_with_a_key_that_is_not_here_is_left_alone(
                         503,
                         "/problems/storage-unavailable",
                     )
+                    assert "a key that this process lacks" in answer.json()["detail"]
+                assert "a key that this process lacks" in other.log
+                settings = {**os.environ, **common, "SECRET_KEY": "o" * 32}
+                command = [sys.executable, "-m", "flask", "--app", "wsgi", "users", "show", email]
+                shown = subprocess.run(command, cwd=ROOT, env=settings, capture_output=True, text=True)
+                assert shown.returncode == 1
+                assert "a key that this process lacks" in shown.stderr
+                assert "Redis does not answer" not in shown.stderr
             assert new.verify(email, number).status_code == 200
     finally:
         valkey.stop()

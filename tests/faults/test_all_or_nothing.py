@@ -15,7 +15,7 @@ from app.repositories.keys import RELAY_LOCK, Field
 from app.repositories.outbox import Outbox, Outcome
 from tests.api.conftest import wrong
 from tests.support.faults.redis import REFUSALS, Fault, everything
-from tests.support.people import KEY, Process, ada
+from tests.support.people import KEY, Process, ada, age_mark
 from tests.support.scan import contradictions
 from tests.support.servers import Valkey
 
@@ -98,6 +98,7 @@ def scene(valkey_server: Valkey, store: redis.Redis) -> Iterator[Scene]:
     stored = process.registered(ada(), key=KEY)
     assert stored.owner
     found = Scene(process, store, stored.owner, stored.registration)
+    age_mark(store, 60)  # so that a replay writes
     with pytest.raises(CedulaError):
         found.verify(wrong(stored.registration.number))
     process.outbox.hold_relay(stored.owner, 60_000)

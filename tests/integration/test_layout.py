@@ -210,9 +210,11 @@ def test_a_mark_of_a_later_release_is_a_503(valkey_server: Valkey, store: redis.
     process = Process(valkey_server.url)
     process.registered(ada(), key=KEY)
     (mark,) = store.scan_iter("*:idempotency:*")
-    store.set(mark, "2|whatever", keepttl=True)
-    with pytest.raises(NewerRecord):
-        process.outcome(ada(), key=KEY)
+    fingerprint, registration, created_ms, _ = (store.get(mark) or b"").decode().split("|")
+    for value in ("2|whatever", f"{fingerprint}|{registration}|{created_ms}|bounced"):
+        store.set(mark, value, keepttl=True)
+        with pytest.raises(NewerRecord):
+            process.outcome(ada(), key=KEY)
     process.close()
 
 

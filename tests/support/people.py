@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+import redis
+
 from app.domain.address import Address
 from app.domain.number import NumberGenerator
 from app.domain.registration import Budget, Draft, Replayed, Stored
@@ -19,6 +21,14 @@ KEY = "order-4711"
 
 def ada() -> Address:
     return Address.parse("ada@example.com")
+
+
+def age_mark(store: redis.Redis, seconds: int) -> None:
+    """Makes the one idempotency mark older, as if so much time had passed."""
+    (mark,) = store.scan_iter("*:idempotency:*")
+    fingerprint, registration, created_ms, answer = (store.get(mark) or b"").decode().split("|")
+    older = "|".join([fingerprint, registration, str(int(created_ms) - seconds * 1000), answer])
+    store.set(mark, older, keepttl=True)
 
 
 @dataclass

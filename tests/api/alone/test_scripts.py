@@ -8,13 +8,15 @@ import redis
 
 from app.domain.address import Address
 from app.domain.number import NumberGenerator
-from app.domain.registration import Budget, Draft, Stored
+from app.domain.registration import Budget, Delivery, Draft, Registration, Replayed, Stored
 from app.errors import TooManyAttempts, VerificationFailed
 from app.repositories.keys import Field, Names
+from app.repositories.outbox import Outcome
 from app.repositories.sealing import Sealer
 from app.repositories.users import WRONG_IN_A_ROW, Terms, Users
 from app.storage.storage import Storage
 from tests.api.conftest import at_once, race, wrong
+from tests.support.people import Process, age_mark
 from tests.support.scan import contradictions, kinds
 from tests.support.servers import Valkey
 
@@ -118,6 +120,36 @@ def test_a_wrong_number_does_not_lengthen_a_life(users: Users, store: redis.Redi
     ends = store.pexpiretime(user)
     assert verdict(users, wrong(number)) == "VerificationFailed"
     assert store.pexpiretime(user) == ends
+
+
+def test_a_promise_to_a_repetition_races_with_a_refusal(valkey_server: Valkey, store: redis.Redis) -> None:
+    """Either the promise comes first, and the record stays and says that the mail failed; or the erasure, and
+    the repetition is carried out."""
+    process = Process(valkey_server.url, limit=0)
+    promised = 0
+    for turn in range(40):
+        stored = process.registered(ADA, key=f"key {turn}")
+        registration = stored.registration
+        age_mark(store, 60)
+
+        def refuse(ours: Registration = registration, owner: str = stored.owner or "") -> object:
+            return process.outbox.settle(ours.user_id, ours.registration_id, owner, Outcome.ERASE)
+
+        def repeat(turn: int = turn) -> object:
+            return process.outcome(ADA, key=f"key {turn}")
+
+        _, repeated = race([refuse, repeat])
+        found = process.users.find(registration.user_id)
+        assert found is not None
+        if isinstance(repeated, Replayed):
+            promised += 1
+            assert (found.delivery, found.created_ms) == (Delivery.FAILED, registration.created_ms)
+        else:
+            assert found.delivery is Delivery.PENDING
+        assert contradictions(store) == []
+        store.flushall()
+    assert promised > 0
+    process.close()
 
 
 def test_a_lost_script_cache_is_filled_again(users: Users, store: redis.Redis) -> None:
