@@ -7,8 +7,9 @@ from collections import Counter
 import click
 from flask.cli import AppGroup
 
-from app.cli.common import services, told_in_words
+from app.cli.common import told_in_words
 from app.config import API_KEY
+from app.container import services
 from app.http.auth import digest, new_key
 from app.repositories.seals import UNREADABLE, Verdict
 

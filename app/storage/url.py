@@ -24,11 +24,18 @@ def _need(text: str) -> str:
     return {"none": "none", "optional": "optional", "required": "required"}[text.lower()]
 
 
+def _client_name(text: str) -> str:
+    """Redis takes no other, and would say so at every connection."""
+    if not text.isascii() or not text.isprintable() or " " in text:
+        raise ValueError("a client's name is printable ASCII without spaces")
+    return text
+
+
 OPTIONS: Final[Mapping[str, Callable[[str], Any]]] = {
     "username": str,
     "password": str,
     "db": int,
-    "client_name": str,
+    "client_name": _client_name,
     "max_connections": int,
     "socket_timeout": float,
     "socket_connect_timeout": float,

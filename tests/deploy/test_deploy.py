@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ def run(*command: str | Path, **environment: str) -> subprocess.CompletedProcess
 
 
 @contextmanager
-def served(folder: Path, project: Path = ROOT, **environment: str) -> Iterator[Gunicorn]:
+def served(folder: Path, environment: Mapping[str, str], project: Path = ROOT) -> Iterator[Gunicorn]:
     """The service on a Valkey and a mail server of its own."""
     (folder / "valkey").mkdir()
     valkey, mail_server = Valkey(folder / "valkey", save=""), MailServer()
@@ -65,7 +65,7 @@ def test_the_image_holds_what_the_service_needs(tmp_path: Path) -> None:
             assert name in allowed
             (image / name).symlink_to(ROOT / name)
     (image / "dev").symlink_to(ROOT / "dev")  # with which the test starts it
-    with served(tmp_path, project=image) as service:
+    with served(tmp_path, {}, image) as service:
         assert service.register("ada@example.com").status_code == 201
 
 
@@ -175,7 +175,7 @@ def test_the_keys_for_compose_are_made_in_one_step(project: Path, tmp_path: Path
     found = services(project)["cedula"]["environment"]
     assert found["SECRET_KEY"] != found["INDEX_KEY"]
     kept = {name: found[name] for name in ("SECRET_KEY", "INDEX_KEY", "API_KEYS", "NUMBER_TTL")}
-    with served(tmp_path, **kept) as service:
+    with served(tmp_path, kept) as service:
         assert requests.get(f"{service.url}/metrics", timeout=10).status_code == 401
         headers = {"Authorization": f"Bearer {shown}"}
         assert requests.get(f"{service.url}/metrics", headers=headers, timeout=10).ok
@@ -283,7 +283,7 @@ def test_the_service_refuses_secrets_that_nobody_filled_in(built: str, tmp_path:
     )
     assert {name.removesuffix("_FILE") for name in names} == set(examples)
     for kept in (True, False):
-        environment = {}
+        environment: dict[str, str] = {}
         for name, value in examples.items():
             (tmp_path / name).write_text(value if kept else "")
             environment[f"{name}_FILE"] = str(tmp_path / name)
@@ -298,13 +298,13 @@ def test_the_service_takes_secrets_that_are_filled_in(built: str, tmp_path: Path
     """As files; that there is no fallback key says an empty one."""
     (container,) = resource(built, "Deployment")["spec"]["template"]["spec"]["containers"]
     filled = KEYS | {"SECRET_KEY_FALLBACKS": "", "MAIL_USERNAME": "cedula", "MAIL_PASSWORD": "secret"}
-    environment = {}
+    environment: dict[str, str] = {}
     for name in (entry["name"] for entry in container["env"] if entry["name"].endswith("_FILE")):
         secret = name.removesuffix("_FILE")
         if secret != "REDIS_URL":  # a server of the test's own
             (tmp_path / secret).write_text(filled[secret])
             environment[name] = str(tmp_path / secret)
-    with served(tmp_path, **environment) as service:
+    with served(tmp_path, environment) as service:
         assert requests.get(f"{service.url}/readyz", timeout=10).ok
 
 

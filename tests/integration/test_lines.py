@@ -3,17 +3,21 @@
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import redis
+from redis.connection import AbstractConnection
 
 from app.repositories.scripts import HoldLock
+from app.storage.connections import Connections
 from app.storage.faults import Broken
 from app.storage.line import CHECK_AFTER_IDLE_S, Line
 from app.storage.storage import Storage
+from app.storage.url import RedisUrl
 from tests.support.servers import ROOT, Valkey
 from tests.support.storage import line_to
 from tests.support.waiting import wait_until
@@ -226,3 +230,51 @@ def test_a_fresh_connection_says_who_it_is_and_nothing_else(
     calls.pop("cmdstat_info", None), calls.pop("cmdstat_config|resetstat", None)
     assert calls == {"cmdstat_hello": 1, "cmdstat_select": 1, "cmdstat_ping": 1}
     assert store.info("stats")["total_error_replies"] == 0
+
+
+def test_an_attempt_to_connect_that_never_ends_is_given_up_and_made_anew(valkey_server: Valkey) -> None:
+    """Callers fail in time while it lasts, all with the same attempt; then another one serves."""
+    attempts, never = [0], threading.Event()
+    good = Connections(RedisUrl.read(valkey_server.url), 0.2).connect()
+
+    def connect() -> AbstractConnection:
+        attempts[0] += 1
+        if attempts[0] == 1:
+            never.wait(60)
+        return good()
+
+    line = Line(connect, timeout_s=0.2)
+
+    def served() -> bool:
+        try:
+            return line.call([("PING",)]) == [b"PONG"]
+        except Broken as broken:
+            return broken.sent
+
+    with ThreadPoolExecutor(CALLERS) as threads:
+        assert set(threads.map(lambda _: served(), range(CALLERS))) == {False}
+    assert attempts == [1]
+    wait_until(served, 10, "it serves")
+    assert attempts == [2]
+    never.set()
+    line.close()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # it dies on purpose
+def test_callers_do_not_wait_for_a_worker_that_died(valkey_server: Valkey) -> None:
+    """Whatever ends its thread: they hear of it, and the next call starts another."""
+    deaths = [SystemExit(), SystemExit()]
+    good = Connections(RedisUrl.read(valkey_server.url), 5.0).connect()
+
+    def connect() -> AbstractConnection:
+        if deaths:
+            raise deaths.pop()
+        return good()
+
+    line = Line(connect, timeout_s=5.0)
+    for _ in range(2):
+        with pytest.raises(Broken) as broken:
+            line.call([("PING",)])
+        assert isinstance(broken.value.error, SystemExit)
+    assert line.call([("PING",)]) == [b"PONG"]
+    line.close()

@@ -84,6 +84,7 @@ def test_options_of_redis_py_are_read(tmp_path: Path) -> None:
         "redis://a?{}=1",
         "redis://a?decode_responses=true",
         "redis://a?socket_timeout={}",
+        "redis://a?client_name=two%20words",
         "redis://a?ssl=perhaps",
         "redis://a?ssl_ca_certs=/etc/ssl/{}",
         "rediss://a?ssl_ca_certs=/nowhere/{}",

@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from app.cli.doctor import server
+from app.cli.doctor.cures import REFUSED, UNREACHABLE
 from app.cli.doctor.findings import Area, Finding
-from app.cli.doctor.server import NO_DISK, REDIS
+from app.cli.doctor.server import REDIS
 from app.config import Settings
 from app.errors import StorageUnavailable
 from app.repositories.guard import mark
@@ -55,82 +56,6 @@ COMMANDS: Final[tuple[tuple[str, ...], ...]] = (
 )
 """What the scripts and the repositories call, on keys like theirs. A key has an end from the command after
 the one that makes it."""
-
-
-UNREACHABLE: Final = {
-    "NOAUTH": (
-        "Redis asks for a password, and REDIS_URL has none.",
-        "Write it as redis://user:password@host:port/0, with special characters percent-encoded.",
-    ),
-    "WRONGPASS": (
-        "Redis refuses the user name or the password.",
-        "Compare those in REDIS_URL with `ACL LIST` of Redis; percent-encode special characters.",
-    ),
-    "LOADING": (
-        "Redis is still reading its data.",
-        "Wait until it has; `INFO persistence` shows how far it is.",
-    ),
-    "DENIED": (
-        "Redis is in protected mode: it takes no connection from another host without a password.",
-        "Give Redis a password (ACL SETUSER, or requirepass) and put it into REDIS_URL.",
-    ),
-    faults.NO_DATABASE: (
-        "There is no such database: the number at the end of REDIS_URL is too high.",
-        "Use database 0 (redis://host:port/0), or raise `databases` in redis.conf; 16 is its default.",
-    ),
-    faults.CERTIFICATE: (
-        "The certificate of Redis is not trusted.",
-        "Add ?ssl_ca_certs=/path/of/ca.pem to REDIS_URL, and use the host name that the certificate has.",
-    ),
-    faults.TLS: (
-        "REDIS_URL says rediss://, and no TLS is spoken at that port.",
-        "Use the TLS port of Redis, or redis:// in a network that you trust. A firewall looks alike.",
-    ),
-    faults.NO_MASTER: (
-        "No sentinel names a master for the service in REDIS_URL.",
-        "Compare hosts and service name with `SENTINEL MASTERS`.",
-    ),
-    faults.NO_NODE: (
-        "REDIS_URL says redis+cluster://, and no cluster answers there.",
-        "Use redis:// for a single server; else check that the nodes can be reached and `CLUSTER INFO`.",
-    ),
-    faults.TIMEOUT: (
-        "Redis did not answer in time.",
-        "Check host, port and firewall in between; REDIS_TIMEOUT is how long we wait.",
-    ),
-    faults.REFUSED: (
-        "Nothing listens at the host and port in REDIS_URL.",
-        "Start Redis, or correct host and port.",
-    ),
-    faults.UNKNOWN_HOST: (
-        "The host name in REDIS_URL is unknown.",
-        "Correct it, or see to the DNS of this machine.",
-    ),
-    faults.CLOSED: (
-        "Redis closes the connection at once.",
-        "If the port speaks TLS, write rediss://; if not, look for maxclients in the log of Redis.",
-    ),
-}
-"""By the code of the fault: what is wrong, and the cure."""
-
-REFUSED: Final = {
-    "READONLY": (
-        "Writes are refused: this is a replica.",
-        "Point REDIS_URL at the primary, or at the sentinels: redis+sentinel://host:port/service.",
-    ),
-    "OOM": (
-        "Writes are refused: memory is full up to maxmemory.",
-        "Raise maxmemory, or set NUMBER_TTL so that registrations end. Never let it evict.",
-    ),
-    "MISCONF": (
-        "Writes are refused, because Redis cannot write to its disk: the disk is full, or not writable.",
-        NO_DISK,
-    ),
-    "NOREPLICAS": (
-        "Writes are refused: fewer replicas are connected than min-replicas-to-write asks for.",
-        "Bring the replicas back, or lower min-replicas-to-write.",
-    ),
-}
 
 
 def examine(settings: Settings, clock: Callable[[], float] = time.time) -> Iterator[Finding]:
