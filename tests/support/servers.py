@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from email.message import EmailMessage
@@ -43,6 +44,9 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 NUMBER = re.compile(r"\b(\d{4}(?: \d{1,4})+)\b")
 
+
+LOG_RESTS_S = 0.25
+"""Longer than a line waits to be written."""
 
 PORTS_A_PROCESS = 500
 """Each process that runs tests has its own, below those that the kernel gives to clients: gunicorn listens
@@ -255,6 +259,12 @@ class Gunicorn:
 
     @property
     def log(self) -> str:
+        """What was logged so far. Lines are written every 50 ms: a file at rest for a while is complete."""
+        asked_at = time.time()
+        with contextlib.suppress(AssertionError):  # one that never rests is read as it is
+            wait_until(
+                lambda: time.time() - max(asked_at, self.log_path.stat().st_mtime) > LOG_RESTS_S, 2, "rest"
+            )
         return self.log_path.read_text(errors="replace")
 
     def answers(self) -> bool:

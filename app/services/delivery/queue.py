@@ -148,14 +148,17 @@ class JobQueue:
             return True
 
     def remember(self, user_id: str, wait_s: float = 0.0, cause: Cause = NO_REQUEST) -> None:
-        """An address will be due; the earliest time counts."""
+        """An address will be due; the earliest time counts. A sweep knows no cause and takes none away."""
         at = self._clock() + wait_s if wait_s > 0 else DUE
         with self._mutex:
             known = self._remembered.get(user_id)
-            if self.closed or (known is not None and known[0] <= at):
+            if self.closed or (known is None and len(self._remembered) >= MAX_REMEMBERED):
                 return
-            if known is None and len(self._remembered) >= MAX_REMEMBERED:
-                return
+            if known is not None:
+                cause = known[1] if cause is NO_REQUEST else cause
+                if known[0] <= at:
+                    self._remembered[user_id] = known[0], cause
+                    return
             self._remembered[user_id] = at, cause
             if at == DUE:
                 self._due.append(user_id)
