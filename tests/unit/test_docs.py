@@ -24,6 +24,7 @@ SETTING_READ = re.compile(r'self\._[a-z_]+\(\s*"([A-Z_]+)"')
 VARIABLE_READ = re.compile(r'os\.environ\.get\("([A-Z_]+)"')
 COMMAND = re.compile(r"flask (?:--app wsgi )?([a-z]+)(?: ([a-z]+))?")
 METRIC = re.compile(r"\bcedula_[a-z_]+\b")
+TEST = re.compile(r"`(test_[a-z0-9_]+)`")
 FILE = re.compile(r"`((?:app|dev|docs|deploy|tests|benchmarks|\.ci)/[\w./-]*)`")
 OWN_VARIABLE = "CEDULA_"
 """Variables by which the project's own processes talk to each other; nobody sets them."""
@@ -86,6 +87,14 @@ def test_every_page_can_be_reached_from_the_readme() -> None:
     """A page that nothing links to is not read."""
     linked = {(page.parent / link.partition("#")[0]).resolve() for page, link in relative_links()}
     assert {page.name for page in PAGES if page not in linked} <= {"README.md", "CHANGELOG.md"}
+
+
+def test_every_test_that_a_page_names_exists() -> None:
+    """What a page says is shown can be looked up, and run."""
+    sources = "".join(text(path) for path in (ROOT / "tests").rglob("test_*.py"))
+    named = {name for page in PAGES for name in TEST.findall(text(page))}
+    assert {name for name in named if f"def {name}(" not in sources} == set()
+    assert len(named) > 50
 
 
 def test_every_setting_is_documented_and_every_documented_setting_exists() -> None:
