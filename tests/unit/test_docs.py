@@ -146,7 +146,7 @@ def test_every_command_that_is_named_exists() -> None:
 
 def test_every_metric_that_is_named_exists() -> None:
     """By the name under which it is scraped, without what Prometheus puts behind it."""
-    source = text(ROOT / "app/telemetry/metrics.py")
+    source = text(ROOT / "app/telemetry/metrics.py") + text(ROOT / "app/telemetry/board.py")
     for page in PAGES:
         for metric in METRIC.findall(text(page)):
             name = re.sub(r"_(total|bucket|count|sum)$", "", metric)
