@@ -21,7 +21,7 @@ class Cluster:
 
     def __init__(self, folder: Path, masters: int = 3, *, replicas: bool = True) -> None:
         count = masters * (2 if replicas else 1)
-        self.nodes = [self._node(folder / f"node{index}") for index in range(count)]
+        self.nodes = [self.node(folder / f"node{index}") for index in range(count)]
         self.masters, spare = self.nodes[:masters], self.nodes[masters:]
         first = self.masters[0]
         for index, node in enumerate(self.masters):
@@ -62,7 +62,7 @@ class Cluster:
             node.stop()
 
     @staticmethod
-    def _node(folder: Path) -> Valkey:
+    def node(folder: Path) -> Valkey:
         return Valkey(
             folder,
             **{

@@ -33,7 +33,7 @@ class Growing:
         self._cluster = Cluster(folder, replicas=False)
         self.url = self._cluster.url
         first = self._cluster.masters[0]
-        self.newcomer = self._cluster._node(folder / "newcomer")
+        self.newcomer = self._cluster.node(folder / "newcomer")
         self.nodes = [*self._cluster.masters, self.newcomer]
         self.newcomer.client().execute_command(
             "CLUSTER MEET", "127.0.0.1", first.port, first.config["cluster-port"]

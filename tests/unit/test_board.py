@@ -32,10 +32,14 @@ class Ready:
     def ready(self) -> None: ...
 
 
-def worker(mail_state: Callable[[], str] = lambda: "ok", threads: Sequence[WatchedThread] = ()) -> Monitoring:
+def worker(
+    mail_state: Callable[[], str] = lambda: "ok",
+    threads: Sequence[WatchedThread] = (),
+    metrics: Metrics | None = None,
+) -> Monitoring:
     """One worker's monitoring; what it asks of Redis is not asked here."""
     return Monitoring(
-        Metrics(),
+        metrics or Metrics(),
         cast(Guard, Ready()),
         cast(Outbox, None),
         cast(Census, None),
@@ -187,12 +191,13 @@ def test_all_workers_name_a_thread_that_died_in_one() -> None:
         thread.stopping.wait(30)
 
     thread = WatchedThread("outbox-relay", body)
-    first, second = worker(threads=[thread]), worker()
+    metrics = Metrics()
+    first, second = worker(threads=[thread], metrics=metrics), worker()
     thread.start()
     wait_until(lambda: thread.deaths == 1, 10, "it dies")
     for each in (first, second, first):
         each.readiness()
     assert second.readiness().unwell == first.readiness().unwell == ("outbox-relay",)
-    restarts = first._metrics.series()["cedula_thread_restarts", "outbox-relay"]
+    restarts = metrics.series()["cedula_thread_restarts", "outbox-relay"]
     assert restarts == [1]
     thread.stop(10)
