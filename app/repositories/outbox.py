@@ -203,20 +203,29 @@ class Outbox:
         return Dropped(checked(self._storage.run(call)))
 
     def due(self, shards: Iterable[int], until_ms: int, limit: int) -> list[Due]:
-        """Entries of these shards that are due until then, at most `limit` a shard; one round trip.
+        """Entries of these shards that are due until then, at most `limit` a shard.
 
-        `until_ms`: less than a lease from now. What lies further ahead than any wait can be is due now.
+        `until_ms`: less than a lease from now. What lies further ahead than any wait can be is due now; only
+        a shard with more entries than `limit` is asked for it apart.
         """
-        answers: list[list[tuple[bytes, float]]] = self._storage.pipeline(
-            [
-                ("ZRANGEBYSCORE", key, first, last, "WITHSCORES", "LIMIT", 0, limit)
-                for key in map(outbox_key, shards)
-                for first, last in ((0, until_ms), (until_ms + LONGEST_WAIT_MS, "+inf"))
-            ]
-        )
+        far_ms, keys = until_ms + LONGEST_WAIT_MS, [outbox_key(shard) for shard in shards]
+        answers = self._entries(keys, 0, limit)
+        crowded = [key for key, found in zip(keys, answers, strict=True) if len(found) == limit]
+        if crowded:
+            answers += self._entries(crowded, far_ms, limit)
+        dues = {user: int(due) for found in answers for user, due in found}
         now_ms = until_ms - LONGEST_LEASE_MS
-        found = [(user.decode(), int(due)) for entries in answers for user, due in entries]
-        return [Due(user, due if due <= until_ms else now_ms) for user, due in found]
+        return [
+            Due(user.decode(), due if due <= until_ms else now_ms)
+            for user, due in dues.items()
+            if due <= until_ms or due >= far_ms
+        ]
+
+    def _entries(self, keys: list[str], first_ms: int, limit: int) -> list[list[tuple[bytes, float]]]:
+        """The first entries of each outbox that are due at `first_ms` or later; one round trip."""
+        return self._storage.pipeline(
+            [("ZRANGEBYSCORE", key, first_ms, "+inf", "WITHSCORES", "LIMIT", 0, limit) for key in keys]
+        )
 
     def hold_relay(self, owner: str, ttl_ms: int) -> bool:
         """Takes or keeps the right to sweep, 0 lets it go; one process has it at a time."""
