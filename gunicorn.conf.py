@@ -83,7 +83,7 @@ def make_folder(parent):
 
 def lock_folder(path):
     """Raises OSError where the folder is another's. The lock ends with the last process that has it open."""
-    folder = os.open(path, os.O_RDONLY)
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)  # a FIFO of that name would be waited for
     try:
         fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

@@ -51,17 +51,22 @@ class WatchedThread:
 
     def start(self) -> None:
         """Starts the thread, once. Raises RuntimeError where the system has no more threads."""
-        if self._thread is None:
-            self._beat_at = self._clock()
-            thread = threading.Thread(target=self._live, daemon=True, name=self.name)
-            thread.start()
-            self._thread = thread
+        if self._thread is not None:
+            return
+        self._beat_at = self._clock()
+        self._thread = threading.Thread(target=self._live, daemon=True, name=self.name)
+        try:
+            self._thread.start()  # lets others run, who may want to start it, too
+        except RuntimeError:
+            self._thread = None
+            raise
 
     def stop(self, timeout_s: float) -> None:
         """Tells the body to end, and waits for it at most `timeout_s` seconds."""
         self.stopping.set()
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(timeout_s)
+        thread = self._thread
+        if thread is not None and thread.is_alive() and thread is not threading.current_thread():
+            thread.join(timeout_s)
 
     def beat(self) -> None:
         """The body is at work."""
@@ -74,8 +79,8 @@ class WatchedThread:
     @property
     def fault(self) -> str:
         """What is wrong with it, in a word; empty when it is well, or was told to end."""
-        if self._thread is None or self.stopping.is_set():
-            return ""
+        if self._thread is None or self._thread.ident is None or self.stopping.is_set():
+            return ""  # the second: it is just being started
         now = self._clock()
         if now - self._died_at < UNWELL_S or not (self.alive or self._done):
             return "died"

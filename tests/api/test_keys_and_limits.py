@@ -208,6 +208,16 @@ def test_several_limits_hold_together(valkey_server: Valkey, store: redis.Redis)
     assert 3500 < count(limits) <= 3600
 
 
+def test_no_wait_is_longer_than_its_window(valkey_server: Valkey, store: redis.Redis) -> None:
+    """The clock of Redis was set back an hour."""
+    limits = ClientLimits(Storage(valkey_server.url, 5.0), Names(None), (Budget(1, 60),))
+    assert count(limits) == 0
+    (counter,) = store.scan_iter("cedula:limits:*")
+    store.pexpire(counter, 3_660_000)
+    assert count(limits) == 60
+    assert store.pttl(counter) <= 60_000
+
+
 def test_no_race_overdraws_a_limit(valkey_server: Valkey, store: redis.Redis) -> None:
     """Also while the script cache is lost again and again."""
     limits = ClientLimits(Storage(valkey_server.url, 5.0), Names(None), (Budget(10, 3600), Budget(10, 7200)))

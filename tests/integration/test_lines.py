@@ -121,7 +121,7 @@ def test_a_line_that_nobody_needs_any_more_closes_its_connection(
     closed.close()
 
 
-@pytest.mark.parametrize("program", ["killed_callers", "together"])
+@pytest.mark.parametrize("program", ["killed_callers", "together", "started_once"])
 def test_greenlets_on_a_line(store: redis.Redis, valkey_server: Valkey, program: str) -> None:
     """In processes of their own: gevent changes the whole interpreter. Each file says what it shows."""
     command = [sys.executable, "-m", f"tests.support.programs.{program}", valkey_server.url]

@@ -8,7 +8,12 @@
 local wait_ms = 0
 for n, counter in ipairs(KEYS) do
   if tonumber(redis.call('GET', counter) or 0) >= tonumber(ARGV[2 * n - 1]) then
-    wait_ms = math.max(wait_ms, redis.call('PTTL', counter), 1)
+    local left_ms, window_ms = redis.call('PTTL', counter), tonumber(ARGV[2 * n])
+    if left_ms < 0 or left_ms > window_ms then  -- the clock of Redis was set back: no wait is that long
+      redis.call('PEXPIRE', counter, window_ms)
+      left_ms = window_ms
+    end
+    wait_ms = math.max(wait_ms, left_ms, 1)
   end
 end
 if wait_ms > 0 then return wait_ms end
