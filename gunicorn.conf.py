@@ -36,6 +36,9 @@ timeout = 60
 worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None
 control_socket_disable = True
 
+# No client names the path under which the service is mounted: that would lead around a rule of the proxy.
+forwarder_headers = ""
+
 # The application writes one JSON line for each request.
 accesslog = None
 loglevel = "info"

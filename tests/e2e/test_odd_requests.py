@@ -272,6 +272,14 @@ def test_wrong_methods_and_paths_are_problems_too(
     assert allowed in answer.headers.get("Allow", "")
 
 
+@pytest.mark.parametrize("name", ["SCRIPT_NAME", "PATH_INFO"])
+def test_no_client_says_where_the_service_is_mounted(service: Gunicorn, name: str) -> None:
+    """A header that gunicorn would take from a proxy: the path stays the one that was asked for."""
+    answer = send(service, None, {name: "/x"}, "GET", "/healthz")
+    assert answer.status_code == 200
+    assert_problem(send(service, None, {name: "/x"}, "GET", "/x/healthz"), 404, "not-found")
+
+
 def test_head_gets_the_headers_of_the_problem(service: Gunicorn) -> None:
     """Without a body (RFC 9110 §9.3.2)."""
     answer = send(service, None, {}, method="HEAD")
