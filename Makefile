@@ -34,7 +34,7 @@ test: $(INSTALLED) ## Run the tests that need nothing but Python
 	$(PYTEST) -m "not system and not slow" $(args)
 
 test-all: $(INSTALLED) ## Run every test, and show branch coverage; needs the Debian packages named in .ci/run
-	$(PYTEST) --cov $(args)
+	$(PYTEST) --cov=app --cov-branch $(args)
 
 lint: $(INSTALLED) ## Check style, types and the layers
 	$(BIN)/ruff check
