@@ -267,10 +267,12 @@ def test_an_attempt_to_connect_that_never_ends_is_given_up_and_made_anew(valkey_
 def test_callers_do_not_wait_for_a_worker_that_died(valkey_server: Valkey) -> None:
     """Whatever ends its thread: they hear of it, and the next call starts another."""
     deaths = [SystemExit(), SystemExit()]
+    dying: list[threading.Thread] = []
     good = Connections(RedisUrl.read(valkey_server.url), 5.0).connect()
 
     def connect() -> AbstractConnection:
         if deaths:
+            dying.append(threading.current_thread())
             raise deaths.pop()
         return good()
 
@@ -281,3 +283,5 @@ def test_callers_do_not_wait_for_a_worker_that_died(valkey_server: Valkey) -> No
         assert isinstance(broken.value.error, SystemExit)
     assert line.call([("PING",)]) == [b"PONG"]
     line.close()
+    for thread in dying:  # so that what pytest hears of them belongs to this test
+        thread.join(10)
