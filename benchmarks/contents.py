@@ -164,7 +164,7 @@ def latency(report: Report) -> None:
         on.settle()
         runs = [
             open_loop(
-                service.port, partial(_registration, f"o{turn}"), 0.3 * highest.rate, report.seconds * 2
+                service.port, partial(_registration, f"o{turn}"), SHARE * highest.rate, report.seconds * 2
             )
             for turn in range(report.rounds)
         ]
