@@ -181,6 +181,7 @@ def test_no_thread_dies_of_a_line_that_cannot_be_written(
         smtp.script.clear()
         wait_until(lambda: len({mail.recipient for mail in smtp.mails}) == 20, 40, "every mail comes")
         wait_until(lambda: kinds(store)["outbox"] == 0, 10)
+        wait_until(report.exists, 10, "the program reports")
         found = json.loads(report.read_text())
         assert (found["unwell"], sum(found["deaths"].values())) == ([], 0)
     finally:
