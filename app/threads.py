@@ -3,9 +3,11 @@
 Under gevent a thread is a greenlet; only `forget_greenlets` knows the difference.
 """
 
+import os
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeVar
@@ -140,6 +142,21 @@ def within(timeout_s: float, step: Callable[[], T], discard: Callable[[T], None]
     if errors:
         raise errors[0]
     return results[0]
+
+
+def in_children(method: Callable[[], None]) -> None:
+    """Calls a bound method in every forked process, as long as its object lives.
+
+    For few objects of a process: Python never forgets a handler.
+    """
+    weak = weakref.WeakMethod(method)
+
+    def call() -> None:
+        found = weak()
+        if found is not None:
+            found()
+
+    os.register_at_fork(after_in_child=call)
 
 
 _forgotten: list[object] = []

@@ -3,12 +3,13 @@
 Every write to a socket costs as much as the rest of a script call. So commands that come while an exchange is
 under way travel together in the next one (implicit pipelining): one write, one read.
 
-A worker thread connects, writes what waits, reads the answers and wakes the callers. Every caller waits for
-its own answer at most `timeout_s`, whatever holds up the worker: the lookup of a name, a handshake, an answer
-that comes byte by byte. All that wait for a connection wait for the same attempt. Nothing is sent twice.
+A worker thread connects, writes what waits, reads the answers and wakes the callers. A caller only waits, and
+the watchdog tells it when its time is up, whatever holds up the worker: the lookup of a name, a handshake, an
+answer that comes byte by byte. All that wait for a connection wait for the same attempt. Nothing is sent twice,
+and nothing is sent for a caller that has gone.
 """
 
-import os
+import math
 import threading
 import time
 import weakref
@@ -21,6 +22,7 @@ from redis.exceptions import MasterDownError, ReadOnlyError, ResponseError
 
 from app.storage.connections import Connect
 from app.storage.faults import Broken, TooFewReplicas
+from app.storage.watchdog import Watchdog
 
 Command = tuple[Any, ...]
 
@@ -44,7 +46,7 @@ class _Call:
     __slots__ = ("answers", "count", "deadline", "done", "error", "packed", "refused", "replicas", "sent")
 
     def __init__(self, commands: Sequence[Command], replicas: int, deadline: float) -> None:
-        self.packed = _pack(commands[0]) if len(commands) == 1 else b"".join(map(_pack, commands))
+        self.packed = b"".join([_pack(command) for command in commands])
         self.count = len(commands)
         self.replicas = replicas
         self.deadline = deadline
@@ -52,14 +54,13 @@ class _Call:
         self.refused = False
         self.error: BaseException | None = None
         self.sent = False
-        self.done = threading.Lock()
-        self.done.acquire()
+        self.done = threading.Event()
 
     def read(self, connection: Any) -> None:
         """Reads the answers; a refusal is one."""
         for _ in range(self.count):
             try:
-                self.answers.append(connection.read_response())
+                self.answers.append(connection.read_response(timeout=None))  # the watchdog ends it
             except ResponseError as refusal:
                 self.answers.append(refusal)
                 self.refused = True
@@ -69,37 +70,33 @@ class _Call:
         """A command that was refused has written nothing, and its refusal tells why."""
         return self.replicas > 0 and not self.refused
 
-    def fail(self, error: BaseException) -> None:
+    def end(self, error: BaseException) -> None:
+        """The caller waits no longer. It is told the error, unless it has all that it waits for."""
         if len(self.answers) < self.count or self.needs_replicas:
-            self.error = error
+            self.error = self.error or error
+        self.done.set()
 
     def result(self) -> list[Any]:
-        if self.error is None and len(self.answers) < self.count:
-            self.error = redis.TimeoutError("no answer in time")
+        """The answers. Raises Broken."""
         if self.error is not None:
             raise Broken(self.error, sent=self.sent) from self.error
         return self.answers
 
 
 class _Worker:
-    """A thread with its connection. `began`: when it began what it is doing now; `used`: when its connection
-    was in use last (monotonic)."""
+    """A thread with its connection. `used`: when the connection was in use last; `patience`: until when an
+    attempt to connect may last (both monotonic)."""
 
     def __init__(self) -> None:
         self.connection: Any = None  # an AbstractConnection once it is connected; hardly typed by redis-py
         self.batch: list[_Call] = []
-        self.began = self.used = time.monotonic()
-        self.asleep = False
-        self.work = threading.Lock()
-        self.work.acquire()
+        self.used = 0.0
+        self.patience = math.inf
+        self.work = threading.Event()
 
     def start(self, line: "Line") -> None:
+        """Raises RuntimeError where the system has no more threads."""
         threading.Thread(target=_work, args=(weakref.ref(line), self), daemon=True, name="redis").start()
-
-    def wake(self) -> None:
-        if self.asleep:
-            self.asleep = False
-            self.work.release()
 
     def connect(self, connect: Connect) -> None:
         """Keeps a connection that rested, unless the server has closed it or said something on it."""
@@ -119,119 +116,108 @@ class _Worker:
         if connection is not None:
             connection.disconnect()
 
+    def dismiss(self) -> None:
+        """Ends what it does; then its thread ends."""
+        self.disconnect()
+        self.work.set()
+
     def exchange(self) -> None:
         """Sends what is in the batch and reads the answers."""
         connection, batch = self.connection, self.batch
         packed = [call.packed for call in batch]
         replicas = max([call.replicas for call in batch])
         if replicas:
-            left_s = min(call.deadline for call in batch) - time.monotonic()
+            left_s = min([call.deadline for call in batch]) - time.monotonic()
             packed.append(_pack(("WAIT", replicas, max(1, int(1000 * WAIT_SHARE * left_s)))))
         connection.send_packed_command([b"".join(packed)])
         for call in batch:
             call.read(connection)
         if replicas:
-            _count(connection, batch, replicas)
+            self._count(replicas)
         refusals = [answer for call in batch if call.refused for answer in call.answers]
         if any(isinstance(refusal, NOT_THE_MASTER) for refusal in refusals):
             self.disconnect()  # its name may lead to another server by now
         self.used = time.monotonic()
 
+    def _count(self, replicas: int) -> None:
+        """Reads the answer to WAIT."""
+        try:
+            if self.connection.read_response(timeout=None) >= replicas:
+                return
+            error: redis.RedisError = TooFewReplicas("too few replicas have it")
+        except ResponseError as refusal:
+            error = refusal
+        for call in self.batch:
+            if call.needs_replicas:
+                call.error = error
 
-def _count(connection: Any, batch: list[_Call], replicas: int) -> None:
-    """Reads the answer to WAIT."""
-    try:
-        if connection.read_response() >= replicas:
-            return
-        error: redis.RedisError = TooFewReplicas("too few replicas have it")
-    except ResponseError as refusal:
-        error = refusal
-    for call in batch:
-        if call.needs_replicas:
-            call.fail(error)
+    def hangs(self, now: float) -> bool:
+        """Whether nobody waits any more for what it does."""
+        return now > self.patience or (bool(self.batch) and all(call.done.is_set() for call in self.batch))
 
 
 class Line:
     """Carries the commands of many callers to one server, in order, one exchange at a time."""
 
-    def __init__(self, connect: Connect, timeout_s: float) -> None:
-        self.timeout_s = timeout_s
+    def __init__(self, connect: Connect, watchdog: Watchdog) -> None:
         self._connect = connect
+        self._watchdog = watchdog
         self._mutex = threading.Lock()
         self._waiting: list[_Call] = []
         self._worker: _Worker | None = None
-        in_children(self._start_over)
+        watchdog.add(self)
 
     def call(
         self, commands: Sequence[Command], replicas: int = 0, timeout_s: float | None = None
     ) -> list[Any]:
         """The answers to commands that are sent side by side; those that were refused are ResponseErrors.
 
-        `replicas`: returns once so many have what was written. `timeout_s`: less than the line's.
+        `replicas`: returns once so many have what was written. `timeout_s`: less than the watchdog's.
         Raises Broken.
         """
-        within_s = self.timeout_s if timeout_s is None else max(0.0, timeout_s)
+        within_s = self._watchdog.timeout_s if timeout_s is None else max(0.0, timeout_s)
         call = _Call(commands, replicas, time.monotonic() + within_s)
         try:
             self._queue(call)
-            if not call.done.acquire(timeout=within_s):
-                self._give_up(call)
+            call.done.wait()
         except BaseException:  # a greenlet that is killed meanwhile
             self._withdraw(call)
             raise
         return call.result()
 
     def close(self) -> None:
-        """Ends the connection; a later call makes another."""
+        """Ends the connection, and what is under way; a later call makes another."""
         with self._mutex:
             worker, self._worker = self._worker, None
+            calls, self._waiting = self._waiting, []
             if worker is not None:
-                worker.wake()
+                calls += worker.batch
+        for call in calls:
+            call.end(redis.ConnectionError("closed"))
+        if worker is not None:
+            worker.dismiss()
 
     def __del__(self) -> None:
         if self._worker is not None:
-            self._worker.wake()
+            self._worker.work.set()
 
-    def _queue(self, call: _Call) -> None:
+    def end_overdue(self, now: float) -> bool:
+        """Tells the callers whose time is up, and dismisses a worker that hangs. Whether anybody waited."""
+        error = redis.TimeoutError("no answer in time")
         with self._mutex:
-            self._waiting.append(call)
-            worker = self._worker
-            if worker is not None:
-                worker.wake()
-                return
-            worker = self._worker = _Worker()
-        self._start(worker)
-
-    def _start(self, worker: _Worker) -> None:
-        """Outside the mutex, since this lets other greenlets run."""
-        try:
-            worker.start(self)
-        except RuntimeError as error:  # the system has no more threads
-            self._end(worker, error)
-
-    def _withdraw(self, call: _Call) -> bool:
-        """Whether the call was still waiting; then it is never sent."""
-        with self._mutex:
-            if call in self._waiting:
-                self._waiting.remove(call)
-                return True
-            return False
-
-    def _give_up(self, call: _Call) -> None:
-        """Ends an exchange that nobody waits for any more, and an attempt that takes too long."""
-        patience_s = ATTEMPT_TIMEOUTS * self.timeout_s if self._withdraw(call) else self.timeout_s
-        now = time.monotonic()
-        with self._mutex:
-            worker = self._worker
-            if worker is None or worker.asleep:
-                return
-            last = call in worker.batch and all(other.deadline <= now for other in worker.batch)
-            if not last and now - worker.began < patience_s:
-                return
+            worker, batch = self._worker, [] if self._worker is None else self._worker.batch
+            waited = bool(self._waiting or batch)
+            for call in [*self._waiting, *batch]:
+                if call.deadline <= now:
+                    call.end(error)
+            self._waiting = [call for call in self._waiting if not call.done.is_set()]
+            if worker is None or not worker.hangs(now):
+                return waited
             successor = self._worker = _Worker() if self._waiting else None
-        worker.disconnect()
+        worker.dismiss()
         if successor is not None:
-            self._start(successor)
+            self._wake(successor, start=True)
+        return waited
 
     def serve(self, worker: _Worker) -> bool:
         """What the worker does until nobody waits; whether it is still the line's."""
@@ -243,15 +229,39 @@ class Line:
             raise
         return self._worker is worker
 
-    def _next(self, worker: _Worker) -> "Callable[[_Worker], None] | None":
+    def _queue(self, call: _Call) -> None:
         with self._mutex:
-            if self._worker is not worker:
+            self._waiting.append(call)
+            fresh = self._worker is None
+            worker = self._worker = self._worker or _Worker()
+        self._wake(worker, start=fresh)
+
+    def _wake(self, worker: _Worker, *, start: bool) -> None:
+        """Outside the mutex, since starting a thread lets other greenlets run: they may even kill this one."""
+        try:
+            try:
+                self._watchdog.wake()
+            finally:
+                worker.work.set()
+                if start:
+                    worker.start(self)
+        except RuntimeError as error:  # the system has no more threads
+            self._end(worker, error)
+
+    def _withdraw(self, call: _Call) -> None:
+        """Its caller has gone: it is not sent any more, or nobody waits for its answers."""
+        with self._mutex:
+            if call in self._waiting:
+                self._waiting.remove(call)
+        call.done.set()
+
+    def _next(self, worker: _Worker) -> Callable[[_Worker], None] | None:
+        with self._mutex:
+            if self._worker is not worker or not self._waiting:
                 return None
-            if not self._waiting:
-                worker.asleep = True
-                return None
-            worker.began = time.monotonic()
-            if worker.connection is None or worker.began - worker.used > CHECK_AFTER_IDLE_S:
+            now = time.monotonic()
+            if worker.connection is None or now - worker.used > CHECK_AFTER_IDLE_S:
+                worker.patience = now + ATTEMPT_TIMEOUTS * self._watchdog.timeout_s
                 return self._reconnect
             worker.batch, self._waiting = self._waiting, []
             for call in worker.batch:
@@ -263,22 +273,25 @@ class Line:
             worker.connect(self._connect)
         except Exception as error:  # noqa: BLE001 - all that wait have waited for this
             self._fail_waiting(worker, error)
+        worker.patience = math.inf
 
     def _exchange(self, worker: _Worker) -> None:
         error: BaseException | None = None
         try:
             worker.exchange()
         except Exception as broken:  # noqa: BLE001 - told to those who wait
-            error = broken if self._worker is worker else redis.TimeoutError("no answer in time")
+            error = broken
             worker.disconnect()
         self._finish(worker, error)
 
     def _finish(self, worker: _Worker, error: BaseException | None) -> None:
-        batch, worker.batch = worker.batch, []
+        with self._mutex:  # the watchdog must not take an exchange that ends now for one that hangs
+            batch, worker.batch = worker.batch, []
         for call in batch:
-            if error is not None:
-                call.fail(error)
-            call.done.release()
+            if error is None:
+                call.done.set()
+            else:
+                call.end(error)
 
     def _fail_waiting(self, worker: _Worker, error: BaseException) -> None:
         with self._mutex:
@@ -286,8 +299,7 @@ class Line:
                 return
             waiting, self._waiting = self._waiting, []
         for call in waiting:
-            call.fail(error)
-            call.done.release()
+            call.end(error)
 
     def _end(self, worker: _Worker, error: BaseException) -> None:
         self._fail_waiting(worker, error)
@@ -296,31 +308,19 @@ class Line:
             if self._worker is worker:
                 self._worker = None
 
-    def _start_over(self) -> None:
-        """In a forked process: thread, connection and callers are the parent's."""
-        self._mutex, self._waiting, self._worker = threading.Lock(), [], None
-
 
 def _work(found: "weakref.ref[Line]", worker: _Worker) -> None:
     """A worker's life: it ends with its line, or when the line has another one."""
     try:
-        while (line := found()) is not None and line.serve(worker):
+        while True:
+            worker.work.wait()
+            worker.work.clear()
+            line = found()
+            if line is None or not line.serve(worker):
+                return
             del line
-            worker.work.acquire()
     finally:
         worker.disconnect()
-
-
-def in_children(method: Callable[[], None]) -> None:
-    """Calls a bound method in every forked process, as long as its object lives."""
-    weak = weakref.WeakMethod(method)
-
-    def call() -> None:
-        found = weak()
-        if found is not None:
-            found()
-
-    os.register_at_fork(after_in_child=call)
 
 
 def _pack(command: Command) -> bytes:

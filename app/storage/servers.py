@@ -13,7 +13,8 @@ from redis.exceptions import AskError, ClusterDownError, MovedError, ResponseErr
 
 from app.storage.connections import Connections
 from app.storage.faults import Broken, NoNode, TooFewReplicas, code
-from app.storage.line import Command, Line, in_children
+from app.storage.line import Command, Line
+from app.storage.watchdog import Watchdog
 from app.threads import WatchedThread
 
 Node = tuple[str, int]
@@ -40,10 +41,10 @@ log = structlog.get_logger()
 class OneServer:
     """One server, or the master that the sentinels name. Raises Broken; a refusal is an answer."""
 
-    threads: tuple[WatchedThread, ...] = ()
-
     def __init__(self, connections: Connections, timeout_s: float) -> None:
-        self._line = Line(connections.connect(), timeout_s)
+        watchdog = Watchdog(timeout_s)
+        self._line = Line(connections.connect(), watchdog)
+        self.threads = (watchdog.thread,)
         self.close = self._line.close
 
     def call(self, key: str, command: Command, replicas: int = 0) -> Any:  # noqa: ARG002 - it has every key
@@ -66,27 +67,20 @@ class Cluster:
         self._connections = connections
         self._seeds = list(seeds)
         self._timeout_s = timeout_s
+        self._watchdog = Watchdog(timeout_s)
         self._lines: dict[Node, Line] = {}
         self._slots: list[Node | None] = [None] * SLOTS
         self._doubtful: Node | None = None
-        self._start_over()
-        in_children(self._start_over)
-
-    def _start_over(self) -> None:
-        """Also in a forked process, which has no threads."""
         self._mutex = threading.Lock()
         self._wanted, self._read = threading.Event(), threading.Event()
         self._thread = WatchedThread("cluster-map", self._keep_reading, silent_s=SILENT_S)
-
-    @property
-    def threads(self) -> tuple[WatchedThread, ...]:
-        return (self._thread,)
+        self.threads = (self._watchdog.thread, self._thread)
 
     def close(self) -> None:
+        """Nothing may be asked any more."""
         self._thread.stop(0)
         for line in list(self._lines.values()):
             line.close()
-        self._start_over()  # a later call starts another thread
 
     def call(self, key: str, command: Command, replicas: int = 0) -> Any:
         """Follows the slot to where it is, as long as nothing has run and the time-out lasts."""
@@ -129,7 +123,9 @@ class Cluster:
         answers: list[Any] = [None] * len(commands)
         for node, indices in places.items():
             try:
-                found = self._line(node).call([commands[index] for index in indices])
+                found = self._line(node).call(
+                    [commands[index] for index in indices], timeout_s=until - time.monotonic()
+                )
             except Broken:
                 self.read_map(0)
                 raise
@@ -174,12 +170,10 @@ class Cluster:
     def _line(self, node: Node) -> Line:
         line = self._lines.get(node)
         if line is None:
+            new = Line(lambda: self._connections.to(*node), self._watchdog)
             with self._mutex:
-                line = self._lines.setdefault(node, self._new_line(node))
+                line = self._lines.setdefault(node, new)
         return line
-
-    def _new_line(self, node: Node) -> Line:
-        return Line(lambda: self._connections.to(*node), self._timeout_s)
 
     def _keep_reading(self, thread: WatchedThread) -> None:
         while not thread.stopping.is_set():
@@ -230,6 +224,3 @@ def _on_the_move(answer: Any) -> bool:
     return isinstance(answer, ResponseError) and (
         isinstance(answer, TryAgainError) or HALF_MOVED in str(answer)
     )
-
-
-Servers = OneServer | Cluster

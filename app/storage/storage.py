@@ -17,9 +17,9 @@ from app.storage.connections import Connections
 from app.storage.faults import LASTING, Broken, code, detail
 from app.storage.line import Command, Line
 from app.storage.scripts import SCRIPTS
-from app.storage.servers import Cluster, OneServer, Servers
+from app.storage.servers import Cluster, OneServer
 from app.storage.url import CLUSTER, RedisUrl
-from app.threads import WatchedThread
+from app.threads import WatchedThread, in_children
 
 SCAN_COUNT = 500
 """Keys that Redis looks at for one answer: some milliseconds of its time."""
@@ -28,24 +28,35 @@ log = structlog.get_logger()
 
 
 class Faults:
-    """Turns what goes wrong into StorageUnavailable, and logs it."""
+    """Around what is asked of Redis: whatever goes wrong becomes StorageUnavailable, and is logged."""
 
     def __init__(self, *, logs: bool) -> None:
         self._logs = logs
 
-    def checked(self, answer: Any) -> Any:
-        """The answer; a refusal is raised."""
-        if isinstance(answer, ResponseError):
-            raise self.unavailable(answer) from answer
-        return answer
+    def __enter__(self) -> None:
+        pass
 
-    def unavailable(self, error: BaseException) -> StorageUnavailable:
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, Broken):
+            error = error.error
+        elif not isinstance(error, ResponseError):
+            return
+        raise self._unavailable(error) from error
+
+    def _unavailable(self, error: BaseException) -> StorageUnavailable:
         """Only the code is logged, never the text: that of a script's error can quote its arguments."""
         word, more = code(error), detail(error)
         if self._logs:
             tell = log.error if word in LASTING else log.warning
             tell("storage_unavailable", error=word, **({"detail": more} if more else {}))
         return StorageUnavailable("Redis does not answer, or refuses the write", code=word)
+
+
+def checked(answer: Any) -> Any:
+    """The answer; a refusal is raised."""
+    if isinstance(answer, ResponseError):
+        raise answer
+    return answer
 
 
 class Server:
@@ -57,11 +68,8 @@ class Server:
 
     def command(self, *words: Any) -> Any:
         """The answer to one command. Raises StorageUnavailable."""
-        try:
-            answer = self._line.call((words,))[0]
-        except Broken as broken:
-            raise self._faults.unavailable(broken.error) from broken.error
-        return self._faults.checked(answer)
+        with self._faults:
+            return checked(self._line.call((words,))[0])
 
 
 class Storage:
@@ -75,16 +83,13 @@ class Storage:
 
         Raises ValueError for a URL that cannot be read.
         """
-        where = RedisUrl.read(url)
-        timeout_s = where.options.get("socket_timeout", timeout_s)
+        self._where = RedisUrl.read(url)
+        self._timeout_s = self._where.options.get("socket_timeout", timeout_s)
         self._replicas = replicas
         self._faults = Faults(logs=logs)
-        connections = Connections(where, timeout_s)
-        self._servers: Servers = (
-            Cluster(connections, where.hosts, timeout_s)
-            if where.scheme == CLUSTER
-            else OneServer(connections, timeout_s)
-        )
+        self._servers = self._new_servers()
+        self._inherited: list[OneServer | Cluster] = []
+        in_children(self._start_over)
 
     def run(self, call: tuple[Any, ...]) -> Any:
         """Runs a script (see `scripts`): one atomic decision, one round trip.
@@ -95,36 +100,26 @@ class Storage:
         script = SCRIPTS[type(call)]
         arguments = script.arguments(call)
         replicas = self._replicas if script.acknowledged else 0
-        try:
+        with self._faults:
             answer = self._servers.call(arguments[1], ("EVALSHA", script.sha1, *arguments), replicas)
             if isinstance(answer, NoScriptError):
                 answer = self._servers.call(arguments[1], ("EVAL", script.text, *arguments), replicas)
-        except Broken as broken:
-            raise self._faults.unavailable(broken.error) from broken.error
-        return self._faults.checked(answer)
+            return checked(answer)
 
     def command(self, *words: Any) -> Any:
         """The answer to one command; its key follows its name."""
-        try:
-            answer = self._servers.call(words[1], words)
-        except Broken as broken:
-            raise self._faults.unavailable(broken.error) from broken.error
-        return self._faults.checked(answer)
+        with self._faults:
+            return checked(self._servers.call(words[1], words))
 
     def pipeline(self, commands: Sequence[Command]) -> list[Any]:
         """The answers to commands with one key each, in one round trip for each server."""
-        try:
-            answers = self._servers.pipeline(commands)
-        except Broken as broken:
-            raise self._faults.unavailable(broken.error) from broken.error
-        return [self._faults.checked(answer) for answer in answers]
+        with self._faults:
+            return [checked(answer) for answer in self._servers.pipeline(commands)]
 
     def refusals(self, commands: Sequence[Command]) -> list[str]:
         """Tries commands with one key each: the code of each refusal, empty for what was done."""
-        try:
+        with self._faults:
             answers = self._servers.pipeline(commands)
-        except Broken as broken:
-            raise self._faults.unavailable(broken.error) from broken.error
         return [code(answer) if isinstance(answer, ResponseError) else "" for answer in answers]
 
     def scan(self, match: str) -> Iterator[bytes]:
@@ -151,10 +146,8 @@ class Storage:
 
     def servers(self) -> list[Server]:
         """Every server that takes writes."""
-        try:
+        with self._faults:
             return [Server(line, self._faults) for line in self._servers.primaries()]
-        except Broken as broken:
-            raise self._faults.unavailable(broken.error) from broken.error
 
     @property
     def threads(self) -> tuple[WatchedThread, ...]:
@@ -163,4 +156,16 @@ class Storage:
 
     def close(self) -> None:
         """Ends the connections; a later call makes others."""
-        self._servers.close()
+        servers, self._servers = self._servers, self._new_servers()
+        servers.close()
+
+    def _new_servers(self) -> OneServer | Cluster:
+        connections = Connections(self._where, self._timeout_s)
+        if self._where.scheme == CLUSTER:
+            return Cluster(connections, self._where.hosts, self._timeout_s)
+        return OneServer(connections, self._timeout_s)
+
+    def _start_over(self) -> None:
+        """In a forked process: threads, connections and callers are the parent's, and are left alone."""
+        self._inherited.append(self._servers)
+        self._servers = self._new_servers()

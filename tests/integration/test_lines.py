@@ -19,6 +19,7 @@ from app.storage.faults import Broken
 from app.storage.line import CHECK_AFTER_IDLE_S, Line
 from app.storage.storage import Storage
 from app.storage.url import RedisUrl
+from app.storage.watchdog import Watchdog
 from tests.support.servers import ROOT, Valkey
 from tests.support.storage import line_to
 from tests.support.waiting import wait_until
@@ -132,18 +133,24 @@ def test_greenlets_on_a_line(store: redis.Redis, valkey_server: Valkey, program:
     assert done.returncode == 0, done.stderr
 
 
-def test_a_forked_process_has_a_connection_of_its_own(line: Line) -> None:
+def test_a_forked_process_has_a_connection_of_its_own(store: redis.Redis, valkey_server: Valkey) -> None:
     """What the child sends is not answered to the parent, nor the reverse."""
-    (parents,) = line.call([("CLIENT", "ID")])
+    storage = Storage(valkey_server.url, 2.0)
+
+    def connection() -> int:
+        return int(storage.servers()[0].command("CLIENT", "ID"))
+
+    parents = connection()
     child = os.fork()
     if child == 0:
         status = 1
         try:
-            status = int(line.call([("CLIENT", "ID")]) == [parents])
+            status = int(connection() == parents)
         finally:
             os._exit(status)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert line.call([("CLIENT", "ID")]) == [parents]
+    assert connection() == parents
+    storage.close()
 
 
 def test_a_script_survives_the_loss_of_the_script_cache(store: redis.Redis, valkey_server: Valkey) -> None:
@@ -246,7 +253,7 @@ def test_an_attempt_to_connect_that_never_ends_is_given_up_and_made_anew(valkey_
             never.wait(60)
         return good()
 
-    line = Line(connect, timeout_s=0.2)
+    line = Line(connect, Watchdog(0.2))
 
     def served() -> bool:
         try:
@@ -276,7 +283,7 @@ def test_callers_do_not_wait_for_a_worker_that_died(valkey_server: Valkey) -> No
             raise deaths.pop()
         return good()
 
-    line = Line(connect, timeout_s=5.0)
+    line = Line(connect, Watchdog(5.0))
     for _ in range(2):
         with pytest.raises(Broken) as broken:
             line.call([("PING",)])

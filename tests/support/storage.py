@@ -9,6 +9,7 @@ from app.storage.line import Line
 from app.storage.scripts import SCRIPTS
 from app.storage.storage import Storage
 from app.storage.url import RedisUrl
+from app.storage.watchdog import Watchdog
 
 
 def storage_of(client: redis.Redis, timeout_s: float = 5.0) -> Storage:
@@ -19,7 +20,7 @@ def storage_of(client: redis.Redis, timeout_s: float = 5.0) -> Storage:
 
 def line_to(url: str, timeout_s: float = 2.0) -> Line:
     """One connection to one server."""
-    return Line(Connections(RedisUrl.read(url), timeout_s).connect(), timeout_s)
+    return Line(Connections(RedisUrl.read(url), timeout_s).connect(), Watchdog(timeout_s))
 
 
 class FakeStorage:
