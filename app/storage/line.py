@@ -5,8 +5,8 @@ under way travel together in the next one (implicit pipelining): one write, one 
 
 A worker thread connects, writes what waits, reads the answers and wakes the callers. A caller only waits, and
 the watchdog tells it when its time is up, whatever holds up the worker: the lookup of a name, a handshake, an
-answer that comes byte by byte. All that wait for a connection wait for the same attempt. Nothing is sent twice,
-and nothing is sent for a caller that has gone.
+answer that comes byte by byte. All that wait for a connection wait for the same attempt. Nothing is sent
+twice, and nothing is sent for a caller that has gone.
 """
 
 import math
@@ -237,7 +237,7 @@ class Line:
         self._wake(worker, start=fresh)
 
     def _wake(self, worker: _Worker, *, start: bool) -> None:
-        """Outside the mutex, since starting a thread lets other greenlets run: they may even kill this one."""
+        """Outside the mutex, since starting a thread lets other greenlets run; one may kill this one."""
         try:
             try:
                 self._watchdog.wake()

@@ -65,8 +65,7 @@ def _watch(
     found: "weakref.ref[Watchdog]", needed: threading.Event, pause_s: float, thread: WatchedThread
 ) -> None:
     while (watchdog := found()) is not None:
-        if needed.is_set():
-            watchdog.look()
+        watchdog.look()
         del watchdog
         thread.beat()
         if needed.wait(BEAT_S):

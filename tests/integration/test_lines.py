@@ -1,6 +1,7 @@
 """Many callers on one connection: everybody gets their own answer, in time, whatever happens to others."""
 
 import contextlib
+import gc
 import os
 import subprocess
 import sys
@@ -125,12 +126,46 @@ def test_a_line_that_nobody_needs_any_more_closes_its_connection(
     closed.close()
 
 
-@pytest.mark.parametrize("program", ["killed_callers", "together", "started_once"])
+@pytest.mark.parametrize(
+    "program", ["killed_callers", "gone_callers", "gone_last", "closed_line", "together", "started_once"]
+)
 def test_greenlets_on_a_line(store: redis.Redis, valkey_server: Valkey, program: str) -> None:
     """In processes of their own: gevent changes the whole interpreter. Each file says what it shows."""
     command = [sys.executable, "-m", f"tests.support.programs.{program}", valkey_server.url]
     done = subprocess.run(command, timeout=60, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
+
+
+def test_lines_that_are_gone_leave_nothing_behind(valkey_server: Valkey) -> None:
+    """A cluster that moves makes many: not even a handler for forks."""
+
+    def objects() -> int:
+        gc.collect()
+        return len(gc.get_objects())
+
+    line_to(valkey_server.url)
+    before = objects()
+    for _ in range(100):
+        line_to(valkey_server.url)
+    assert objects() - before < 100
+
+
+def test_callers_hear_in_time_although_the_watchdog_died(valkey_server: Valkey) -> None:
+    """It is started again, and named meanwhile."""
+
+    class Deadly:
+        def end_overdue(self, now: float) -> bool:
+            raise SystemExit
+
+    watchdog, deadly = Watchdog(0.5), [Deadly()]
+    watchdog.add(deadly[0])
+    line = Line(Connections(RedisUrl.read(valkey_server.url), 0.5).connect(), watchdog)
+    with ThreadPoolExecutor(1) as threads, valkey_server.frozen():
+        call = threads.submit(line.call, [("PING",)])
+        wait_until(lambda: watchdog.thread.fault == "died", 5, "it died")
+        deadly.clear()
+        assert isinstance(call.exception(timeout=10), Broken)
+    line.close()
 
 
 def test_a_forked_process_has_a_connection_of_its_own(store: redis.Redis, valkey_server: Valkey) -> None:
