@@ -70,9 +70,9 @@ class _Call:
         """A command that was refused has written nothing, and its refusal tells why."""
         return self.replicas > 0 and not self.refused
 
-    def end(self, error: BaseException) -> None:
+    def end(self, error: BaseException | None = None) -> None:
         """The caller waits no longer. It is told the error, unless it has all that it waits for."""
-        if len(self.answers) < self.count or self.needs_replicas:
+        if error is not None and (len(self.answers) < self.count or self.needs_replicas):
             self.error = self.error or error
         self.done.set()
 
@@ -187,14 +187,9 @@ class Line:
 
     def close(self) -> None:
         """Ends the connection, and what is under way; a later call makes another."""
-        with self._mutex:
-            worker, self._worker = self._worker, None
-            calls, self._waiting = self._waiting, []
-            if worker is not None:
-                calls += worker.batch
-        for call in calls:
-            call.end(redis.ConnectionError("closed"))
+        worker = self._worker
         if worker is not None:
+            self._give_up(worker, redis.ConnectionError("closed"))
             worker.dismiss()
 
     def __del__(self) -> None:
@@ -202,32 +197,76 @@ class Line:
             self._worker.work.set()
 
     def end_overdue(self, now: float) -> bool:
-        """Tells the callers whose time is up, and dismisses a worker that hangs. Whether anybody waited."""
-        error = redis.TimeoutError("no answer in time")
+        """Tells the callers whose time is up, and replaces a worker that hangs. Whether anybody waited."""
+        late = redis.TimeoutError("no answer in time")
         with self._mutex:
-            worker, batch = self._worker, [] if self._worker is None else self._worker.batch
-            waited = bool(self._waiting or batch)
-            for call in [*self._waiting, *batch]:
+            worker = self._worker
+            calls = self._waiting if worker is None else [*worker.batch, *self._waiting]
+            for call in calls:
                 if call.deadline <= now:
-                    call.end(error)
+                    call.end(late)
             self._waiting = [call for call in self._waiting if not call.done.is_set()]
             if worker is None or not worker.hangs(now):
-                return waited
+                return bool(calls)
             successor = self._worker = _Worker() if self._waiting else None
         worker.dismiss()
         if successor is not None:
             self._wake(successor, start=True)
-        return waited
+        return True
 
     def serve(self, worker: _Worker) -> bool:
-        """What the worker does until nobody waits; whether it is still the line's."""
+        """What the worker does until nobody waits. Returns whether it is still the line's."""
         try:
             while (step := self._next(worker)) is not None:
                 step(worker)
-        except BaseException as error:  # whatever it is, nobody waits for a dead worker
-            self._end(worker, error)
-            raise
+        except BaseException as error:  # no connection, or the thread dies: nobody waits for either
+            self._give_up(worker, error)
+            if not isinstance(error, Exception):
+                raise
         return self._worker is worker
+
+    def _next(self, worker: _Worker) -> Callable[[_Worker], None] | None:
+        with self._mutex:
+            worker.patience = math.inf
+            if self._worker is not worker or not self._waiting:
+                return None
+            now = time.monotonic()
+            if worker.connection is None or now - worker.used > CHECK_AFTER_IDLE_S:
+                worker.patience = now + ATTEMPT_TIMEOUTS * self._watchdog.timeout_s
+                return self._reconnect
+            worker.batch, self._waiting = self._waiting, []
+            for call in worker.batch:
+                call.sent = True  # whoever gives up from now on cannot know whether it ran
+            return self._exchange
+
+    def _reconnect(self, worker: _Worker) -> None:
+        worker.connect(self._connect)
+
+    def _exchange(self, worker: _Worker) -> None:
+        try:
+            worker.exchange()
+        except Exception as error:  # noqa: BLE001 - told to those who wait for it; others get a new connection
+            worker.disconnect()
+            self._finish(worker, error)
+        else:
+            self._finish(worker)
+
+    def _finish(self, worker: _Worker, error: BaseException | None = None) -> None:
+        with self._mutex:  # the watchdog must not take an exchange that ends now for one that hangs
+            batch, worker.batch = worker.batch, []
+        for call in batch:
+            call.end(error)
+
+    def _give_up(self, worker: _Worker, error: BaseException) -> None:
+        """Tells all who wait for the worker; the next caller gets another one."""
+        waiting: list[_Call] = []
+        with self._mutex:
+            if self._worker is worker:
+                self._worker = None
+                waiting, self._waiting = self._waiting, waiting
+        self._finish(worker, error)
+        for call in waiting:
+            call.end(error)
 
     def _queue(self, call: _Call) -> None:
         with self._mutex:
@@ -246,7 +285,7 @@ class Line:
                 if start:
                     worker.start(self)
         except RuntimeError as error:  # the system has no more threads
-            self._end(worker, error)
+            self._give_up(worker, error)
 
     def _withdraw(self, call: _Call) -> None:
         """Its caller has gone: it is not sent any more, or nobody waits for its answers."""
@@ -254,59 +293,6 @@ class Line:
             if call in self._waiting:
                 self._waiting.remove(call)
         call.done.set()
-
-    def _next(self, worker: _Worker) -> Callable[[_Worker], None] | None:
-        with self._mutex:
-            if self._worker is not worker or not self._waiting:
-                return None
-            now = time.monotonic()
-            if worker.connection is None or now - worker.used > CHECK_AFTER_IDLE_S:
-                worker.patience = now + ATTEMPT_TIMEOUTS * self._watchdog.timeout_s
-                return self._reconnect
-            worker.batch, self._waiting = self._waiting, []
-            for call in worker.batch:
-                call.sent = True  # whoever gives up from now on cannot know whether it ran
-            return self._exchange
-
-    def _reconnect(self, worker: _Worker) -> None:
-        try:
-            worker.connect(self._connect)
-        except Exception as error:  # noqa: BLE001 - all that wait have waited for this
-            self._fail_waiting(worker, error)
-        worker.patience = math.inf
-
-    def _exchange(self, worker: _Worker) -> None:
-        error: BaseException | None = None
-        try:
-            worker.exchange()
-        except Exception as broken:  # noqa: BLE001 - told to those who wait
-            error = broken
-            worker.disconnect()
-        self._finish(worker, error)
-
-    def _finish(self, worker: _Worker, error: BaseException | None) -> None:
-        with self._mutex:  # the watchdog must not take an exchange that ends now for one that hangs
-            batch, worker.batch = worker.batch, []
-        for call in batch:
-            if error is None:
-                call.done.set()
-            else:
-                call.end(error)
-
-    def _fail_waiting(self, worker: _Worker, error: BaseException) -> None:
-        with self._mutex:
-            if self._worker is not worker:
-                return
-            waiting, self._waiting = self._waiting, []
-        for call in waiting:
-            call.end(error)
-
-    def _end(self, worker: _Worker, error: BaseException) -> None:
-        self._fail_waiting(worker, error)
-        self._finish(worker, error)
-        with self._mutex:
-            if self._worker is worker:
-                self._worker = None
 
 
 def _work(found: "weakref.ref[Line]", worker: _Worker) -> None:

@@ -1,4 +1,4 @@
-"""The only caller is killed while its answer drips: the exchange ends, and the connection. Argument: REDIS_URL."""
+"""The only caller is killed while its answer drips: its connection ends. Argument: REDIS_URL."""
 
 from gevent import monkey
 
