@@ -17,7 +17,7 @@ from app.errors import RecordUnreadable
 from app.repositories.keys import SEALED, Field, keys_of, outbox_key
 from app.repositories.records import LAYOUT_VERSION, RecordSeal
 from app.repositories.sealing import Sealer
-from app.storage.line import Command
+from app.storage.exchange import Command
 from app.storage.storage import Storage
 
 T = TypeVar("T")

@@ -1,12 +1,11 @@
 """One connection to one Redis server, shared by all callers of this process.
 
-Every write to a socket costs as much as the rest of a script call. So commands that come while an exchange is
-under way travel together in the next one (implicit pipelining): one write, one read.
+Promise: nothing is sent twice, and nothing for a caller that has gone; each caller hears in time, whatever
+holds up the connection: the lookup of a name, a handshake, an answer that comes byte by byte.
 
-A worker thread connects, writes what waits, reads the answers and wakes the callers. A caller only waits, and
-the watchdog tells it when its time is up, whatever holds up the worker: the lookup of a name, a handshake, an
-answer that comes byte by byte. All that wait for a connection wait for the same attempt. Nothing is sent
-twice, and nothing is sent for a caller that has gone.
+A worker thread connects and exchanges. What comes meanwhile travels together in the next exchange, and all
+that wait for a connection wait for the same attempt. Callers only wait. The watchdog tells them when their
+time is up, and replaces a worker that nobody waits for. May import `connections`, `exchange` and `watchdog`.
 """
 
 import math
@@ -17,70 +16,18 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import redis
-from hiredis import pack_command
-from redis.exceptions import MasterDownError, ReadOnlyError, ResponseError
 
 from app.storage.connections import Connect
-from app.storage.faults import Broken, TooFewReplicas
+from app.storage.exchange import Call, Command, exchange
 from app.storage.watchdog import Watchdog
-
-Command = tuple[Any, ...]
 
 CHECK_AFTER_IDLE_S = 1.0
 """A connection that rested longer is looked at before it is used. One that was used just now and has died
 since means that Redis died just now: then 503 is the right answer."""
 
-WAIT_SHARE = 0.9
-"""Of the time that is left: the answer to WAIT must come before the caller gives up."""
-
 ATTEMPT_TIMEOUTS = 10
 """An attempt to connect that takes longer than so many time-outs is given up and made anew. Not earlier: a
 process has few threads for looking up names, and each attempt may hold one."""
-
-NOT_THE_MASTER = (ReadOnlyError, MasterDownError)
-
-
-class _Call:
-    """The commands of one caller on their way, and their answers."""
-
-    __slots__ = ("answers", "count", "deadline", "done", "error", "packed", "refused", "replicas", "sent")
-
-    def __init__(self, commands: Sequence[Command], replicas: int, deadline: float) -> None:
-        self.packed = b"".join([_pack(command) for command in commands])
-        self.count = len(commands)
-        self.replicas = replicas
-        self.deadline = deadline
-        self.answers: list[Any] = []
-        self.refused = False
-        self.error: BaseException | None = None
-        self.sent = False
-        self.done = threading.Event()
-
-    def read(self, connection: Any) -> None:
-        """Reads the answers; a refusal is one."""
-        for _ in range(self.count):
-            try:
-                self.answers.append(connection.read_response(timeout=None))  # the watchdog ends it
-            except ResponseError as refusal:
-                self.answers.append(refusal)
-                self.refused = True
-
-    @property
-    def needs_replicas(self) -> bool:
-        """A command that was refused has written nothing, and its refusal tells why."""
-        return self.replicas > 0 and not self.refused
-
-    def end(self, error: BaseException | None = None) -> None:
-        """The caller waits no longer. It is told the error, unless it has all that it waits for."""
-        if error is not None and (len(self.answers) < self.count or self.needs_replicas):
-            self.error = self.error or error
-        self.done.set()
-
-    def result(self) -> list[Any]:
-        """The answers. Raises Broken."""
-        if self.error is not None:
-            raise Broken(self.error, sent=self.sent) from self.error
-        return self.answers
 
 
 class _Worker:
@@ -89,7 +36,7 @@ class _Worker:
 
     def __init__(self) -> None:
         self.connection: Any = None  # an AbstractConnection once it is connected; hardly typed by redis-py
-        self.batch: list[_Call] = []
+        self.batch: list[Call] = []
         self.used = 0.0
         self.patience = math.inf
         self.work = threading.Event()
@@ -123,33 +70,9 @@ class _Worker:
 
     def exchange(self) -> None:
         """Sends what is in the batch and reads the answers."""
-        connection, batch = self.connection, self.batch
-        packed = [call.packed for call in batch]
-        replicas = max([call.replicas for call in batch])
-        if replicas:
-            left_s = min([call.deadline for call in batch]) - time.monotonic()
-            packed.append(_pack(("WAIT", replicas, max(1, int(1000 * WAIT_SHARE * left_s)))))
-        connection.send_packed_command([b"".join(packed)])
-        for call in batch:
-            call.read(connection)
-        if replicas:
-            self._count(replicas)
-        refusals = [answer for call in batch if call.refused for answer in call.answers]
-        if any(isinstance(refusal, NOT_THE_MASTER) for refusal in refusals):
+        if not exchange(self.connection, self.batch):
             self.disconnect()  # its name may lead to another server by now
         self.used = time.monotonic()
-
-    def _count(self, replicas: int) -> None:
-        """Reads the answer to WAIT."""
-        try:
-            if self.connection.read_response(timeout=None) >= replicas:
-                return
-            error: redis.RedisError = TooFewReplicas("too few replicas have it")
-        except ResponseError as refusal:
-            error = refusal
-        for call in self.batch:
-            if call.needs_replicas:
-                call.error = error
 
     def hangs(self, now: float) -> bool:
         """Whether nobody waits any more for what it does."""
@@ -163,7 +86,7 @@ class Line:
         self._connect = connect
         self._watchdog = watchdog
         self._mutex = threading.Lock()
-        self._waiting: list[_Call] = []
+        self._waiting: list[Call] = []
         self._worker: _Worker | None = None
         watchdog.add(self)
 
@@ -176,7 +99,7 @@ class Line:
         Raises Broken.
         """
         within_s = self._watchdog.timeout_s if timeout_s is None else max(0.0, timeout_s)
-        call = _Call(commands, replicas, time.monotonic() + within_s)
+        call = Call(commands, replicas, time.monotonic() + within_s)
         try:
             self._queue(call)
             call.done.wait()
@@ -259,7 +182,7 @@ class Line:
 
     def _give_up(self, worker: _Worker, error: BaseException) -> None:
         """Tells all who wait for the worker; the next caller gets another one."""
-        waiting: list[_Call] = []
+        waiting: list[Call] = []
         with self._mutex:
             if self._worker is worker:
                 self._worker = None
@@ -268,7 +191,7 @@ class Line:
         for call in waiting:
             call.end(error)
 
-    def _queue(self, call: _Call) -> None:
+    def _queue(self, call: Call) -> None:
         with self._mutex:
             self._waiting.append(call)
             fresh = self._worker is None
@@ -287,7 +210,7 @@ class Line:
         except RuntimeError as error:  # the system has no more threads
             self._give_up(worker, error)
 
-    def _withdraw(self, call: _Call) -> None:
+    def _withdraw(self, call: Call) -> None:
         """Its caller has gone: it is not sent any more, or nobody waits for its answers."""
         with self._mutex:
             if call in self._waiting:
@@ -307,8 +230,3 @@ def _work(found: "weakref.ref[Line]", worker: _Worker) -> None:
             del line
     finally:
         worker.disconnect()
-
-
-def _pack(command: Command) -> bytes:
-    packed: bytes = pack_command(command)
-    return packed

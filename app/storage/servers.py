@@ -12,8 +12,9 @@ from redis.crc import key_slot
 from redis.exceptions import AskError, ClusterDownError, MovedError, ResponseError, TryAgainError
 
 from app.storage.connections import Connections
+from app.storage.exchange import Command
 from app.storage.faults import Broken, NoNode, TooFewReplicas, code
-from app.storage.line import Command, Line
+from app.storage.line import Line
 from app.storage.watchdog import Watchdog
 from app.threads import WatchedThread
 

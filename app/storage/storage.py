@@ -14,8 +14,9 @@ from redis.exceptions import NoScriptError, ResponseError
 
 from app.errors import StorageUnavailable
 from app.storage.connections import Connections
+from app.storage.exchange import Command
 from app.storage.faults import LASTING, Broken, code, detail
-from app.storage.line import Command, Line
+from app.storage.line import Line
 from app.storage.scripts import SCRIPTS
 from app.storage.servers import Cluster, OneServer
 from app.storage.url import CLUSTER, RedisUrl
