@@ -40,6 +40,10 @@ class Call:
         self.sent = False
         self.done = threading.Event()
 
+    def leave(self) -> None:
+        """It is on its way: whoever gives up from now on cannot know whether it ran."""
+        self.sent = True
+
     def read(self, connection: Any) -> None:
         """Reads the answers; a refusal is one."""
         for _ in range(self.count):

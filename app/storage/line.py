@@ -159,7 +159,7 @@ class Line:
                 return self._reconnect
             worker.batch, self._waiting = self._waiting, []
             for call in worker.batch:
-                call.sent = True  # whoever gives up from now on cannot know whether it ran
+                call.leave()
             return self._exchange
 
     def _reconnect(self, worker: _Worker) -> None:
