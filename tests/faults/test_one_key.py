@@ -1,14 +1,15 @@
-"""One key that is wrong costs only itself: its neighbours' mails go out, and all that counts and lists goes on."""
+"""One key that is wrong costs only itself: its neighbours' mails go out, and counts and listings go on."""
 
 import time
 from collections.abc import Iterator
+from itertools import count, islice
 
 import pytest
 import redis
 
 from app.domain.address import Address
 from app.domain.registration import Delivery
-from app.repositories.keys import Field, Names, outbox_key
+from app.repositories.keys import Field, outbox_key
 from app.repositories.outbox import GIVE_UP_MS
 from app.repositories.sealing import Sealer
 from app.repositories.seals import Seals
@@ -106,19 +107,19 @@ def test_a_lease_that_cannot_be_renewed_lets_the_others_be_renewed(
 def test_mails_of_a_dead_process_go_out_beside_keys_that_are_spoiled(
     serve: Serve, smtp: ScriptedSmtp, process: Process, store: redis.Redis
 ) -> None:
-    """Spoiled are an outbox and the record of a mail that is a day late; the neighbour is in the same batch."""
+    """Spoiled are an outbox and the record of a mail that is a day late, in the neighbours' batch."""
     late = process.registered(BOB, lease_ms=0).registration
-    keys = Names(None).user(BOB.identity)
+    keys = process.users.keys(BOB)
     spoil(store, keys.user)
     store.zadd(keys.outbox, {late.user_id: late.created_ms - 2 * GIVE_UP_MS})
-    neighbours = [
-        Address.parse(f"neighbour{turn}@example.com")
-        for turn in range(4000)
-        if Names(None).user(f"neighbour{turn}@example.com").shard // 100 == keys.shard // 100
-    ][:20]
+    spoilt_shard = keys.shard // 100 * 100 + (keys.shard + 1) % 100
+    spoil(store, outbox_key(spoilt_shard))
+    addresses = (Address.parse(f"neighbour{turn}@example.com") for turn in count())
+    shards = ((address, process.users.keys(address).shard) for address in addresses)
+    close_by = (address for address, at in shards if at // 100 == keys.shard // 100 and at != spoilt_shard)
+    neighbours = list(islice(close_by, 20))
     for neighbour in neighbours:
         process.registered(neighbour, lease_ms=0)
-    spoil(store, outbox_key(keys.shard // 100 * 100 + (keys.shard + 1) % 100))
     serve(smtp)
     wait_until(lambda: len(smtp.mails) == len(neighbours), 10, "the neighbours' mails go out")
 
@@ -126,7 +127,7 @@ def test_mails_of_a_dead_process_go_out_beside_keys_that_are_spoiled(
 def test_what_is_under_way_when_its_outbox_is_spoiled_stops_nobody(
     serve: Serve, smtp: ScriptedSmtp, store: redis.Redis
 ) -> None:
-    """One connection, one mail that cannot be settled: the next one does not wait for the end of its lease."""
+    """One connection, one mail that cannot be settled: the next does not wait for the end of its lease."""
     service = serve(smtp, mail_connections=1, mail_timeout_s=5.0)
     key = service.records.keys("ada@example.com").outbox
 

@@ -53,7 +53,12 @@ class Job:
     def wait(self, timeout_s: float) -> Delivery:
         """The answer, or PENDING after the time-out, after which the request is gone. Raises the answer
         where it is an error."""
-        if not self._answered.acquire(timeout=timeout_s) and not self._leave():
+        answered = False
+        try:
+            answered = self._answered.acquire(timeout=timeout_s)
+        finally:  # also when the request is killed
+            refusing = not answered and not self._leave()
+        if refusing:
             self._answered.acquire()
         answer = self._answer or Delivery.PENDING
         if isinstance(answer, CedulaError):
@@ -83,15 +88,15 @@ class Job:
 class _Rest:
     """A resting sender: what it is handed, and the bell that wakes it."""
 
-    __slots__ = ("bell", "found")
+    __slots__ = ("bell", "handed")
 
     def __init__(self) -> None:
-        self.found: Job | None = None
+        self.handed: Job | None = None
         self.bell = threading.Lock()
         self.bell.acquire()
 
-    def end(self, found: Job | None) -> None:
-        self.found = found
+    def end(self, job: Job | None) -> None:
+        self.handed = job
         self.bell.release()
 
 
@@ -177,14 +182,14 @@ class JobQueue:
             rest = _Rest()
             self._resting.append(rest)
         try:
-            rest.bell.acquire(timeout=timeout_s)
+            if not rest.bell.acquire(timeout=timeout_s):
+                self._forget(rest)
         except BaseException:  # the sender is being ended: what it was handed meanwhile is for another
-            self._end_rest(rest)
-            if rest.found is not None:
-                self.put(rest.found, back=True)
+            self._forget(rest)
+            if rest.handed is not None:
+                self.put(rest.handed, back=True)
             raise
-        self._end_rest(rest)
-        return rest.found
+        return rest.handed
 
     def wake(self) -> None:
         """Makes due whose time has come, and hands it to senders that rest."""
@@ -198,8 +203,8 @@ class JobQueue:
                 if known is not None and known[0] == at:
                     self._remembered[user_id] = DUE, known[1]
                     self._due.append(user_id)
-            while self._resting and (found := self._pop_due()) is not None:
-                self._resting.pop().end(found)
+            while self._resting and (job := self._pop_due()) is not None:
+                self._resting.pop().end(job)
 
     def senders_missing(self, *, only_leased: bool) -> int:
         """How many more senders would have something to do now."""
@@ -224,23 +229,20 @@ class JobQueue:
                 self._resting.pop().end(None)
             return left
 
-    def _end_rest(self, rest: _Rest) -> None:
+    def _forget(self, rest: _Rest) -> None:
+        """Nothing is handed to this sender any more."""
         with self._mutex:
             if rest in self._resting:
                 self._resting.remove(rest)
 
     def _next(self, only_leased: bool) -> Job | None:
         self._turn += 1
-        ways: tuple[Callable[[], Job | None], ...]
-        if only_leased:
-            ways = self._pop_asked, self._pop_patient
-        elif self._turn % FAIR_TURN:
-            ways = self._pop_asked, self._pop_patient, self._pop_due
-        elif self._turn // FAIR_TURN % 2:
-            ways = self._pop_patient, self._pop_due, self._pop_asked
-        else:
-            ways = self._pop_due, self._pop_patient, self._pop_asked
-        return next((found for way in ways if (found := way()) is not None), None)
+        others = [self._pop_patient] if only_leased else [self._pop_patient, self._pop_due]
+        if only_leased or self._turn % FAIR_TURN:
+            ways = [self._pop_asked, *others]
+        else:  # a turn for the others, first the one kind, then the other
+            ways = [*others[:: 1 if self._turn // FAIR_TURN % 2 else -1], self._pop_asked]
+        return next((job for way in ways if (job := way()) is not None), None)
 
     def _pop_asked(self) -> Job | None:
         return self._asked.popleft() if self._asked else None

@@ -8,7 +8,7 @@ import redis
 
 from app.domain.address import Address
 from app.domain.number import NumberGenerator
-from app.domain.registration import Budget, Delivery, Draft, Registration, Replayed, Stored
+from app.domain.registration import Budget, Delivery, Draft, Registered, Registration, Stored
 from app.errors import TooManyAttempts, VerificationFailed
 from app.repositories.keys import Field, Names
 from app.repositories.sealing import Sealer
@@ -140,7 +140,7 @@ def test_a_promise_to_a_repetition_races_with_a_refusal(valkey_server: Valkey, s
         _, repeated = race([refuse, repeat])
         found = process.users.find(registration.user_id)
         assert found is not None
-        if isinstance(repeated, Replayed):
+        if isinstance(repeated, Registered):
             promised += 1
             assert (found.delivery, found.created_ms) == (Delivery.FAILED, registration.created_ms)
         else:
