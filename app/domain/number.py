@@ -6,7 +6,7 @@ and every swap of neighbours).
 """
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from stdnum import damm
 
@@ -52,9 +52,4 @@ def is_well_formed(number: str, digits: int) -> bool:
 
 def grouped(number: str) -> str:
     """The number as a person reads it, in groups of four: `4821 0937 5523`."""
-    return " ".join(_groups(number))
-
-
-def _groups(number: str) -> Iterator[str]:
-    for start in range(0, len(number), 4):
-        yield number[start : start + 4]
+    return " ".join(number[start : start + 4] for start in range(0, len(number), 4))

@@ -82,13 +82,9 @@ class UserKeys(NamedTuple):
         return f"{self.tag}:idempotency:{digest}"
 
 
-def tag_of(shard: int) -> str:
-    """The hash tag of a shard (0 to 999)."""
-    return f"{{{shard:03}}}"
-
-
 def outbox_key(shard: int) -> str:
-    return f"{tag_of(shard)}:outbox"
+    """The outbox of a shard (0 to 999). What is in braces is the hash tag, which decides about the slot."""
+    return f"{{{shard:03}}}:outbox"
 
 
 @lru_cache(maxsize=1024)  # from the request to the settling of its mail
@@ -96,7 +92,7 @@ def keys_of(user_id: str) -> UserKeys:
     """The keys of a user whose id is known. The shard is public: it needs no key."""
     digest = hashlib.blake2b(user_id.encode(), digest_size=8, person=b"cedula shard").digest()
     shard = int.from_bytes(digest, "big") % SHARDS
-    tag = tag_of(shard)
+    tag = f"{{{shard:03}}}"
     return UserKeys(
         user_id=user_id,
         shard=shard,

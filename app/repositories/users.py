@@ -132,17 +132,17 @@ class Users:
             case _:  # the record or the mark is a newer process's
                 raise told(NewerRecord())
 
-    def remember_answer(
-        self, registration: Registration, once: Once, delivery: Delivery, mark_ms: int
+    def keep_answer(
+        self, registration: Registration, once: Once, delivery: Delivery | None, mark_ms: int
     ) -> None:
-        """Every later request with this mark gets the same answer, for `mark_ms`."""
-        value = f"{once.fingerprint}|{registration.registration_id}|{registration.created_ms}|{delivery}"
+        """Every later request with this mark gets the same answer, for `mark_ms`. None: this one came to
+        nothing, and the next one is carried out."""
         mark = keys_of(registration.user_id).idempotency(once.digest)
+        if delivery is None:
+            self._storage.command("DEL", mark)
+            return
+        value = f"{once.fingerprint}|{registration.registration_id}|{registration.created_ms}|{delivery}"
         self._storage.command("SET", mark, value, "XX", "PX", mark_ms)
-
-    def forget_answer(self, registration: Registration, once: Once) -> None:
-        """The next request with this mark is carried out: this one came to nothing."""
-        self._storage.command("DEL", keys_of(registration.user_id).idempotency(once.digest))
 
     def verify(self, address: Address, number: str, budget: Budget) -> tuple[str, Draft]:
         """Consumes the registration and returns its user id and what was registered, at most once.

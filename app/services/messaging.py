@@ -68,10 +68,8 @@ class MessagingService:
     def plan(self, *, wait: bool = True) -> SendPlan:
         """Whether the mail can be begun beside the request: not while the mail server is down, or when too
         many mails wait already."""
-        if wait:
-            crowded = self._queue.asked > self._connections * QUEUE_PER_CONNECTION
-        else:
-            crowded = self._queue.patient > self._connections * PATIENT_PER_CONNECTION
+        bound = self._connections * (QUEUE_PER_CONNECTION if wait else PATIENT_PER_CONNECTION)
+        crowded = self._queue.waiting(asked=wait) > bound
         beside = not (self._breaker.open or crowded or self._queue.stuck(self._timeout_s))
         return SendPlan(self._lease_ms if beside else 0, time.monotonic(), wait)
 

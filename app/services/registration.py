@@ -116,10 +116,6 @@ class RegistrationService:
 
         A Redis that fails now changes no answer: a repetition then gets it from the record.
         """
-        if once is None:
-            return
-        with suppress(StorageUnavailable):
-            if delivery is None:
-                self._users.forget_answer(registration, once)
-            else:
-                self._users.remember_answer(registration, once, delivery, self._terms.mark_ms)
+        if once is not None:
+            with suppress(StorageUnavailable):
+                self._users.keep_answer(registration, once, delivery, self._terms.mark_ms)

@@ -119,15 +119,9 @@ class JobQueue:
         self._turn = 0
         self.closed = False
 
-    @property
-    def asked(self) -> int:
-        """Jobs that a request waits for and no sender has taken."""
-        return len(self._asked)
-
-    @property
-    def patient(self) -> int:
-        """Jobs that no request waits for and no sender has taken."""
-        return len(self._patient)
+    def waiting(self, *, asked: bool) -> int:
+        """Jobs that no sender has taken, of those that a request waits for or of the others."""
+        return len(self._asked if asked else self._patient)
 
     @property
     def remembered(self) -> int:
@@ -213,10 +207,10 @@ class JobQueue:
 
     def stuck(self, patience_s: float) -> bool:
         """The request at the head has given up by now: whoever came after it would wait in vain."""
-        if not self._asked:
+        try:
+            return self._clock() - self._asked[0].leased_at > patience_s
+        except IndexError:  # nobody waits
             return False
-        with self._mutex:
-            return bool(self._asked) and self._clock() - self._asked[0].leased_at > patience_s
 
     def close(self) -> list[Job]:
         """Ends the queue; returns the jobs that no sender has taken."""
@@ -237,18 +231,16 @@ class JobQueue:
 
     def _next(self, only_leased: bool) -> Job | None:
         self._turn += 1
-        others = [self._pop_patient] if only_leased else [self._pop_patient, self._pop_due]
-        if only_leased or self._turn % FAIR_TURN:
-            ways = [self._pop_asked, *others]
-        else:  # a turn for the others, first the one kind, then the other
-            ways = [*others[:: 1 if self._turn // FAIR_TURN % 2 else -1], self._pop_asked]
-        return next((job for way in ways if (job := way()) is not None), None)
-
-    def _pop_asked(self) -> Job | None:
-        return self._asked.popleft() if self._asked else None
-
-    def _pop_patient(self) -> Job | None:
-        return self._patient.popleft() if self._patient else None
+        for_others = self._turn % FAIR_TURN == 0 and not only_leased
+        if self._asked and not for_others:
+            return self._asked.popleft()
+        due_first = for_others and self._turn // FAIR_TURN % 2 == 0
+        if self._patient and not (due_first and self._due):
+            return self._patient.popleft()
+        if not only_leased and (job := self._pop_due()) is not None:
+            return job
+        left = self._asked or self._patient
+        return left.popleft() if left else None
 
     def _pop_due(self) -> Job | None:
         while self._due:

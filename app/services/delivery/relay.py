@@ -120,13 +120,10 @@ class Relay:
         if now < self._next_batch_at:
             return
         self._next_batch_at = now + self._sweep_s * SHARDS_A_TIME / SHARDS
-        if not self._outbox.hold_relay(self._owner, int(self._sweep_s * 1000)):
-            self._sweeping = False
-        elif self._sweeping:
-            self._sweep(thread, SHARDS_A_TIME)
-        else:
-            self._sweeping = True
-            self._sweep(thread, SHARDS)
+        ours = self._outbox.hold_relay(self._owner, int(self._sweep_s * 1000))
+        if ours:
+            self._sweep(thread, SHARDS_A_TIME if self._sweeping else SHARDS)
+        self._sweeping = ours
 
     def _sweep(self, thread: WatchedThread, count: int) -> None:
         """Looks through the next shards for what falls due before they are looked through again."""
