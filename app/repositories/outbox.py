@@ -43,7 +43,7 @@ class Dropped(StrEnum):
 class Claim(NamedTuple):
     """What came of asking for a lease. It is ours where there is a registration id.
 
-    `registration`: what to mail; None with a registration id: the record does not open.
+    `registration`: what to mail; None with `unreadable`, when the record does not open.
     `later_ms`: not now, but then. Without either there is nothing to do.
     """
 
@@ -51,6 +51,10 @@ class Claim(NamedTuple):
     registration: Registration | None = None
     attempts: int = 0
     later_ms: int | None = None
+
+    @property
+    def unreadable(self) -> bool:
+        return bool(self.registration_id) and self.registration is None
 
 
 class Settled(NamedTuple):

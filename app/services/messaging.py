@@ -126,10 +126,6 @@ class MessagingService:
         """Starts the relay with the first registration."""
         self._stands_by = True
 
-    def cancel(self) -> None:
-        """Ends a relay that has not begun."""
-        self._relay.stop()
-
     def close(self, timeout_s: float) -> None:
         """Ends the relay, finishes the mails in hand and gives the rest back to the outbox."""
         self._relay.stop()

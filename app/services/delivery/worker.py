@@ -145,7 +145,7 @@ class Worker:
         if job.registration is not None and claim.registration_id != job.registration.registration_id:
             job.tell(Delivery.PENDING)  # it was replaced or erased; its request has nothing to wait for
         job.registration, job.leased_at = claim.registration, now
-        if claim.registration_id and claim.registration is None:  # a process that has its key may be luckier
+        if claim.unreadable:  # a process that has its key may be luckier
             self._log("error", "record_unreadable", job, reason=UNREADABLE)
             wait_ms = int(self._wait_s(claim.attempts) * 1000)
             self._outbox.settle(
