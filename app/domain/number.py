@@ -37,7 +37,7 @@ class NumberGenerator:
 
     def draw(self, shard: int) -> str:
         """One number of the shard (0 to 999), with its check digit."""
-        body = f"{self._lowest + self._randbelow(self.possibilities)}{shard:0{SHARD_DIGITS}}"
+        body = f"{self._lowest + self._randbelow(self.possibilities)}{shard:03}"
         return body + str(damm.calc_check_digit(body))
 
     def draw_distinct(self, shard: int, count: int) -> list[str]:

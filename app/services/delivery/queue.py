@@ -44,10 +44,9 @@ class Job:
         self.leased_at = leased_at
         self.asked = asked
         self.cause = cause
-        self._lock = threading.Lock()
+        self._undecided = [None]  # does the request leave, or is its address refused? Whoever pops it decides
         self._answered = threading.Lock()  # released by the answer; an Event would cost three times as much
         self._answered.acquire()
-        self._refusing = False
         self._answer: Delivery | CedulaError | None = None
 
     def wait(self, timeout_s: float) -> Delivery:
@@ -57,8 +56,8 @@ class Job:
         try:
             answered = self._answered.acquire(timeout=timeout_s)
         finally:  # also when the request is killed
-            refusing = not answered and not self._leave()
-        if refusing:
+            self.asked = not answered and not self._decide()
+        if self.asked:  # its refusal is being written down: that takes one answer of Redis
             self._answered.acquire()
         answer = self._answer or Delivery.PENDING
         if isinstance(answer, CedulaError):
@@ -67,22 +66,21 @@ class Job:
 
     def refuse(self) -> bool:
         """True when the request still waits: it will hear of the refusal, so the record may be erased."""
-        with self._lock:
-            self._refusing = self.asked and self._answer is None
-            return self._refusing
+        return self.asked and self._answer is None and self._decide()
 
     def tell(self, answer: Delivery | CedulaError) -> None:
-        """Answers the request; only the first answer counts."""
-        with self._lock:
-            if self._answer is None:
-                self._answer = answer
-                self._answered.release()
+        """Answers the request; only the first answer counts. Called by one thread at a time."""
+        if self._answer is None:
+            self._answer = answer
+            self._answered.release()
 
-    def _leave(self) -> bool:
-        """The request gives up. False while its refusal is being written: that takes one answer of Redis."""
-        with self._lock:
-            self.asked = self._refusing
-            return not self.asked
+    def _decide(self) -> bool:
+        """True for the first caller only: list.pop is atomic (Python's FAQ on thread-safe mutations)."""
+        try:
+            self._undecided.pop()
+        except IndexError:
+            return False
+        return True
 
 
 class _Rest:
