@@ -93,10 +93,12 @@ class MessagingService:
         if not self._queue.put(job):
             self._worker.give_back(job)
             return Delivery.PENDING
-        self._senders.add()
-        if not plan.waits:
-            return Delivery.PENDING
-        delivery = job.wait(self._timeout_s)
+        try:
+            self._senders.add()
+            delivery = job.wait(self._timeout_s) if plan.waits else Delivery.PENDING
+        except BaseException:  # where the request is killed, nobody hears that its address was refused
+            job.leave()
+            raise
         if delivery is Delivery.REFUSED:
             raise AddressRefused("The mail server refused this address for good")
         return delivery

@@ -52,17 +52,18 @@ class Job:
     def wait(self, timeout_s: float) -> Delivery:
         """The answer, or PENDING after the time-out, after which the request is gone. Raises the answer
         where it is an error."""
-        answered = False
-        try:
-            answered = self._answered.acquire(timeout=timeout_s)
-        finally:  # also when the request is killed
-            self.asked = not answered and not self._decide()
-        if self.asked:  # its refusal is being written down: that takes one answer of Redis
+        if not self._answered.acquire(timeout=timeout_s) and not self.leave():
             self._answered.acquire()
         answer = self._answer or Delivery.PENDING
         if isinstance(answer, CedulaError):
             raise answer
         return answer
+
+    def leave(self) -> bool:
+        """The request gives up. False while its refusal is being written: that takes one answer of Redis."""
+        if self._decide():
+            self.asked = False
+        return not self.asked
 
     def refuse(self) -> bool:
         """True when the request still waits: it will hear of the refusal, so the record may be erased."""

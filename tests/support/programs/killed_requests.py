@@ -5,15 +5,23 @@ from gevent import monkey
 monkey.patch_all()
 
 import threading
+from contextlib import suppress
 from typing import Any, cast
 
 import gevent
 
-from app.mail.smtp import SmtpMail
+from app.domain.address import Address
+from app.domain.registration import Cause, Delivery, Registration, Stored
+from app.errors import AddressRefused
+from app.mail.messages import Mail
+from app.mail.smtp import Blame, MailFault, SmtpMail
+from app.repositories.outbox import Settled
 from app.services.delivery.breaker import MailBreaker
 from app.services.delivery.queue import Job, JobQueue
 from app.services.delivery.senders import Senders
 from app.services.delivery.worker import Worker
+from app.services.messaging import MessagingService
+from tests.support.waiting import wait_until
 
 BOUND = 2
 
@@ -49,14 +57,52 @@ def senders_stay_counted() -> None:
     assert running() == 0
 
 
+class Refusing:
+    """Messages, and an outbox: every mail is refused when the gate opens, and it is noted what is settled."""
+
+    lease_ms = 60_000
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+        self.settled: dict[str, Delivery] = {}
+
+    def mail(self, _: Registration) -> Mail:
+        self.gate.wait()
+        raise MailFault(Blame.ADDRESS, "recipient 550")
+
+    def settle(self, user_id: str, _: str, __: str, delivery: Delivery, **___: Any) -> Settled:
+        self.settled[user_id] = delivery
+        return Settled(delivery=None if delivery is Delivery.REFUSED else delivery)
+
+
 def nobody_waits_any_more() -> None:
-    """So its address is not erased when the mail server refuses it: nobody would be told."""
-    job = Job("user", "owner", leased_at=0.0, asked=True)
-    request = gevent.spawn(job.wait, 60)
-    gevent.sleep(0)
-    request.kill()
-    assert not job.refuse()
-    assert not job.asked
+    """Nobody would hear that the address is refused, so the registration is not erased."""
+    parts: Any = Refusing()
+    messaging = MessagingService(parts, parts, parts, parts, connections=3, timeout_s=30)
+
+    def send(user_id: str) -> None:
+        address = Address.parse("ada@example.com")
+        registration = Registration(user_id, "r", address, "1", "en", 1)
+        with suppress(AddressRefused):
+            messaging.send(Stored(registration, user_id), messaging.plan(), Cause())
+
+    def begun(user_id: str, seconds: float) -> gevent.Greenlet:
+        request = gevent.spawn(send, user_id)
+        gevent.sleep(seconds)
+        return request
+
+    begun("starts", 0).kill()  # while it waits for the first step of its sender
+    begun("waits", 0.05).kill()
+    stays = begun("stays", 0.05)
+    parts.gate.set()
+    stays.join(5)
+    wait_until(lambda: len(parts.settled) == 3, 5)
+    assert parts.settled == {
+        "starts": Delivery.FAILED,
+        "waits": Delivery.FAILED,
+        "stays": Delivery.REFUSED,
+    }, parts.settled
+    messaging.close(5)
 
 
 senders_stay_counted()
