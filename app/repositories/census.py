@@ -67,7 +67,7 @@ class Census:
     def failed(self) -> Iterator[Owed]:
         """The mails that were given up. Reads the delivery of every user: seconds for a million."""
         keys = self._storage.scan("{*}:user:*")
-        users = (key.decode().rpartition(":")[2] for key in keys)
+        users = map(name_of, keys)
         found = ask_each(self._storage, users, lambda user: ("HGET", keys_of(user).user, Field.DELIVERY))
         yield from self._owed((user, None) for user, delivery in found if delivery == b"failed")
 
@@ -99,7 +99,7 @@ class Census:
     def numbers_by_shard(self) -> Counter[int]:
         """How many numbers each shard has given out. Reads every key: seconds for a million."""
         keys = self._storage.scan("{*}:number:*")
-        return Counter(int(key[1:4]) for key in keys)
+        return Counter(int(key[1:4]) for key in keys if key[1:4].isdigit())
 
     def _owed(self, entries: Iterable[tuple[str, int | None]]) -> Iterator[Owed]:
         """Those whose record can be read here. A newer one is left to a newer process."""

@@ -217,8 +217,8 @@ class Outbox:
 
 
 def name_of(member: bytes) -> str:
-    """The user id of an entry; something that is nobody's where others have written there."""
-    return member.decode(errors="replace")
+    """The user id of an entry, or in a key; something that is nobody's where others have written that."""
+    return member.rpartition(b":")[2].decode(errors="replace")
 
 
 def time_ms(score: float) -> int:

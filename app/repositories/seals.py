@@ -13,6 +13,7 @@ from typing import NamedTuple
 from app.errors import SealBroken
 from app.repositories.batches import AT_A_TIME, ask_each
 from app.repositories.keys import SEALED, Field, keys_of
+from app.repositories.outbox import name_of
 from app.repositories.records import LAYOUT_VERSION
 from app.repositories.scripts import ResealRecord
 from app.repositories.sealing import CLEAR, Sealer
@@ -66,13 +67,12 @@ class Seals:
 
     def user_ids(self) -> Iterator[str]:
         """Everybody who is registered, in the order of SCAN; some may come twice."""
-        for key in self._storage.scan("{*}:user:*"):
-            yield key.decode().rpartition(":")[2]
+        return map(name_of, self._storage.scan("{*}:user:*"))
 
     def sample(self, at_most: int) -> list[SealedRecord]:
         """Some records, from a bounded number of keys. SCAN's order is that of hashes: as good as chance."""
         keys = islice(self._storage.scan("*"), at_most * KEYS_A_RECORD)
-        user_ids = [key.decode().rpartition(":")[2] for key in keys if b":user:" in key]
+        user_ids = [name_of(key) for key in keys if b":user:" in key]
         return list(self.read(user_ids[:at_most]))
 
     def read(self, user_ids: Iterable[str]) -> Iterator[SealedRecord]:

@@ -71,6 +71,18 @@ def test_a_spoiled_record_is_left_out_of_listings(process: Process, store: redis
     }
 
 
+def test_keys_with_names_like_ours_are_counted_out(process: Process, store: redis.Redis) -> None:
+    """Whoever goes through all keys meets those of others, too."""
+    ada = process.registered(ADA, lease_ms=0).registration
+    for name in (b"{\xff\xfe}:user:\xff", b"{abc}:number:x", b"{abc}:user:"):
+        store.set(name, 1, px=60_000)
+    assert process.census.numbers_by_shard() == {process.users.keys(ADA).shard: 1}
+    assert list(process.census.failed()) == []
+    seals = Seals(process.client, Sealer([]))
+    assert [record.user_id for record in seals.sample(10)] == [ada.user_id]
+    assert [record.user_id for record in seals.read(seals.user_ids())] == [ada.user_id]
+
+
 @pytest.mark.parametrize("score", ["inf", "-inf", "1e300"])
 def test_an_entry_that_no_process_of_ours_has_written_is_due_and_hurts_nobody(
     process: Process, store: redis.Redis, score: str
