@@ -99,7 +99,7 @@ class Container:
     def _before_fork(self) -> None:
         self._is_master = not self.messaging.begun
         if self._is_master:
-            self.messaging.cancel()
+            self.messaging.close(0)
             self.monitoring.stop()
 
     def _after_fork_in_parent(self) -> None:

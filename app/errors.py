@@ -35,6 +35,10 @@ class UnsupportedMediaType(CedulaError):
     """The body is not declared as UTF-8 `application/json` without a content coding."""
 
 
+KEY_FAULTS = ("WRONGTYPE", "ERR")
+"""What Redis says of a key of the wrong type, and of a script that trips over what is in its keys."""
+
+
 class StorageUnavailable(CedulaError):
     """Redis did not answer, or refused the write. What was asked for is whole or not there at all.
 
@@ -44,6 +48,11 @@ class StorageUnavailable(CedulaError):
     def __init__(self, message: str = "", retry_after_s: int | None = None, *, code: str = "") -> None:
         super().__init__(message, retry_after_s)
         self.code = code
+
+    @property
+    def of_one_key(self) -> bool:
+        """Redis answers, and cannot use this key or what is in it. Other keys are well."""
+        return self.code in KEY_FAULTS
 
 
 class RecordUnreadable(StorageUnavailable):

@@ -5,8 +5,7 @@ Syntax is RFC 5321/5322 as `email-validator` reads it; domains are IDNA 2008, so
 """
 
 import re
-from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 from email_validator import SPECIAL_USE_DOMAIN_NAMES, EmailNotValidError, validate_email
 
@@ -26,8 +25,7 @@ _SPECIAL = tuple(f"{before}{name}" for name in SPECIAL_USE_DOMAIN_NAMES for befo
 """Ends of addresses that email-validator refuses: .test, .invalid, .local and others."""
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(NamedTuple):
     """An accepted address.
 
     `email`: as given, with the domain lower-cased and normalised; what answers show.

@@ -6,7 +6,7 @@ and every swap of neighbours).
 """
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from stdnum import damm
 
@@ -37,7 +37,7 @@ class NumberGenerator:
 
     def draw(self, shard: int) -> str:
         """One number of the shard (0 to 999), with its check digit."""
-        body = f"{self._lowest + self._randbelow(self.possibilities)}{shard:0{SHARD_DIGITS}}"
+        body = f"{self._lowest + self._randbelow(self.possibilities)}{shard:03}"
         return body + str(damm.calc_check_digit(body))
 
     def draw_distinct(self, shard: int, count: int) -> list[str]:
@@ -52,9 +52,4 @@ def is_well_formed(number: str, digits: int) -> bool:
 
 def grouped(number: str) -> str:
     """The number as a person reads it, in groups of four: `4821 0937 5523`."""
-    return " ".join(_groups(number))
-
-
-def _groups(number: str) -> Iterator[str]:
-    for start in range(0, len(number), 4):
-        yield number[start : start + 4]
+    return " ".join(number[start : start + 4] for start in range(0, len(number), 4))

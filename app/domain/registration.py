@@ -1,7 +1,7 @@
 """What the layers hand to each other about one registration."""
 
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from app.domain.address import Address
 
@@ -18,16 +18,14 @@ class Delivery(StrEnum):
     REFUSED = "refused"  # the mail server refused the address for good; nothing stays registered
 
 
-@dataclass(frozen=True, slots=True)
-class Cause:
+class Cause(NamedTuple):
     """The request that caused a mail, for the log. `caller`: the name of its API key, empty without one."""
 
     request_id: str = ""
     caller: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Registration:
+class Registration(NamedTuple):
     """One registration of one address, as the process that stored or claimed it holds it in memory.
 
     `user_id`: the name of the address, 26 characters. `registration_id`: fresh for every registration;
@@ -43,8 +41,7 @@ class Registration:
     attempts: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Budget:
+class Budget(NamedTuple):
     """So many in a window of time; the window begins with the first. `amount` 0 = no limit."""
 
     amount: int = 0
@@ -55,8 +52,7 @@ class Budget:
         return self.window_s * 1000
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
+class Draft(NamedTuple):
     """A registration before it has a number."""
 
     address: Address
@@ -64,25 +60,22 @@ class Draft:
     locale: str
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """What a registration came to. `owner` names the lease, None where another sender holds it."""
+class Stored(NamedTuple):
+    """A registration that was just made. `owner` names its lease, None where another sender holds it."""
 
     registration: Registration
     owner: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Replayed:
-    """The request was carried out before; this is what it came to."""
+class Registered(NamedTuple):
+    """What a registration came to, for its caller. `created_ms`: Unix ms."""
 
     user_id: str
     delivery: Delivery
     created_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class UserRecord:
+class UserRecord(NamedTuple):
     """What is known of a registration, for those who ask. Times in Unix ms."""
 
     user_id: str

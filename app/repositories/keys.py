@@ -6,16 +6,24 @@ guessed from it. Without one it is the plain digest: stable, but open to guessin
 
 import base64
 import hashlib
-from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
+from typing import NamedTuple
 
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from app.domain.number import SHARDS
 
-NAME_LENGTH = 26
-"""Base32 characters: 130 bits, so that no two addresses ever share one."""
+NAME_BITS = 130
+"""26 characters of base32: so many that no two addresses ever share a name."""
+
+BASE32 = "abcdefghijklmnopqrstuvwxyz234567"
+PAIRS = [first + second for first in BASE32 for second in BASE32]
+"""Two characters of base32 (RFC 4648), by the ten bits that they stand for."""
+
+DIGEST_BYTES = 20
+SHIFTS = range(8 * DIGEST_BYTES - 10, 8 * DIGEST_BYTES - NAME_BITS - 10, -10)
 
 NUMBER_DIGEST_BYTES = 8
 """Two numbers with one digest would only mean a second draw."""
@@ -52,58 +60,50 @@ SEALED = ("d0", "d1", "d2", "d3")
 """The fields that hold the sealed record, in order; those that a short one does not need are missing."""
 
 
-@dataclass(frozen=True, slots=True)
-class UserKeys:
+class UserKeys(NamedTuple):
     """The keys of one user: all start with the hash tag of its shard, so all lie in one slot."""
 
     user_id: str
+    shard: int
     tag: str
+    user: str
+    sender: str
+    outbox: str
+    sends: str
+    tries: str
+    number_prefix: str
 
     @property
-    def shard(self) -> int:
-        return int(self.tag[1:-1])
-
-    @property
-    def user(self) -> str:
-        return f"{self.tag}:user:{self.user_id}"
-
-    @property
-    def sender(self) -> str:
-        return f"{self.tag}:sender:{self.user_id}"
-
-    @property
-    def outbox(self) -> str:
-        return f"{self.tag}:outbox"
-
-    @property
-    def sends(self) -> str:
-        return f"{self.tag}:sends:{self.user_id}"
-
-    @property
-    def tries(self) -> str:
-        return f"{self.tag}:tries:{self.user_id}"
+    def mail(self) -> tuple[str, str, str]:
+        """What the scripts that mail touch: record, lease and outbox."""
+        return self.user, self.sender, self.outbox
 
     def idempotency(self, digest: str) -> str:
         return f"{self.tag}:idempotency:{digest}"
 
-    @property
-    def number_prefix(self) -> str:
-        return f"{self.tag}:number:"
-
-
-def tag_of(shard: int) -> str:
-    """The hash tag of a shard (0 to 999)."""
-    return f"{{{shard:03}}}"
-
 
 def outbox_key(shard: int) -> str:
-    return f"{tag_of(shard)}:outbox"
+    """The outbox of a shard (0 to 999). What is in braces is the hash tag, which decides about the slot."""
+    return f"{{{shard:03}}}:outbox"
 
 
+@lru_cache(maxsize=1024)  # from the request to the settling of its mail
 def keys_of(user_id: str) -> UserKeys:
     """The keys of a user whose id is known. The shard is public: it needs no key."""
     digest = hashlib.blake2b(user_id.encode(), digest_size=8, person=b"cedula shard").digest()
-    return UserKeys(user_id, tag_of(int.from_bytes(digest, "big") % SHARDS))
+    shard = int.from_bytes(digest, "big") % SHARDS
+    tag = f"{{{shard:03}}}"
+    return UserKeys(
+        user_id=user_id,
+        shard=shard,
+        tag=tag,
+        user=f"{tag}:user:{user_id}",
+        sender=f"{tag}:sender:{user_id}",
+        outbox=outbox_key(shard),
+        sends=f"{tag}:sends:{user_id}",
+        tries=f"{tag}:tries:{user_id}",
+        number_prefix=f"{tag}:number:",
+    )
 
 
 class Names:
@@ -138,7 +138,9 @@ class Names:
         return self._name("check", b"cedula check")
 
     def _name(self, text: str, person: bytes) -> str:
-        return base64.b32encode(self._digest(text, person, 20))[:NAME_LENGTH].decode().lower()
+        """The first bits of a digest in base32, in half the time that `base64` takes."""
+        bits = int.from_bytes(self._digest(text, person, DIGEST_BYTES), "big")
+        return "".join([PAIRS[bits >> shift & 1023] for shift in SHIFTS])
 
     def _digest(self, text: str, person: bytes, size: int) -> bytes:
         return hashlib.blake2b(text.encode(), digest_size=size, key=self._key, person=person).digest()

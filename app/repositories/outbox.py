@@ -5,13 +5,13 @@ sender holds the address's lease, so that one address has one sender at a time.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from app.domain.registration import Delivery, Registration
 from app.errors import RecordUnreadable
-from app.repositories.keys import RELAY_LOCK, UserKeys, keys_of, outbox_key
+from app.repositories.batches import ask_each
+from app.repositories.keys import RELAY_LOCK, keys_of, outbox_key
 from app.repositories.records import LAYOUT_VERSION, RecordSeal, checked
 from app.repositories.scripts import ClaimMail, DropMail, HoldLock, RenewLease, RetryMail, SettleMail
 from app.repositories.sealing import Sealer
@@ -20,12 +20,14 @@ from app.storage.storage import Storage
 GIVE_UP_MS = 24 * 3600 * 1000
 """Age at which a mail that never went out counts as failed: the mail itself says that it is recent."""
 
-
 LONGEST_LEASE_MS = 105_000
 """Of the longest MAIL_TIMEOUT: 2 x 50 s + 5 s."""
 
 LONGEST_WAIT_MS = 15 * 60_000 + LONGEST_LEASE_MS
 """No mail waits longer for its next try. What is due later was written before Redis' clock was set back."""
+
+LAST_MS = 253_402_300_799_000
+"""The end of the year 9999: nothing is due later."""
 
 DROPPED = "dropped by the operator"
 
@@ -38,8 +40,7 @@ class Dropped(StrEnum):
     NONE = "none"
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(NamedTuple):
     """What came of asking for a lease. It is ours where there is a registration id.
 
     `registration`: what to mail; None with `unreadable`, when the record does not open.
@@ -56,8 +57,7 @@ class Claim:
         return bool(self.registration_id) and self.registration is None
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
+class Settled(NamedTuple):
     """What came of a settling.
 
     `replacement`: the registration to be mailed now, under the same lease. `left`: there is one, and the
@@ -70,8 +70,7 @@ class Settled:
     lost: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Due:
+class Due(NamedTuple):
     """An entry of the outbox. `due_ms`: Unix time in ms by the clock of Redis."""
 
     user_id: str
@@ -88,12 +87,9 @@ class Outbox:
 
     def claim(self, user_id: str, owner: str) -> Claim:
         """Takes the lease of an address whose mail is due."""
-        keys = keys_of(user_id)
         answer = self._storage.run(
             ClaimMail(
-                user=keys.user,
-                sender=keys.sender,
-                outbox=keys.outbox,
+                *keys_of(user_id).mail,
                 id=user_id,
                 owner=owner,
                 lease_ms=self.lease_ms,
@@ -105,7 +101,7 @@ class Outbox:
         )
         match answer:
             case [b"claimed", registration_id, _, _, attempts]:
-                registration = self._registration(keys, answer[1:])
+                registration = self._registration(user_id, answer[1:])
                 return Claim(registration_id.decode(), registration, int(attempts))
             case [b"later", left_ms]:
                 return Claim(later_ms=left_ms)
@@ -115,17 +111,14 @@ class Outbox:
     def renew(self, user_id: str, owner: str) -> bool:
         """Keeps the lease; False when it is no longer ours."""
         keys = keys_of(user_id)
-        call = RenewLease(
-            sender=keys.sender, outbox=keys.outbox, id=user_id, owner=owner, lease_ms=self.lease_ms
-        )
-        return bool(self._storage.run(call))
+        return bool(self._storage.run(RenewLease(keys.sender, keys.outbox, user_id, owner, self.lease_ms)))
 
     def settle(
         self,
         user_id: str,
         registration_id: str,
         owner: str,
-        delivery: Delivery,
+        delivery: Delivery | Literal["released"],
         *,
         wait_ms: int = 0,
         error: str = "",
@@ -135,71 +128,42 @@ class Outbox:
 
         `go_on`: where the registration was replaced meanwhile, keep the lease and return the new one.
         """
-        return self._settled(user_id, registration_id, owner, delivery.value, wait_ms, error, int(go_on))
-
-    def release(self, user_id: str, registration_id: str, owner: str) -> Settled:
-        """Lets the lease go of a mail that was not begun: it is due for everybody."""
-        return self._settled(user_id, registration_id, owner, "released", 0, "", 0)
-
-    def _settled(
-        self,
-        user_id: str,
-        registration_id: str,
-        owner: str,
-        state: str,
-        wait_ms: int,
-        error: str,
-        go_on: int,
-    ) -> Settled:
         keys = keys_of(user_id)
         answer = self._storage.run(
             SettleMail(
-                user=keys.user,
-                sender=keys.sender,
-                outbox=keys.outbox,
+                *keys.mail,
                 id=user_id,
                 registration=registration_id,
                 owner=owner,
                 lease_ms=self.lease_ms,
-                delivery=state,
+                delivery=str(delivery),
                 wait_ms=wait_ms,
                 give_up_ms=GIVE_UP_MS,
                 error_code=error,
-                go_on=go_on,
+                go_on=int(go_on),
                 prefix=keys.number_prefix,
-                newest=LAYOUT_VERSION,
             )
         )
         match answer:
             case [b"settled", state]:
                 return Settled(delivery=Delivery(state.decode()) if state else None)
             case [b"replaced", *fields]:
-                replacement = self._registration(keys, fields)
+                replacement = self._registration(user_id, fields)
                 return Settled(replacement=replacement, left=replacement is None)
-            case [kind]:
-                return Settled(left=kind == b"left", lost=kind == b"lost")
             case _:
-                raise AssertionError("settle_mail.lua and this method do not agree")
+                return Settled(left=answer == [b"left"], lost=answer == [b"lost"])
+
+    def release(self, user_id: str, registration_id: str, owner: str) -> Settled:
+        """Lets the lease go of a mail that was not begun: it is due for everybody."""
+        return self.settle(user_id, registration_id, owner, "released")
 
     def retry(self, user_id: str) -> bool:
         """Makes a pending or failed mail due now; False when there is none. Raises NewerRecord."""
-        keys = keys_of(user_id)
-        call = RetryMail(
-            user=keys.user, sender=keys.sender, outbox=keys.outbox, id=user_id, newest=LAYOUT_VERSION
-        )
-        return checked(self._storage.run(call)) == "due"
+        return checked(self._storage.run(RetryMail(*keys_of(user_id).mail, id=user_id))) == "due"
 
     def drop(self, user_id: str) -> Dropped:
         """Gives up a pending mail; the registration stays. Raises NewerRecord."""
-        keys = keys_of(user_id)
-        call = DropMail(
-            user=keys.user,
-            sender=keys.sender,
-            outbox=keys.outbox,
-            id=user_id,
-            error_code=DROPPED,
-            newest=LAYOUT_VERSION,
-        )
+        call = DropMail(*keys_of(user_id).mail, id=user_id, error_code=DROPPED)
         return Dropped(checked(self._storage.run(call)))
 
     def due(self, shards: Iterable[int], until_ms: int, limit: int) -> list[Due]:
@@ -208,42 +172,41 @@ class Outbox:
         `until_ms`: less than a lease from now. What lies further ahead than any wait can be is due now; only
         a shard with more entries than `limit` is asked for it apart.
         """
-        far_ms, keys = until_ms + LONGEST_WAIT_MS, [outbox_key(shard) for shard in shards]
-        answers = self._entries(keys, 0, limit)
-        crowded = [key for key, found in zip(keys, answers, strict=True) if len(found) == limit]
-        if crowded:
-            answers += self._entries(crowded, far_ms, limit)
-        dues = {user: int(due) for found in answers for user, due in found}
-        now_ms = until_ms - LONGEST_LEASE_MS
+        far_ms, now_ms = until_ms + LONGEST_WAIT_MS, until_ms - LONGEST_LEASE_MS
+        found = self._entries(shards, "-inf", limit)
+        found += self._entries([shard for shard, first in found if len(first) == limit], far_ms, limit)
+        dues = {user: due for _, some in found for user, due in some}
         return [
-            Due(user.decode(), due if due <= until_ms else now_ms)
+            Due(name_of(user), time_ms(due) if due <= until_ms else now_ms)
             for user, due in dues.items()
             if due <= until_ms or due >= far_ms
         ]
 
-    def _entries(self, keys: list[str], first_ms: int, limit: int) -> list[list[tuple[bytes, float]]]:
-        """The first entries of each outbox that are due at `first_ms` or later; one round trip."""
-        return self._storage.pipeline(
-            [("ZRANGEBYSCORE", key, first_ms, "+inf", "WITHSCORES", "LIMIT", 0, limit) for key in keys]
-        )
+    def _entries(
+        self, shards: Iterable[int], first_ms: int | str, limit: int
+    ) -> list[tuple[int, list[tuple[bytes, float]]]]:
+        """The first entries of each shard that are due at `first_ms` or later."""
+        first = (first_ms, "+inf", "WITHSCORES", "LIMIT", 0, limit)
+        found = ask_each(self._storage, shards, lambda shard: ("ZRANGEBYSCORE", outbox_key(shard), *first))
+        return list(found)
 
     def hold_relay(self, owner: str, ttl_ms: int) -> bool:
         """Takes or keeps the right to sweep, 0 lets it go; one process has it at a time."""
-        return bool(self._storage.run(HoldLock(lock=RELAY_LOCK, owner=owner, ttl_ms=ttl_ms)))
+        return bool(self._storage.run(HoldLock(RELAY_LOCK, owner, ttl_ms)))
 
     def now_ms(self) -> int:
         """The time by the clock of Redis, by which everything here is due."""
         return self._storage.now_ms()
 
-    def _registration(self, keys: UserKeys, fields: list[Any]) -> Registration | None:
+    def _registration(self, user_id: str, fields: list[Any]) -> Registration | None:
         """None for a record that does not open: sealed with a key that this process lacks, or the like."""
         registration_id, sealed, created_ms, attempts = fields
         try:
-            draft, number = self._records.open(sealed, keys.user_id)
+            draft, number = self._records.open(sealed, user_id)
         except RecordUnreadable:
             return None
         return Registration(
-            user_id=keys.user_id,
+            user_id=user_id,
             registration_id=registration_id.decode(),
             address=draft.address,
             number=number,
@@ -251,3 +214,13 @@ class Outbox:
             created_ms=int(created_ms),
             attempts=int(attempts),
         )
+
+
+def name_of(member: bytes) -> str:
+    """The user id of an entry, or in a key; something that is nobody's where others have written that."""
+    return member.rpartition(b":")[2].decode(errors="replace")
+
+
+def time_ms(score: float) -> int:
+    """When an entry is due, whatever number stands there."""
+    return int(min(max(score, 0), LAST_MS))

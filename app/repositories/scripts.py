@@ -6,6 +6,7 @@ A test compares these names with those that each script binds.
 from importlib.resources import files
 from typing import NamedTuple
 
+from app.repositories.records import LAYOUT_VERSION
 from app.storage.scripts import Key, Keys, Values, script
 
 
@@ -59,7 +60,7 @@ class EraseUser(NamedTuple):
     outbox: Key
     id: str
     prefix: str
-    newest: int
+    newest: int = LAYOUT_VERSION
 
 
 @script(lua("claim_mail"))
@@ -100,7 +101,7 @@ class SettleMail(NamedTuple):
     error_code: str
     go_on: int
     prefix: str
-    newest: int
+    newest: int = LAYOUT_VERSION
 
 
 @script(lua("retry_mail"))
@@ -109,7 +110,7 @@ class RetryMail(NamedTuple):
     sender: Key
     outbox: Key
     id: str
-    newest: int
+    newest: int = LAYOUT_VERSION
 
 
 @script(lua("drop_mail"))
@@ -119,7 +120,7 @@ class DropMail(NamedTuple):
     outbox: Key
     id: str
     error_code: str
-    newest: int
+    newest: int = LAYOUT_VERSION
 
 
 @script(lua("reseal_record"))

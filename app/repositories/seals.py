@@ -6,27 +6,24 @@ For the operator's commands; a serving process uses none of it. Imports the stor
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
-from typing import Any
+from typing import NamedTuple
 
-from app.errors import SealBroken, StorageUnavailable
+from app.errors import SealBroken
+from app.repositories.batches import AT_A_TIME, ask_each
 from app.repositories.keys import SEALED, Field, keys_of
+from app.repositories.outbox import name_of
 from app.repositories.records import LAYOUT_VERSION
 from app.repositories.scripts import ResealRecord
 from app.repositories.sealing import CLEAR, Sealer
 from app.storage.storage import Storage
-
-AT_A_TIME = 100
-"""Records read in one round trip, and sealed before others get their turn: 20 ms of this process."""
 
 BATCHES_A_SECOND = 10
 """At a low rate a batch is smaller, so that the load is even."""
 
 KEYS_A_RECORD = 20
 """Looked at in vain for each record of a sample: its number, budgets, lease and marks."""
-
 
 FIELDS = (Field.REGISTRATION, Field.LAYOUT, *SEALED)
 NO_RECORD = (b"", *[None] * (len(FIELDS) - 1))
@@ -48,8 +45,7 @@ class Verdict(StrEnum):
 UNREADABLE = (Verdict.NO_KEY, Verdict.CLEAR, Verdict.NEWER, Verdict.DAMAGED)
 
 
-@dataclass(frozen=True, slots=True)
-class SealedRecord:
+class SealedRecord(NamedTuple):
     """A record as it was read. `sealed` is empty where the key holds no record of ours."""
 
     user_id: str
@@ -71,26 +67,24 @@ class Seals:
 
     def user_ids(self) -> Iterator[str]:
         """Everybody who is registered, in the order of SCAN; some may come twice."""
-        for key in self._storage.scan("{*}:user:*"):
-            yield key.decode().rpartition(":")[2]
+        return map(name_of, self._storage.scan("{*}:user:*"))
 
     def sample(self, at_most: int) -> list[SealedRecord]:
         """Some records, from a bounded number of keys. SCAN's order is that of hashes: as good as chance."""
         keys = islice(self._storage.scan("*"), at_most * KEYS_A_RECORD)
-        user_ids = [key.decode().rpartition(":")[2] for key in keys if b":user:" in key]
+        user_ids = [name_of(key) for key in keys if b":user:" in key]
         return list(self.read(user_ids[:at_most]))
 
     def read(self, user_ids: Iterable[str]) -> Iterator[SealedRecord]:
         """The records of these users; those that are gone are left out."""
-        remaining = iter(user_ids)
-        while part := list(islice(remaining, AT_A_TIME)):
-            for user_id, fields in zip(part, self._fields(part), strict=True):
-                registration_id, layout, *parts = fields
-                if registration_id is not None:
-                    # A version that is no number, or none: what is sealed shows what the record is.
-                    version = int(layout) if layout and layout.isdigit() else 0
-                    sealed = b"".join(part or b"" for part in parts)
-                    yield SealedRecord(user_id, registration_id, version, sealed)
+        found = ask_each(
+            self._storage, user_ids, lambda user: ("HMGET", keys_of(user).user, *FIELDS), instead=NO_RECORD
+        )
+        for user_id, (registration_id, layout, *parts) in found:
+            if registration_id is not None:
+                # A version that is no number, or none: what is sealed shows what the record is.
+                version = int(layout) if layout and layout.isdigit() else 0
+                yield SealedRecord(user_id, registration_id, version, b"".join(part or b"" for part in parts))
 
     def key_needed(self, record: SealedRecord) -> int | Verdict:
         """The place of its key among the secrets, 0 = the first; or why it does not open."""
@@ -115,15 +109,9 @@ class Seals:
             return Verdict.ALREADY
         text = self._sealer.open(record.sealed, record.user_id)
         sealed = self._sealer.seal(text, record.user_id)
-        done = self._storage.run(
-            ResealRecord(
-                user=keys_of(record.user_id).user,
-                registration=record.registration_id,
-                old=record.sealed,
-                new=sealed,
-            )
-        )
-        return Verdict.RESEALED if done else Verdict.CHANGED
+        user = keys_of(record.user_id).user
+        call = ResealRecord(user, record.registration_id, old=record.sealed, new=sealed)
+        return Verdict.RESEALED if self._storage.run(call) else Verdict.CHANGED
 
     def reseal_all(
         self,
@@ -146,15 +134,3 @@ class Seals:
             done.update(self.reseal(record) for record in batch)
             yield done
             pause(max(0.0, len(batch) / rate - (clock() - began)))
-
-    def _fields(self, user_ids: list[str]) -> list[Any]:
-        """What each record holds."""
-        commands = [("HMGET", keys_of(user_id).user, *FIELDS) for user_id in user_ids]
-        try:
-            return self._storage.pipeline(commands)
-        except StorageUnavailable as error:
-            if error.code != "WRONGTYPE":
-                raise
-            if len(user_ids) == 1:
-                return [NO_RECORD]
-            return [self._fields([user_id])[0] for user_id in user_ids]  # one of them is no hash

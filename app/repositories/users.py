@@ -2,18 +2,10 @@
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from app.domain.address import Address
-from app.domain.registration import (
-    Budget,
-    Delivery,
-    Draft,
-    Registration,
-    Replayed,
-    Stored,
-    UserRecord,
-)
+from app.domain.registration import Budget, Delivery, Draft, Registered, Registration, Stored, UserRecord
 from app.errors import (
     IdempotencyKeyReused,
     NewerRecord,
@@ -43,16 +35,14 @@ def fresh_token() -> str:
     return secrets.token_hex(8)
 
 
-@dataclass(frozen=True, slots=True)
-class Once:
+class Once(NamedTuple):
     """A request that must be carried out once (Idempotency-Key): its mark, and what makes it itself."""
 
     digest: str
     fingerprint: str
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
+class Terms(NamedTuple):
     """What holds for every registration: `life_ms` 0 = for ever; `mark_ms`: life of an idempotency mark."""
 
     life_ms: int
@@ -87,26 +77,25 @@ class Users:
         *,
         lease_ms: int,
         once: Once | None = None,
-    ) -> Stored | Replayed | None:
+    ) -> Stored | Registered | None:
         """Registers the address with the first candidate that is free, and replaces what it had.
 
-        One round trip, one decision (`register.lua`). None when every candidate is taken; then nothing
-        has changed. Raises TooManyRegistrations, RequestInProgress, IdempotencyKeyReused, NewerRecord.
+        One round trip, one decision (`register.lua`). Registered: this request was carried out before
+        (`once`). None: every candidate is taken, and nothing has changed. Raises TooManyRegistrations,
+        RequestInProgress, IdempotencyKeyReused, NewerRecord.
         """
-        registration_id = owner = fresh_token()  # nobody else draws it, so it can name the lease, too
+        registration_id = fresh_token()  # nobody else draws it, so it names the lease, too
         digests = [self._names.number(number) for number in candidates]
         sealed = [self._records.seal(draft, number, keys.user_id) for number in candidates]
         answer = self._storage.run(
             Register(
-                user=keys.user,
-                sender=keys.sender,
-                outbox=keys.outbox,
+                *keys.mail,
                 sends=keys.sends,
                 mark=keys.idempotency(once.digest if once else "none"),
                 numbers=[keys.number_prefix + digest for digest in digests],
                 id=keys.user_id,
                 registration=registration_id,
-                owner=owner,
+                owner=registration_id,
                 lease_ms=lease_ms,
                 life_ms=terms.life_ms,
                 version=LAYOUT_VERSION,
@@ -129,11 +118,11 @@ class Users:
                     locale=draft.locale,
                     created_ms=now_ms,
                 )
-                return Stored(registration, owner if lease_taken else None)
+                return Stored(registration, registration_id if lease_taken else None)
             case [b"taken"]:
                 return None
             case [b"replayed", (b"sent" | b"pending") as delivery, created_ms]:
-                return Replayed(keys.user_id, Delivery(delivery.decode()), int(created_ms))
+                return Registered(keys.user_id, Delivery(delivery.decode()), int(created_ms))
             case [b"limited", left_ms]:
                 raise TooManyRegistrations("ADDRESS_LIMIT is used up", seconds(left_ms))
             case [b"running"]:
@@ -143,17 +132,17 @@ class Users:
             case _:  # the record or the mark is a newer process's
                 raise told(NewerRecord())
 
-    def remember_answer(
-        self, registration: Registration, once: Once, delivery: Delivery, mark_ms: int
+    def keep_answer(
+        self, registration: Registration, once: Once, delivery: Delivery | None, mark_ms: int
     ) -> None:
-        """Every later request with this mark gets the same answer, for `mark_ms`."""
-        value = f"{once.fingerprint}|{registration.registration_id}|{registration.created_ms}|{delivery}"
+        """Every later request with this mark gets the same answer, for `mark_ms`. None: this one came to
+        nothing, and the next one is carried out."""
         mark = keys_of(registration.user_id).idempotency(once.digest)
+        if delivery is None:
+            self._storage.command("DEL", mark)
+            return
+        value = f"{once.fingerprint}|{registration.registration_id}|{registration.created_ms}|{delivery}"
         self._storage.command("SET", mark, value, "XX", "PX", mark_ms)
-
-    def forget_answer(self, registration: Registration, once: Once) -> None:
-        """The next request with this mark is carried out: this one came to nothing."""
-        self._storage.command("DEL", keys_of(registration.user_id).idempotency(once.digest))
 
     def verify(self, address: Address, number: str, budget: Budget) -> tuple[str, Draft]:
         """Consumes the registration and returns its user id and what was registered, at most once.
@@ -192,8 +181,7 @@ class Users:
 
     def find(self, user_id: str) -> UserRecord | None:
         """What is known of a user; None when there is nothing. Raises RecordUnreadable."""
-        keys = keys_of(user_id)
-        fields: dict[bytes, bytes] = self._storage.command("HGETALL", keys.user)
+        fields: dict[bytes, bytes] = self._storage.command("HGETALL", keys_of(user_id).user)
         try:
             return self._read(user_id, {name.decode(): value for name, value in fields.items()})
         except RecordUnreadable as error:
@@ -205,16 +193,8 @@ class Users:
         Raises NewerRecord.
         """
         keys = keys_of(user_id)
-        answer = self._storage.run(
-            EraseUser(
-                user=keys.user,
-                outbox=keys.outbox,
-                id=user_id,
-                prefix=keys.number_prefix,
-                newest=LAYOUT_VERSION,
-            )
-        )
-        return checked(answer) == "erased"
+        call = EraseUser(keys.user, keys.outbox, id=user_id, prefix=keys.number_prefix)
+        return checked(self._storage.run(call)) == "erased"
 
     def _read(self, user_id: str, fields: dict[str, bytes]) -> UserRecord | None:
         if not fields:

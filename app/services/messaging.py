@@ -68,10 +68,8 @@ class MessagingService:
     def plan(self, *, wait: bool = True) -> SendPlan:
         """Whether the mail can be begun beside the request: not while the mail server is down, or when too
         many mails wait already."""
-        if wait:
-            crowded = self._queue.asked > self._connections * QUEUE_PER_CONNECTION
-        else:
-            crowded = self._queue.patient > self._connections * PATIENT_PER_CONNECTION
+        bound = self._connections * (QUEUE_PER_CONNECTION if wait else PATIENT_PER_CONNECTION)
+        crowded = self._queue.waiting(asked=wait) > bound
         beside = not (self._breaker.open or crowded or self._queue.stuck(self._timeout_s))
         return SendPlan(self._lease_ms if beside else 0, time.monotonic(), wait)
 
@@ -95,10 +93,12 @@ class MessagingService:
         if not self._queue.put(job):
             self._worker.give_back(job)
             return Delivery.PENDING
-        self._senders.add()
-        if not plan.waits:
-            return Delivery.PENDING
-        delivery = job.wait(self._timeout_s)
+        try:
+            self._senders.add()
+            delivery = job.wait(self._timeout_s) if plan.waits else Delivery.PENDING
+        except BaseException:  # where the request is killed, nobody hears that its address was refused
+            job.leave()
+            raise
         if delivery is Delivery.REFUSED:
             raise AddressRefused("The mail server refused this address for good")
         return delivery
@@ -127,10 +127,6 @@ class MessagingService:
     def stand_by(self) -> None:
         """Starts the relay with the first registration."""
         self._stands_by = True
-
-    def cancel(self) -> None:
-        """Ends a relay that has not begun."""
-        self._relay.stop()
 
     def close(self, timeout_s: float) -> None:
         """Ends the relay, finishes the mails in hand and gives the rest back to the outbox."""

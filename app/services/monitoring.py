@@ -7,8 +7,9 @@ repositories and telemetry.
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
 from math import sqrt
+from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 from app.domain.number import SHARDS, NumberGenerator
@@ -35,8 +36,7 @@ FULLEST_SIGMAS = 4
 fullest is above its mean by more than four standard deviations in 3 cases of 100."""
 
 
-@dataclass(frozen=True, slots=True)
-class Readiness:
+class Readiness(NamedTuple):
     """`smtp`: `ok`, or what is wrong with the mail server. `unwell`: threads that have died or hang."""
 
     redis_ok: bool
@@ -91,11 +91,9 @@ class Monitoring:
 
     def readiness(self) -> Readiness:
         """Makes one small write to Redis; the mail server and the threads are known without asking."""
-        try:
+        redis_ok = False
+        with suppress(StorageUnavailable):
             self._guard.ready()
-        except StorageUnavailable:
-            redis_ok = False
-        else:
             redis_ok = True
         workers = [self._share(), *self._board.others()]
         states = [worker.state for worker in workers if worker.state is not None]
@@ -106,9 +104,9 @@ class Monitoring:
     def exposition(self) -> bytes:
         """All metrics in Prometheus' text format; without the store's where Redis is away."""
         store = self._look()
-        own = self._share()  # first, so that what is told here stands for the others and after a crash
-        workers = [own, *self._board.others()]
-        total = own.series
+        # Its own first, so that what is told here stands for the others and after a crash.
+        workers = [self._share(), *self._board.others()]
+        total = workers[0].series
         for other in workers[1:]:
             add(total, other.series)
         return exposition(total, [*gauges(workers), *store_gauges(store)])
@@ -150,11 +148,10 @@ class Monitoring:
     def _look(self) -> StoreState | None:
         with self._looking:
             if self._clock() - self._looked_at >= LOOK_AGAIN_S:
-                try:
+                self._store = None
+                with suppress(StorageUnavailable):
                     self._guard.ready()
                     self._store = self._found()
-                except StorageUnavailable:
-                    self._store = None
                 self._looked_at = self._clock()
             return self._store
 

@@ -2,10 +2,9 @@
 
 import time
 from contextlib import suppress
-from typing import NamedTuple
 
 from app.domain.number import NumberGenerator
-from app.domain.registration import Cause, Delivery, Draft, Registration, Replayed, Stored, UserRecord
+from app.domain.registration import Cause, Delivery, Draft, Registered, Registration, Stored, UserRecord
 from app.errors import AddressRefused, NumberSpaceExhausted, StorageUnavailable, UserNotFound
 from app.repositories.guard import Guard
 from app.repositories.users import Once, Terms, Users
@@ -22,14 +21,6 @@ needed costs a seal, two digests and room on the wire."""
 MORE_CANDIDATES = 128
 MAX_CALLS = 32
 """4 + 31 x 128 = 3,972 candidates: at 99.9 % full they fail in 2 of 100 cases."""
-
-
-class Registered(NamedTuple):
-    """What a registration came to, for its caller. `created_ms`: Unix ms."""
-
-    user_id: str
-    delivery: Delivery
-    created_ms: int
 
 
 class RegistrationService:
@@ -63,8 +54,8 @@ class RegistrationService:
         once = self._users.once(cause.caller, draft, idempotency_key) if idempotency_key else None
         plan = self._messaging.plan(wait=wait)
         stored = self.store(draft, plan.lease_ms, once)
-        if isinstance(stored, Replayed):
-            return Registered(stored.user_id, stored.delivery, stored.created_ms)
+        if isinstance(stored, Registered):
+            return stored
         registration = stored.registration
         try:
             delivery = self._messaging.send(stored, plan, cause)
@@ -74,11 +65,11 @@ class RegistrationService:
         self._keep_answer(registration, once, delivery)
         return Registered(registration.user_id, delivery, registration.created_ms)
 
-    def store(self, draft: Draft, lease_ms: int, once: Once | None = None) -> Stored | Replayed:
+    def store(self, draft: Draft, lease_ms: int, once: Once | None = None) -> Stored | Registered:
         """Gives the address a unique number and replaces what it had: all of it, or nothing at all.
 
         `lease_ms`: of the lease to take on the address, 0 = none. `once`: a repetition of this request gives
-        Replayed. Raises NumberSpaceExhausted, StorageUnavailable, TooManyRegistrations, RequestInProgress,
+        Registered. Raises NumberSpaceExhausted, StorageUnavailable, TooManyRegistrations, RequestInProgress,
         IdempotencyKeyReused.
         """
         self._guard.check()
@@ -125,10 +116,6 @@ class RegistrationService:
 
         A Redis that fails now changes no answer: a repetition then gets it from the record.
         """
-        if once is None:
-            return
-        with suppress(StorageUnavailable):
-            if delivery is None:
-                self._users.forget_answer(registration, once)
-            else:
-                self._users.remember_answer(registration, once, delivery, self._terms.mark_ms)
+        if once is not None:
+            with suppress(StorageUnavailable):
+                self._users.keep_answer(registration, once, delivery, self._terms.mark_ms)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from app.domain.registration import Delivery, Replayed, Stored
+from app.domain.registration import Delivery, Registered, Stored
 from app.errors import TooManyAttempts, TooManyRegistrations, VerificationFailed
 from app.repositories.keys import RELAY_LOCK
 from app.repositories.outbox import LONGEST_LEASE_MS, LONGEST_WAIT_MS
@@ -121,4 +121,4 @@ def test_a_request_of_before_does_not_count_as_running(process: Process, store: 
     """It is answered from the record."""
     assert isinstance(process.outcome(ada(), key=KEY), Stored)
     set_back(store)
-    assert isinstance(process.outcome(ada(), key=KEY), Replayed)
+    assert isinstance(process.outcome(ada(), key=KEY), Registered)

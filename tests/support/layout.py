@@ -130,10 +130,10 @@ def written(client: redis.Redis, url: str, *secrets: str) -> dict[str, Any]:
     sent = registered("sent", named=True)
     settled(sent, Delivery.SENT)
     draft = Draft(address("sent"), TOKEN, "en")
-    users.remember_answer(sent.registration, users.once(CALLER, draft, KEY), Delivery.SENT, DAY_MS)
+    users.keep_answer(sent.registration, users.once(CALLER, draft, KEY), Delivery.SENT, DAY_MS)
     pending = registered("pending", lease_ms=0, named=True)
     draft = Draft(address("pending"), TOKEN, "en")
-    users.remember_answer(pending.registration, users.once(CALLER, draft, KEY), Delivery.PENDING, DAY_MS)
+    users.keep_answer(pending.registration, users.once(CALLER, draft, KEY), Delivery.PENDING, DAY_MS)
     registered("running", lease_ms=0, named=True)
     for _ in range(3):
         with contextlib.suppress(VerificationFailed):

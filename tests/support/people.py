@@ -6,7 +6,7 @@ import redis
 
 from app.domain.address import Address
 from app.domain.number import NumberGenerator
-from app.domain.registration import Budget, Draft, Replayed, Stored
+from app.domain.registration import Budget, Draft, Registered, Stored
 from app.repositories.census import Census
 from app.repositories.keys import Names
 from app.repositories.outbox import Outbox
@@ -59,7 +59,7 @@ class Process:
 
     def outcome(
         self, address: Address, *, token: str = "t0ken", key: str = "", lease_ms: int = LEASE_MS
-    ) -> Stored | Replayed:
+    ) -> Stored | Registered:
         """One call of register.lua. `key`: an Idempotency-Key."""
         keys, draft = self.users.keys(address), Draft(address, token, "en")
         found = self.users.register(

@@ -3,7 +3,6 @@
 import email
 import email.policy
 import re
-from dataclasses import replace
 from datetime import UTC, datetime
 from email.header import decode_header, make_header
 from email.message import EmailMessage
@@ -70,7 +69,7 @@ def override(folder: Path, part: str, text: str, locale: str = "en") -> Path:
 @pytest.fixture(params=LOCALES)
 def mail(request: pytest.FixtureRequest) -> Mail:
     """The mail of one registration, in each language."""
-    return messages().mail(replace(REGISTRATION, locale=request.param))
+    return messages().mail(REGISTRATION._replace(locale=request.param))
 
 
 def test_every_header_that_a_mail_must_have_is_there_once(mail: Mail) -> None:
@@ -111,7 +110,7 @@ def test_both_parts_show_the_number_in_groups_its_reference_and_its_time(mail: M
 def test_the_mail_is_written_in_the_language_of_the_registration() -> None:
     """And says so in a header."""
     composed = messages()
-    spanish = composed.mail(replace(REGISTRATION, locale="es"))
+    spanish = composed.mail(REGISTRATION._replace(locale="es"))
     assert "Su número de identificación" in text_of(spanish, "plain")
     assert "Su número de identificación" in text_of(spanish, "html")
     assert parsed(spanish)["Content-Language"] == "es"
@@ -161,14 +160,14 @@ def test_no_placeholder_is_left(mail: Mail) -> None:
 def test_the_same_registration_gives_the_same_mail() -> None:
     """A repeat has the same Message-ID, also from another process, so mail programs show it once."""
     composed = messages()
-    assert composed.mail(REGISTRATION) == composed.mail(replace(REGISTRATION, attempts=3))
+    assert composed.mail(REGISTRATION) == composed.mail(REGISTRATION._replace(attempts=3))
     (first, repeat) = (parsed(one.mail(REGISTRATION)) for one in (composed, messages()))
     assert first["Message-ID"] == repeat["Message-ID"]
 
 
 def test_another_registration_of_the_address_has_another_message_id_and_reference() -> None:
     """They are two mails to a mail program and to a person."""
-    other = replace(REGISTRATION, registration_id="0123456789abcdef0124")
+    other = REGISTRATION._replace(registration_id="0123456789abcdef0124")
     first, second = (messages().mail(registration) for registration in (REGISTRATION, other))
     assert parsed(first)["Message-ID"] != parsed(second)["Message-ID"]
     assert reference(REGISTRATION.registration_id) != reference(other.registration_id)
@@ -184,7 +183,7 @@ def test_a_reference_is_two_letters_that_nobody_takes_for_digits(registration_id
 def test_numbers_of_every_length_are_shown(digits: int) -> None:
     """A longer number must not be broken at the end of a line."""
     number = "123456789012345678"[:digits]
-    mail = messages().mail(replace(REGISTRATION, number=number))
+    mail = messages().mail(REGISTRATION._replace(number=number))
     shown = " ".join(number[start : start + 4] for start in range(0, digits, 4))
     assert shown in text_of(mail, "plain")
     assert shown in text_of(mail, "html")

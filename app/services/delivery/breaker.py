@@ -26,12 +26,12 @@ class MailBreaker:
     def __init__(self, clock: Callable[[], float] = time.monotonic, metrics: Metrics | None = None) -> None:
         self._clock = clock
         self._metrics = metrics or Metrics()
-        self._metrics.breaker(is_open=False)
         self._failures = 0
         self._trial_s = FIRST_TRIAL_S
         self._trial_at = 0.0
         self._server_fault = self._operator_fault = ""
         self.open = False
+        self._metrics.breaker(is_open=False)
 
     @property
     def state(self) -> str:
@@ -56,8 +56,7 @@ class MailBreaker:
         self._failures = 0
         self._server_fault = ""
         if self.open:
-            self.open = False
-            self._metrics.breaker(is_open=False)
+            self._turn(is_open=False)
             with suppress(Exception):  # not even a log that breaks its promise keeps it open
                 log.info("mail_server_back")
 
@@ -66,20 +65,20 @@ class MailBreaker:
         self._metrics.mail_fault(fault.blame)
         if fault.blame is Blame.OPERATOR:
             self._operator_fault = fault.code if fault.connected else ""
-        if fault.blame is Blame.SERVER or not fault.connected:
-            self._failed(fault.code)
-        else:
+        if fault.connected and fault.blame is not Blame.SERVER:
             self.reached()
-
-    def _failed(self, code: str) -> None:
-        self._server_fault = code
+            return
+        self._server_fault = fault.code
         self._failures += 1
         if self._failures >= FAILURES_TO_OPEN and not self.open:
-            self.open = True
             self._put_off_trial()
-            self._metrics.breaker(is_open=True)
+            self._turn(is_open=True)
             with suppress(Exception):
-                log.warning("mail_server_down", fault=code)
+                log.warning("mail_server_down", fault=fault.code)
+
+    def _turn(self, *, is_open: bool) -> None:
+        self.open = is_open
+        self._metrics.breaker(is_open=is_open)
 
     def _put_off_trial(self) -> None:
         self._trial_at = self._clock() + self._trial_s

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 
+from app.errors import StorageUnavailable
 from app.repositories.outbox import Outbox
 
 RENEW_AFTER = 1 / 3
@@ -48,7 +49,12 @@ class Leases:
             if self.fresh(since) or owner not in self._held:
                 continue
             asked_at = self._clock()
-            ours = self._outbox.renew(user_id, owner)
+            try:
+                ours = self._outbox.renew(user_id, owner)
+            except StorageUnavailable as error:
+                if not error.of_one_key:
+                    raise
+                continue  # this lease ends by itself, and the others are renewed
             if owner not in self._held:  # dropped while Redis was asked
                 continue
             if ours:

@@ -44,54 +44,58 @@ class Job:
         self.leased_at = leased_at
         self.asked = asked
         self.cause = cause
-        self._lock = threading.Lock()
+        self._undecided = [None]  # does the request leave, or is its address refused? Whoever pops it decides
         self._answered = threading.Lock()  # released by the answer; an Event would cost three times as much
         self._answered.acquire()
-        self._refusing = False
         self._answer: Delivery | CedulaError | None = None
 
     def wait(self, timeout_s: float) -> Delivery:
         """The answer, or PENDING after the time-out, after which the request is gone. Raises the answer
         where it is an error."""
-        if not self._answered.acquire(timeout=timeout_s) and not self._leave():
+        if not self._answered.acquire(timeout=timeout_s) and not self.leave():
             self._answered.acquire()
         answer = self._answer or Delivery.PENDING
         if isinstance(answer, CedulaError):
             raise answer
         return answer
 
+    def leave(self) -> bool:
+        """The request gives up. False while its refusal is being written: that takes one answer of Redis."""
+        if self._decide():
+            self.asked = False
+        return not self.asked
+
     def refuse(self) -> bool:
         """True when the request still waits: it will hear of the refusal, so the record may be erased."""
-        with self._lock:
-            self._refusing = self.asked and self._answer is None
-            return self._refusing
+        return self.asked and self._answer is None and self._decide()
 
     def tell(self, answer: Delivery | CedulaError) -> None:
-        """Answers the request; only the first answer counts."""
-        with self._lock:
-            if self._answer is None:
-                self._answer = answer
-                self._answered.release()
+        """Answers the request; only the first answer counts. Called by one thread at a time."""
+        if self._answer is None:
+            self._answer = answer
+            self._answered.release()
 
-    def _leave(self) -> bool:
-        """The request gives up. False while its refusal is being written: that takes one answer of Redis."""
-        with self._lock:
-            self.asked = self._refusing
-            return not self.asked
+    def _decide(self) -> bool:
+        """True for the first caller only: list.pop is atomic (Python's FAQ on thread-safe mutations)."""
+        try:
+            self._undecided.pop()
+        except IndexError:
+            return False
+        return True
 
 
 class _Rest:
     """A resting sender: what it is handed, and the bell that wakes it."""
 
-    __slots__ = ("bell", "found")
+    __slots__ = ("bell", "handed")
 
     def __init__(self) -> None:
-        self.found: Job | None = None
+        self.handed: Job | None = None
         self.bell = threading.Lock()
         self.bell.acquire()
 
-    def end(self, found: Job | None) -> None:
-        self.found = found
+    def end(self, job: Job | None) -> None:
+        self.handed = job
         self.bell.release()
 
 
@@ -114,15 +118,9 @@ class JobQueue:
         self._turn = 0
         self.closed = False
 
-    @property
-    def asked(self) -> int:
-        """Jobs that a request waits for and no sender has taken."""
-        return len(self._asked)
-
-    @property
-    def patient(self) -> int:
-        """Jobs that no request waits for and no sender has taken."""
-        return len(self._patient)
+    def waiting(self, *, asked: bool) -> int:
+        """Jobs that no sender has taken, of those that a request waits for or of the others."""
+        return len(self._asked if asked else self._patient)
 
     @property
     def remembered(self) -> int:
@@ -177,14 +175,14 @@ class JobQueue:
             rest = _Rest()
             self._resting.append(rest)
         try:
-            rest.bell.acquire(timeout=timeout_s)
+            if not rest.bell.acquire(timeout=timeout_s):
+                self._forget(rest)
         except BaseException:  # the sender is being ended: what it was handed meanwhile is for another
-            self._end_rest(rest)
-            if rest.found is not None:
-                self.put(rest.found, back=True)
+            self._forget(rest)
+            if rest.handed is not None:
+                self.put(rest.handed, back=True)
             raise
-        self._end_rest(rest)
-        return rest.found
+        return rest.handed
 
     def wake(self) -> None:
         """Makes due whose time has come, and hands it to senders that rest."""
@@ -198,8 +196,8 @@ class JobQueue:
                 if known is not None and known[0] == at:
                     self._remembered[user_id] = DUE, known[1]
                     self._due.append(user_id)
-            while self._resting and (found := self._pop_due()) is not None:
-                self._resting.pop().end(found)
+            while self._resting and (job := self._pop_due()) is not None:
+                self._resting.pop().end(job)
 
     def senders_missing(self, *, only_leased: bool) -> int:
         """How many more senders would have something to do now."""
@@ -208,10 +206,10 @@ class JobQueue:
 
     def stuck(self, patience_s: float) -> bool:
         """The request at the head has given up by now: whoever came after it would wait in vain."""
-        if not self._asked:
+        try:
+            return self._clock() - self._asked[0].leased_at > patience_s
+        except IndexError:  # nobody waits
             return False
-        with self._mutex:
-            return bool(self._asked) and self._clock() - self._asked[0].leased_at > patience_s
 
     def close(self) -> list[Job]:
         """Ends the queue; returns the jobs that no sender has taken."""
@@ -224,29 +222,24 @@ class JobQueue:
                 self._resting.pop().end(None)
             return left
 
-    def _end_rest(self, rest: _Rest) -> None:
+    def _forget(self, rest: _Rest) -> None:
+        """Nothing is handed to this sender any more."""
         with self._mutex:
             if rest in self._resting:
                 self._resting.remove(rest)
 
     def _next(self, only_leased: bool) -> Job | None:
         self._turn += 1
-        ways: tuple[Callable[[], Job | None], ...]
-        if only_leased:
-            ways = self._pop_asked, self._pop_patient
-        elif self._turn % FAIR_TURN:
-            ways = self._pop_asked, self._pop_patient, self._pop_due
-        elif self._turn // FAIR_TURN % 2:
-            ways = self._pop_patient, self._pop_due, self._pop_asked
-        else:
-            ways = self._pop_due, self._pop_patient, self._pop_asked
-        return next((found for way in ways if (found := way()) is not None), None)
-
-    def _pop_asked(self) -> Job | None:
-        return self._asked.popleft() if self._asked else None
-
-    def _pop_patient(self) -> Job | None:
-        return self._patient.popleft() if self._patient else None
+        for_others = self._turn % FAIR_TURN == 0 and not only_leased
+        if self._asked and not for_others:
+            return self._asked.popleft()
+        due_first = for_others and self._turn // FAIR_TURN % 2 == 0
+        if self._patient and not (due_first and self._due):
+            return self._patient.popleft()
+        if not only_leased and (job := self._pop_due()) is not None:
+            return job
+        left = self._asked or self._patient
+        return left.popleft() if left else None
 
     def _pop_due(self) -> Job | None:
         while self._due:

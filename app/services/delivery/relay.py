@@ -120,13 +120,10 @@ class Relay:
         if now < self._next_batch_at:
             return
         self._next_batch_at = now + self._sweep_s * SHARDS_A_TIME / SHARDS
-        if not self._outbox.hold_relay(self._owner, int(self._sweep_s * 1000)):
-            self._sweeping = False
-        elif self._sweeping:
-            self._sweep(thread, SHARDS_A_TIME)
-        else:
-            self._sweeping = True
-            self._sweep(thread, SHARDS)
+        ours = self._outbox.hold_relay(self._owner, int(self._sweep_s * 1000))
+        if ours:
+            self._sweep(thread, SHARDS_A_TIME if self._sweeping else SHARDS)
+        self._sweeping = ours
 
     def _sweep(self, thread: WatchedThread, count: int) -> None:
         """Looks through the next shards for what falls due before they are looked through again."""
@@ -140,6 +137,14 @@ class Relay:
             self._next_shard = (self._next_shard + SHARDS_A_TIME) % SHARDS
             for entry in self._outbox.due(shards, horizon_ms, ENTRIES_A_SHARD):
                 if now_ms - entry.due_ms > GIVE_UP_MS:  # the mail server was away for all that time
-                    self._outbox.claim(entry.user_id, self._owner)
+                    self._give_up(entry.user_id)
                 else:
                     self._queue.remember(entry.user_id, (entry.due_ms - now_ms) / 1000)
+
+    def _give_up(self, user_id: str) -> None:
+        """A mail that is too old fails when it is claimed. Senders may be waiting for the mail server."""
+        try:
+            self._outbox.claim(user_id, self._owner)
+        except StorageUnavailable as error:
+            if not error.of_one_key:
+                raise

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from typing import NamedTuple
+from collections.abc import Callable
 
 import structlog
 
@@ -18,9 +18,13 @@ ENOUGH_FOR_S = 30.0
 log = structlog.get_logger()
 
 
-class _Sender(NamedTuple):
-    thread: WatchedThread
-    session: SmtpSession
+class Sender:
+    """One thread and its connection. `busy`: a mail is in its hands."""
+
+    def __init__(self, mail: SmtpMail, work: Callable[["Sender"], None]) -> None:
+        self.session = SmtpSession(mail)
+        self.busy = False
+        self.thread = WatchedThread("mail-sender", lambda _: work(self))
 
 
 class Senders:
@@ -34,8 +38,7 @@ class Senders:
         self._breaker = breaker
         self._worker = worker
         self._bound = bound
-        self._senders: list[_Sender] = []
-        self._busy: set[SmtpSession] = set()
+        self._senders: list[Sender] = []
         self._starting = threading.Lock()
         self._enough_until = 0.0
 
@@ -62,7 +65,13 @@ class Senders:
             return
         with self._starting:
             for _ in range(min(missing, self._bound - len(self._senders))):
-                if not self._start():
+                sender = Sender(self._mail, self._work)
+                self._senders.append(sender)  # first, as the thread lives even if we are killed just then
+                try:
+                    sender.thread.start()
+                except RuntimeError:  # the system has no more threads; those that run go on
+                    self._senders.remove(sender)
+                    log.warning("sender_not_started", senders=len(self._senders))
                     return
 
     def stop(self, timeout_s: float) -> None:
@@ -71,46 +80,37 @@ class Senders:
         for sender in self._senders:
             sender.thread.stop(max(0.0, deadline - time.monotonic()))
 
-    def _start(self) -> bool:
-        session = SmtpSession(self._mail)
-        thread = WatchedThread("mail-sender", lambda thread: self._work(thread, session))
-        try:
-            thread.start()
-        except RuntimeError:  # the system has no more threads; those that run go on
-            log.warning("sender_not_started", senders=len(self._senders))
-            return False
-        self._senders.append(_Sender(thread, session))
-        return True
-
-    def _work(self, thread: WatchedThread, session: SmtpSession) -> None:
+    def _work(self, sender: Sender) -> None:
+        session = sender.session
         session.close()  # in its next life a sender does not trust what it held
         while not self._queue.closed:
             job = self._queue.take(MAX_IDLE_S, only_leased=self._breaker.open)
             if job is None:
                 session.close_if_idle()
                 continue
-            self._busy.add(session)
+            sender.busy = True
             try:
                 self._worker.deliver(job, session)
             except Crowded:
-                if self._others(session):
-                    if not self._queue.put(job, back=True):
-                        self._worker.give_back(job)
-                    self._retire(thread)
-                    return
-                self._worker.deliver(job, session, only=True)
+                if self._is_only_one(sender):
+                    self._worker.deliver(job, session, only=True)
+                    continue
+                if not self._queue.put(job, back=True):
+                    self._worker.give_back(job)
+                self._retire(sender)
+                return
             finally:
-                self._busy.discard(session)
+                sender.busy = False
         session.close()
 
-    def _others(self, session: SmtpSession) -> bool:
-        """Whether other senders have a connection, or are about to find out."""
-        others = (sender.session for sender in self._senders if sender.session is not session)
-        return any(other.connected or other in self._busy for other in others)
+    def _is_only_one(self, sender: Sender) -> bool:
+        """No other sender has a connection, or is about to find out."""
+        others = [other for other in self._senders if other is not sender]
+        return not any(other.session.connected or other.busy for other in others)
 
-    def _retire(self, thread: WatchedThread) -> None:
+    def _retire(self, sender: Sender) -> None:
         """One sender less, and no new ones for a while."""
         with self._starting:
-            self._senders = [sender for sender in self._senders if sender.thread is not thread]
+            self._senders.remove(sender)
             self._enough_until = time.monotonic() + ENOUGH_FOR_S
         log.warning("mail_connections_limited", connections=len(self._senders))

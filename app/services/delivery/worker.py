@@ -27,6 +27,8 @@ SENDS_IN_A_ROW = 4
 
 SETTLE_AGAIN_S = 0.25
 
+UNREADABLE = "The record does not open: was it sealed with a key that is not set here?"
+
 TRUSTED_S = 1.0
 """So long a job that no request waits for is mailed as it was registered. After more time in the queue
 Redis is asked again: the registration may have been replaced or erased."""
@@ -84,8 +86,9 @@ class Worker:
         except Crowded:
             self._leases.drop(job.owner)
             raise
-        except StorageUnavailable:
-            self._queue.remember(job.user_id, FIRST_WAIT_S, job.cause)
+        except StorageUnavailable as error:
+            wait_s = self._leases.lease_s if error.of_one_key else FIRST_WAIT_S
+            self._queue.remember(job.user_id, wait_s, job.cause)
         except Exception as error:  # noqa: BLE001 a sender must outlive whatever one mail does to it
             self._queue.remember(job.user_id, self._leases.lease_s, job.cause)
             with suppress(Exception):  # even a log that breaks its promise
@@ -99,11 +102,9 @@ class Worker:
     def give_back(self, job: Job) -> bool:
         """Lets the lease of a job that was not begun go: its mail is due for everybody. False when Redis
         fails: then it is due when the lease has ended."""
-        registration = job.registration
-        if registration is None:
-            return True
         try:
-            self._outbox.release(job.user_id, registration.registration_id, job.owner)
+            if job.registration is not None:
+                self._outbox.release(job.user_id, job.registration.registration_id, job.owner)
         except StorageUnavailable:
             self._log("warning", "lease_left_to_end", job)
             return False
@@ -119,22 +120,23 @@ class Worker:
             self._queue.remember(job.user_id, cause=job.cause)
             self.give_back(job)
             return
-        registration = self._leased(job)
+        self._make_sure(job)
         for turn in range(1, SENDS_IN_A_ROW + 1):
+            registration = job.registration
             if registration is None:
                 return
             attempt = self._attempt(job, registration, session, only)
             settled = self._settle(job, registration, attempt, go_on=turn < SENDS_IN_A_ROW)
             self._report(job, attempt, settled)
-            job.registration = registration = settled.replacement
+            job.registration = settled.replacement
 
-    def _leased(self, job: Job) -> Registration | None:
-        """The registration to mail, under a lease that is fresh; None when there is nothing to do now."""
+    def _make_sure(self, job: Job) -> None:
+        """The job has a fresh lease and what is live now; no registration when there is nothing to do now."""
         now = time.monotonic()
         trusted = job.asked or now - job.leased_at < TRUSTED_S
         if job.registration is not None and trusted and self._leases.fresh(job.leased_at):
             self._leases.hold(job.owner, job.user_id, job.leased_at)
-            return job.registration
+            return
         claim = self._outbox.claim(job.user_id, job.owner)
         if claim.registration_id:
             self._leases.hold(job.owner, job.user_id, now)
@@ -142,25 +144,18 @@ class Worker:
             self._queue.remember(job.user_id, claim.later_ms / 1000, job.cause)
         if job.registration is not None and claim.registration_id != job.registration.registration_id:
             job.tell(Delivery.PENDING)  # it was replaced or erased; its request has nothing to wait for
-        if claim.unreadable:
-            self._settle_unreadable(job, claim.registration_id, claim.attempts)
         job.registration, job.leased_at = claim.registration, now
-        return claim.registration
-
-    def _settle_unreadable(self, job: Job, registration_id: str, attempts: int) -> None:
-        """A record that was sealed with a key we lack: a process that has the key may be luckier."""
-        wait_ms = int(self._wait_s(attempts) * 1000)
-        self._outbox.settle(
-            job.user_id,
-            registration_id,
-            job.owner,
-            Delivery.PENDING,
-            wait_ms=wait_ms,
-            error="record does not open",
-        )
-        self._log(
-            "error", "record_does_not_open", job, hint="was the data sealed with a key that is not set here?"
-        )
+        if claim.unreadable:  # a process that has its key may be luckier
+            self._log("error", "record_unreadable", job, reason=UNREADABLE)
+            wait_ms = int(self._wait_s(claim.attempts) * 1000)
+            self._outbox.settle(
+                job.user_id,
+                claim.registration_id,
+                job.owner,
+                Delivery.PENDING,
+                wait_ms=wait_ms,
+                error="record does not open",
+            )
 
     def _attempt(self, job: Job, registration: Registration, session: SmtpSession, only: bool) -> Attempt:
         started = time.perf_counter()
@@ -191,7 +186,7 @@ class Worker:
         while True:
             try:
                 settled = self._outbox.settle(
-                    registration.user_id,
+                    job.user_id,
                     registration.registration_id,
                     job.owner,
                     delivery,
@@ -203,23 +198,22 @@ class Worker:
             except StorageUnavailable as error:
                 # A mail that was accepted is only promised while Redis does not know of it.
                 job.tell(error if delivery is Delivery.REFUSED else Delivery.PENDING)
-                if time.monotonic() > deadline or self._queue.closed:
+                if error.of_one_key or time.monotonic() > deadline or self._queue.closed:
                     raise
                 time.sleep(SETTLE_AGAIN_S)
         # Not erased: a repetition of the request (Idempotency-Key) was promised the mail.
         kept = delivery is Delivery.REFUSED and settled.delivery is not None
         job.tell(Delivery.PENDING if settled.lost or kept else attempt.delivery)
         if settled.left or settled.delivery is Delivery.PENDING:
-            self._queue.remember(registration.user_id, attempt.wait_s, job.cause)
+            self._queue.remember(job.user_id, attempt.wait_s, job.cause)
         return settled
 
     def _report(self, job: Job, attempt: Attempt, settled: Settled) -> None:
         """Tells the breaker, the metrics and the log, once all is written down."""
-        if attempt.delivery is Delivery.SENT:
-            self._breaker.accepted()
         given_up = attempt.delivery is Delivery.PENDING and settled.delivery is Delivery.FAILED
         self._metrics.delivery(Delivery.FAILED if given_up else attempt.delivery)
         if attempt.fault is None:
+            self._breaker.accepted()
             return
         if attempt.fault.blame is Blame.OPERATOR:
             self._log("error", "mail_refused_by_server", job, fault=attempt.error)
@@ -230,5 +224,5 @@ class Worker:
 
     def _log(self, level: str, event: str, job: Job, **more: object) -> None:
         """A line that names the request that caused the mail, where one did."""
-        cause = {"request_id": job.cause.request_id, "caller": job.cause.caller}
-        getattr(log, level)(event, **{name: value for name, value in cause.items() if value}, **more)
+        cause = {name: value for name, value in job.cause._asdict().items() if value}
+        getattr(log, level)(event, **cause, **more)

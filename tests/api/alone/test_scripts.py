@@ -1,14 +1,14 @@
 """verify_number.lua and erase_user.lua on a real Valkey: one decision, whoever races for it."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import redis
 
 from app.domain.address import Address
 from app.domain.number import NumberGenerator
-from app.domain.registration import Budget, Delivery, Draft, Registration, Replayed, Stored
+from app.domain.registration import Budget, Delivery, Draft, Registered, Registration, Stored
 from app.errors import TooManyAttempts, VerificationFailed
 from app.repositories.keys import Field, Names
 from app.repositories.sealing import Sealer
@@ -100,6 +100,39 @@ def test_a_budget_is_never_overdrawn(users: Users, store: redis.Redis) -> None:
     assert 890_000 < store.pttl(tries) <= 900_000
 
 
+def test_a_hundred_tries_at_once_are_counted_one_by_one(users: Users, store: redis.Redis) -> None:
+    """98 wrong numbers and twice the right one: one token, and every try but that one costs one."""
+    number = register(users)
+    budget = Budget(1000, 900)
+    guesses = [wrong(number)] * 49 + [number] * 2 + [wrong(number, 2)] * 49
+    verdicts = race([lambda guess=guess: verdict(users, guess, budget) for guess in guesses])
+    assert Counter(verdicts) == {"t0ken": 1, "VerificationFailed": 99}
+    (tries,) = store.scan_iter("*:tries:*")
+    assert store.get(tries) == b"99"
+    assert Counter(at_once(100, lambda: verdict(users, number, Budget(150, 900)))) == {
+        "VerificationFailed": 51,
+        "TooManyAttempts": 49,
+    }
+    assert store.get(tries) == b"150"
+
+
+def test_the_right_number_races_with_a_registration_and_an_erasure(users: Users, store: redis.Redis) -> None:
+    """Whoever comes first: the old token comes at most once, the new one never, and nothing is left half."""
+    for turn in range(30):
+        old, user_id = register(users, f"old {turn}"), users.keys(ADA).user_id
+        works: list[Callable[[], object]] = [
+            lambda old=old: verdict(users, old),
+            lambda turn=turn: register(users, f"new {turn}"),
+            lambda user_id=user_id: users.erase(user_id),
+        ]
+        found = race(works[turn % 3 :] + works[: turn % 3] + works[:1])
+        tokens = [each for each in found if str(each).startswith(("old", "new"))]
+        assert tokens in ([], [f"old {turn}"])
+        assert contradictions(store) == []
+        assert kinds(store)["user"] == kinds(store)["number"] <= 1
+        store.flushall()
+
+
 def test_the_hundredth_of_many_wrong_numbers_at_once_erases(users: Users, store: redis.Redis) -> None:
     """Counted in the script: 99 from many clients leave it, the next does not."""
     number = register(users)
@@ -140,7 +173,7 @@ def test_a_promise_to_a_repetition_races_with_a_refusal(valkey_server: Valkey, s
         _, repeated = race([refuse, repeat])
         found = process.users.find(registration.user_id)
         assert found is not None
-        if isinstance(repeated, Replayed):
+        if isinstance(repeated, Registered):
             promised += 1
             assert (found.delivery, found.created_ms) == (Delivery.FAILED, registration.created_ms)
         else:

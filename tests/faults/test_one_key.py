@@ -1,0 +1,156 @@
+"""One key that is wrong costs only itself: its neighbours' mails go out, and counts and listings go on."""
+
+import time
+from collections.abc import Iterator
+from itertools import count, islice
+
+import pytest
+import redis
+
+from app.domain.address import Address
+from app.domain.registration import Delivery
+from app.repositories.keys import Field, outbox_key
+from app.repositories.outbox import GIVE_UP_MS
+from app.repositories.sealing import Sealer
+from app.repositories.seals import Seals
+from app.services.delivery.leases import Leases
+from tests.delivery.conftest import Serve, serve, smtp
+from tests.support.people import LEASE_MS, Process
+from tests.support.servers import Valkey
+from tests.support.smtp import Conversation, ScriptedSmtp
+from tests.support.waiting import wait_until
+
+__all__ = ["serve", "smtp"]  # fixtures
+
+ADA, BOB = Address.parse("ada@example.com"), Address.parse("bob@example.com")
+EMPTY_SHARD = 7
+"""Neither Ada nor Bob is in it."""
+
+
+@pytest.fixture
+def process(valkey_server: Valkey, store: redis.Redis) -> Iterator[Process]:
+    found = Process(valkey_server.url)
+    yield found
+    found.close()
+    store.flushall()
+
+
+def spoil(store: redis.Redis, key: str) -> None:
+    """A string stands where something else should."""
+    store.set(key, "somebody's note", px=60_000)
+
+
+def due(process: Process) -> set[str]:
+    found = process.outbox.due(range(1000), process.outbox.now_ms() + LEASE_MS, 100)
+    return {entry.user_id for entry in found}
+
+
+def test_a_spoiled_outbox_costs_its_shard_alone(process: Process, store: redis.Redis) -> None:
+    """The sweep finds the mails of all other shards; so do listings and counts."""
+    ada = process.registered(ADA, lease_ms=0).registration
+    spoil(store, outbox_key(EMPTY_SHARD))
+    spoil(store, process.users.keys(BOB).outbox)
+    assert due(process) == {ada.user_id}
+    assert [mail.user_id for mail in process.census.pending()] == [ada.user_id]
+    assert process.census.owed().depth == 1
+    assert process.census.owed().oldest_ms == ada.created_ms
+
+
+def test_a_spoiled_record_is_left_out_of_listings(process: Process, store: redis.Redis) -> None:
+    """Pending and given-up mails of others are told."""
+    ada = process.registered(ADA, lease_ms=0).registration
+    bob = process.registered(BOB, lease_ms=0).registration
+    spoil(store, process.users.keys(BOB).user)
+    assert [mail.user_id for mail in process.census.pending()] == [ada.user_id]
+    assert process.census.owed().oldest_ms == ada.created_ms
+    store.hset(process.users.keys(ADA).user, Field.DELIVERY, "failed")
+    assert [mail.user_id for mail in process.census.failed()] == [ada.user_id]
+    seals = Seals(process.client, Sealer([]))
+    assert {record.user_id for record in seals.read([ada.user_id, bob.user_id]) if record.sealed} == {
+        ada.user_id
+    }
+
+
+def test_keys_with_names_like_ours_are_counted_out(process: Process, store: redis.Redis) -> None:
+    """Whoever goes through all keys meets those of others, too."""
+    ada = process.registered(ADA, lease_ms=0).registration
+    for name in (b"{\xff\xfe}:user:\xff", b"{abc}:number:x", b"{abc}:user:"):
+        store.set(name, 1, px=60_000)
+    assert process.census.numbers_by_shard() == {process.users.keys(ADA).shard: 1}
+    assert list(process.census.failed()) == []
+    seals = Seals(process.client, Sealer([]))
+    assert [record.user_id for record in seals.sample(10)] == [ada.user_id]
+    assert [record.user_id for record in seals.read(seals.user_ids())] == [ada.user_id]
+
+
+@pytest.mark.parametrize("score", ["inf", "-inf", "1e300"])
+def test_an_entry_that_no_process_of_ours_has_written_is_due_and_hurts_nobody(
+    process: Process, store: redis.Redis, score: str
+) -> None:
+    """A time without end, or a member that is no name."""
+    ada = process.registered(ADA, lease_ms=0).registration
+    store.zadd(outbox_key(EMPTY_SHARD), {b"\xff\xfe": float(score)})
+    assert ada.user_id in due(process)
+    assert len(due(process)) == 2
+    assert [mail.user_id for mail in process.census.pending()] == [ada.user_id]
+    assert process.census.owed().oldest_ms == ada.created_ms
+    store.zadd(process.users.keys(ADA).outbox, {ada.user_id: float(score)})
+    assert [mail.user_id for mail in process.census.pending()] == [ada.user_id]
+
+
+def test_a_lease_that_cannot_be_renewed_lets_the_others_be_renewed(
+    process: Process, store: redis.Redis
+) -> None:
+    """Redis answers, so the fault is that lease's own."""
+    now = [time.monotonic()]
+    leases = Leases(process.outbox, lambda: now[0])
+    for address in (BOB, ADA):
+        stored = process.registered(address)
+        assert stored.owner
+        leases.hold(stored.owner, stored.registration.user_id, now[0])
+    keys = process.users.keys(ADA)
+    store.pexpire(keys.sender, 1000)
+    spoil(store, process.users.keys(BOB).outbox)
+    now[0] += LEASE_MS / 1000 / 2
+    leases.renew()
+    assert store.pttl(keys.sender) > 1000
+
+
+def test_mails_of_a_dead_process_go_out_beside_keys_that_are_spoiled(
+    serve: Serve, smtp: ScriptedSmtp, process: Process, store: redis.Redis
+) -> None:
+    """Spoiled are an outbox and the record of a mail that is a day late, in the neighbours' batch."""
+    late = process.registered(BOB, lease_ms=0).registration
+    keys = process.users.keys(BOB)
+    spoil(store, keys.user)
+    store.zadd(keys.outbox, {late.user_id: late.created_ms - 2 * GIVE_UP_MS})
+    spoilt_shard = keys.shard // 100 * 100 + (keys.shard + 1) % 100
+    spoil(store, outbox_key(spoilt_shard))
+    addresses = (Address.parse(f"neighbour{turn}@example.com") for turn in count())
+    shards = ((address, process.users.keys(address).shard) for address in addresses)
+    close_by = (address for address, at in shards if at // 100 == keys.shard // 100 and at != spoilt_shard)
+    neighbours = list(islice(close_by, 20))
+    for neighbour in neighbours:
+        process.registered(neighbour, lease_ms=0)
+    serve(smtp)
+    wait_until(lambda: len(smtp.mails) == len(neighbours), 10, "the neighbours' mails go out")
+
+
+def test_what_is_under_way_when_its_outbox_is_spoiled_stops_nobody(
+    serve: Serve, smtp: ScriptedSmtp, store: redis.Redis
+) -> None:
+    """One connection, one mail that cannot be settled: the next does not wait for the end of its lease."""
+    service = serve(smtp, mail_connections=1, mail_timeout_s=5.0)
+    key = service.records.keys("ada@example.com").outbox
+
+    async def spoiling(conversation: Conversation, usual: str) -> str:
+        store.delete(key)
+        spoil(store, key)
+        return usual
+
+    smtp.script["content"] = spoiling
+    assert service.register("ada@example.com")[0].status_code == 202
+    smtp.script.clear()
+    assert service.register("next@example.com")[0].status_code == 201
+    assert service.delivery("next@example.com") == Delivery.SENT
+    store.flushall()
