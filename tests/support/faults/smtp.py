@@ -12,7 +12,9 @@ def stray(talk):
 """
 
 import contextlib
+import random
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -21,6 +23,7 @@ from typing import Self
 
 OK = "250 2.0.0 Ok"
 EHLO = "250-mail.example.com\r\n250 PIPELINING"
+EHLO_TLS = "250-mail.example.com\r\n250-STARTTLS\r\n250 PIPELINING"
 
 
 class Over(Exception):
@@ -94,7 +97,11 @@ class Talk:
             address = argument.partition("<")[2].partition(">")[0]
             match verb.lower():
                 case "ehlo":
-                    self.answer("ehlo", EHLO)
+                    tls = self.server.tls and not self.encrypted
+                    self.answer("ehlo", EHLO_TLS if tls else EHLO)
+                case "starttls" if self.server.tls:
+                    self.answer("starttls", "220 2.0.0 Ready")
+                    self.encrypt(self.server.tls)
                 case "mail":
                     self.sender, self.recipient = address, ""
                     self.answer("mail", OK)
@@ -112,6 +119,18 @@ class Talk:
                     return
                 case _:
                     self.answer("other", "503 5.5.1 What?")
+
+    @property
+    def encrypted(self) -> bool:
+        return isinstance(self.sock, ssl.SSLSocket)
+
+    def encrypt(self, tls: ssl.SSLContext) -> None:
+        """What the client has said before is forgotten."""
+        self.buffer = b""
+        try:
+            self.sock = tls.wrap_socket(self.sock, server_side=True)
+        except (OSError, ValueError) as error:
+            raise Over from error
 
     def _content(self) -> None:
         content = self._until(b"\r\n.\r\n") + b"\r\n"
@@ -141,11 +160,58 @@ def ordinary(talk: Talk) -> None:
     talk.serve()
 
 
-class OddSmtp:
-    """Listens; every connection is one run of the script, which may be exchanged."""
+STRAY = (
+    OK, "250-2.0.0 Ok\r\n250 more", "354 Go ahead", "220 mail.example.com", "221 2.0.0 Bye", "235 Welcome",
+    "334 VXNlcm5hbWU6", "421 4.3.2 Bye", "450 4.2.1 Busy", "451 4.3.0 Later", "500 What?", "503 5.5.1 No",
+    "552 5.3.4 Full", "554 5.7.1 No", "250-half", "what?", "", "2", "99999 x", "\0", "250 \0\0", "2\x0050 Ok",
+)  # fmt: skip
+"""Replies and what is none. No refusal of a recipient for good: after one the mail is rightly not sent."""
 
-    def __init__(self, script: Script = ordinary) -> None:
+
+def at_random(seed: int, share: float = 0.1) -> Script:
+    """A server that goes wrong at random in such a share of its replies, each connection in its own way, for
+    as long as this is its script."""
+
+    def script(talk: Talk) -> None:
+        chance = random.Random(f"{seed} {talk.serial}")
+
+        def instead(stage: str, usual: str) -> str:
+            if talk.server.script is not script or chance.random() > share:
+                return usual
+            match chance.randrange(8):
+                case 0:
+                    return chance.choice(STRAY)
+                case 1:
+                    return f"{chance.choice(STRAY)}\r\n{usual}"
+                case 2:
+                    return f"{usual}\r\n" + "\r\n".join(chance.choices(STRAY, k=chance.randint(1, 3)))
+                case 3:  # in pieces
+                    for octet in usual.encode():
+                        talk.put(bytes([octet]))
+                        time.sleep(0.001)
+                    return ""
+                case 4:
+                    talk.flood(f"{usual[:3]}-and so on\r\n".encode())
+                case 5:
+                    talk.drip(f"{usual[:3]}-and so on\r\n".encode(), 0.05)
+                case 6 if stage == "ehlo":
+                    return "250 mail.example.com"  # STARTTLS and PIPELINING are stripped
+                case _:
+                    talk.put(usual.encode()[: chance.randrange(len(usual))])
+            raise Over
+
+        talk.instead = instead
+        ordinary(talk)
+
+    return script
+
+
+class OddSmtp:
+    """Listens; every connection is one run of the script, which may be exchanged. `tls`: offers STARTTLS."""
+
+    def __init__(self, script: Script = ordinary, tls: ssl.SSLContext | None = None) -> None:
         self.script = script
+        self.tls = tls
         self.accepted: list[Accepted] = []
         self.connections = 0
         self.flooded = 0
@@ -184,6 +250,8 @@ class OddSmtp:
             threading.Thread(target=self._run, args=(sock, self.connections), daemon=True).start()
 
     def _run(self, sock: socket.socket, serial: int) -> None:
-        with contextlib.suppress(Over), sock:
-            self.script(Talk(sock, self, serial=serial))
+        talk = Talk(sock, self, serial=serial)
+        with contextlib.suppress(Over):
+            self.script(talk)
+        talk.sock.close()  # under TLS another one
         self._open.discard(sock)
