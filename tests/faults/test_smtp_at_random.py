@@ -18,7 +18,7 @@ from tests.support.servers import NUMBER, Gunicorn, gunicorn
 from tests.support.waiting import wait_until
 
 CLIENTS = 20
-ROUNDS = 10
+ROUNDS = 8
 SETTINGS = {
     "MAIL_TIMEOUT": "0.5",
     "MAIL_CONNECTIONS": "8",
@@ -49,6 +49,8 @@ def assert_right(mail: Accepted, number: str) -> str:
     return str(message["Message-ID"])
 
 
+# Python's ssl forgets to close a socket whose peer has reset it just before it is wrapped.
+@pytest.mark.filterwarnings("ignore:Exception ignored in. <ssl.SSLSocket:pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "starttls"])
 def test_a_mail_server_that_answers_at_random_makes_no_mail_wrong_and_loses_none(
     tmp_path: Path, environment: dict[str, str], store: redis.Redis, encrypted: bool
