@@ -260,7 +260,7 @@ def test_a_server_that_is_slow_at_every_step_gets_each_mail_through(
         smtp.script.update(
             {stage: late(step_s) for stage in ("connect", "ehlo", "mail", "rcpt", "data", "content")}
         )
-        timeout_s = 2 * step_s
+        timeout_s = 3 * step_s  # connecting is one step: greeting and EHLO
         service = serve(smtp, mail_timeout_s=timeout_s)
         answer, took = service.register(ADA)
         assert answer.status_code == 202

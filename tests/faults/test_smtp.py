@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+import traceback
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -149,6 +150,44 @@ def test_connecting_has_one_deadline_over_all_its_steps(slow: tuple[str, ...]) -
     with OddSmtp(lazy) as server, session(server.port, **LOGIN) as one:
         assert send(one) == "connect timeout"
     assert len(heard) <= 3
+
+
+def with_login(challenge: str) -> Script:
+    """A server that offers AUTH, and answers it so."""
+
+    def script(talk: Talk) -> None:
+        talk.greet()
+        talk.line()
+        talk.say("250-mail.example.com\r\n250 AUTH CRAM-MD5 PLAIN")
+        while True:
+            talk.line()
+            talk.say(challenge)
+
+    return script
+
+
+@pytest.mark.parametrize(
+    ("password", "challenge", "blame", "code"),
+    [
+        ("contraseña", "334 PDEyMzQ+", Blame.OPERATOR, "login not offered"),
+        ("secret", "334 x", Blame.SERVER, "connect broken"),
+    ],
+)
+def test_a_login_that_cannot_be_spelled_is_a_fault_and_no_accident(
+    password: str, challenge: str, blame: Blame, code: str
+) -> None:
+    """A password outside ASCII is for the operator; a challenge that is no base64 is the server's. Neither
+    password nor challenge is in the fault or in what caused it."""
+    login = LOGIN | {"MAIL_PASSWORD": password}
+    with (
+        OddSmtp(with_login(challenge)) as server,
+        session(server.port, **login) as one,
+        pytest.raises(MailFault) as raised,
+    ):
+        one.send(mail())
+    assert (raised.value.blame, raised.value.code) == (blame, code)
+    told = "".join(traceback.format_exception(raised.value, chain=True))
+    assert password not in told.replace("password", "")
 
 
 def test_a_server_that_reads_nothing_ends_the_write_at_its_deadline() -> None:

@@ -50,7 +50,9 @@ def assert_right(mail: Accepted, number: str) -> str:
 
 
 # Python's ssl forgets to close a socket whose peer has reset it just before it is wrapped.
-@pytest.mark.filterwarnings("ignore:Exception ignored in. <ssl.SSLSocket:pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings(
+    "ignore:Exception ignored in. <ssl.SSLSocket:pytest.PytestUnraisableExceptionWarning"
+)
 @pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "starttls"])
 def test_a_mail_server_that_answers_at_random_makes_no_mail_wrong_and_loses_none(
     tmp_path: Path, environment: dict[str, str], store: redis.Redis, encrypted: bool
@@ -70,7 +72,7 @@ def test_a_mail_server_that_answers_at_random_makes_no_mail_wrong_and_loses_none
             met = server.connections
 
             server.script = ordinary
-            wait_until(lambda: {mail.recipient for mail in server.accepted} == set(addresses), 20, "all mails")
+            wait_until(lambda: {mail.recipient for mail in server.accepted} == set(addresses), 20, "mails")
             later = (f"later{number}@example.com" for number in range(100_000))
             wait_until(
                 lambda: set(register(service, [next(later) for _ in range(CLIENTS)])) == {201}, 20, "recovery"

@@ -442,6 +442,14 @@ def test_a_login_that_is_not_offered_or_not_given_is_found(certificate: Certific
         assert_found(mail.examine(settings), Level.PROBLEM, "no mail without a login", "MAIL_USERNAME")
 
 
+def test_a_password_that_cannot_be_sent_is_found() -> None:
+    """Without a traceback, which would show it."""
+    with smtp(authenticator=only_ada, auth_require_tls=False) as settings:
+        found = list(mail.examine(replace(settings, mail_username="ada", mail_password="contraseña")))
+    assert_found(found, Level.PROBLEM, "outside ASCII", "ASCII")
+    assert "contrase" not in str(found)
+
+
 def test_a_password_in_clear_is_found() -> None:
     """The login works; it should not work like that."""
     with smtp(authenticator=only_ada, auth_require_tls=False) as settings:

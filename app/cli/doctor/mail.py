@@ -12,7 +12,7 @@ from flask import Flask
 
 from app.cli.doctor.findings import Area, Finding
 from app.config import Settings
-from app.mail.connection import SmtpConnection, SmtpHost, SmtpMail, flask_settings
+from app.mail.connection import SmtpHost, SmtpMail, flask_settings
 from app.mail.replies import LOGIN_WANTED
 from app.mail.wire import OutOfStep
 
@@ -35,11 +35,10 @@ def examine(settings: Settings) -> Iterator[Finding]:
     """Holds the conversation that a sender holds, up to MAIL FROM. Sends nothing."""
     host: SmtpHost | None = None
     try:
-        connection = _mail(settings).connect()
-        host = connection.reach()
+        host = SmtpHost(_mail(settings))
         yield SMTP.ok("It answers.")
-        yield from _tls(connection, host, settings)
-        yield from _login(connection, host, settings)
+        yield from _tls(host, settings)
+        yield from _login(host, settings)
         yield from _pipelining(host)
         yield from _sender(host, settings)
     except _Found as end:
@@ -58,7 +57,7 @@ def _mail(settings: Settings) -> SmtpMail:
     return SmtpMail(app, settings.mail_timeout_s, settings.mail_ca_file)
 
 
-def _tls(connection: SmtpConnection, host: SmtpHost, settings: Settings) -> Iterator[Finding]:
+def _tls(host: SmtpHost, settings: Settings) -> Iterator[Finding]:
     if settings.mail_use_tls:
         if not host.has_extn("starttls"):
             raise _Found(
@@ -67,7 +66,7 @@ def _tls(connection: SmtpConnection, host: SmtpHost, settings: Settings) -> Iter
                     "Use its submission port (587), or MAIL_USE_SSL=true with port 465.",
                 )
             )
-        connection.encrypt(host)
+        host.encrypt()
     elif not settings.mail_use_ssl:
         if host.has_extn("starttls"):
             yield SMTP.warning(
@@ -95,7 +94,7 @@ def _certificate(sock: ssl.SSLSocket) -> Iterator[Finding]:
         yield SMTP.ok(f"{sock.version()} with a certificate that is trusted.")
 
 
-def _login(connection: SmtpConnection, host: SmtpHost, settings: Settings) -> Iterator[Finding]:
+def _login(host: SmtpHost, settings: Settings) -> Iterator[Finding]:
     if not settings.mail_username:
         return
     if not isinstance(host.sock, ssl.SSLSocket):
@@ -110,8 +109,15 @@ def _login(connection: SmtpConnection, host: SmtpHost, settings: Settings) -> It
                 "Most servers do so only after TLS: set MAIL_USE_TLS=true. Else unset user and password.",
             )
         )
+    if not f"{settings.mail_username}{settings.mail_password}".isascii():
+        raise _Found(
+            SMTP.problem(
+                "MAIL_USERNAME or MAIL_PASSWORD holds a character outside ASCII, so we cannot log in.",
+                "Choose a password of ASCII characters.",
+            )
+        )
     try:
-        connection.log_in(host)
+        host.log_in()
     except smtplib.SMTPAuthenticationError as error:
         raise _Found(
             SMTP.problem(
@@ -130,6 +136,7 @@ def _pipelining(host: SmtpHost) -> Iterator[Finding]:
 
 
 def _sender(host: SmtpHost, settings: Settings) -> Iterator[Finding]:
+    host.wire.begin(settings.mail_timeout_s)
     code, _ = host.mail(parseaddr(settings.mail_default_sender)[1])
     if code == LOGIN_WANTED:
         yield SMTP.problem(

@@ -161,44 +161,59 @@ def ordinary(talk: Talk) -> None:
 
 
 STRAY = (
-    OK, "250-2.0.0 Ok\r\n250 more", "354 Go ahead", "220 mail.example.com", "221 2.0.0 Bye", "235 Welcome",
-    "334 VXNlcm5hbWU6", "421 4.3.2 Bye", "450 4.2.1 Busy", "451 4.3.0 Later", "500 What?", "503 5.5.1 No",
-    "552 5.3.4 Full", "554 5.7.1 No", "250-half", "what?", "", "2", "99999 x", "\0", "250 \0\0", "2\x0050 Ok",
+    OK, "250 mail.example.com", "250-2.0.0 Ok\r\n250 more", "354 Go ahead", "220 mail.example.com",
+    "221 2.0.0 Bye", "235 Welcome", "334 VXNlcm5hbWU6", "421 4.3.2 Bye", "450 4.2.1 Busy", "451 4.3.0 Later",
+    "500 What?", "503 5.5.1 No", "552 5.3.4 Full", "554 5.7.1 No", "250-half", "what?", "", "2", "99999 x",
+    "\0", "250 \0\0", "2\x0050 Ok",
 )  # fmt: skip
-"""Replies and what is none. No refusal of a recipient for good: after one the mail is rightly not sent."""
+"""Replies, of which the second strips EHLO of STARTTLS, and what is none. No refusal of a recipient for good:
+after one the mail is rightly not sent."""
+
+
+def _another(_: Talk, chance: random.Random, __: str) -> str:
+    return chance.choice(STRAY)
+
+
+def _stray_before(_: Talk, chance: random.Random, usual: str) -> str:
+    return f"{chance.choice(STRAY)}\r\n{usual}"
+
+
+def _stray_after(_: Talk, chance: random.Random, usual: str) -> str:
+    return "\r\n".join([usual, *chance.choices(STRAY, k=chance.randint(1, 3))])
+
+
+def _in_pieces(talk: Talk, _: random.Random, usual: str) -> str:
+    for octet in usual.encode():
+        talk.put(bytes([octet]))
+        time.sleep(0.001)
+    return ""
+
+
+def _without_end(talk: Talk, chance: random.Random, usual: str) -> str:
+    line = f"{usual[:3]}-and so on\r\n".encode()
+    if chance.random() < 0.5:
+        talk.flood(line)
+    talk.drip(line, 0.05)
+    raise Over
+
+
+def _cut_short(talk: Talk, chance: random.Random, usual: str) -> str:
+    talk.put(usual.encode()[: chance.randrange(len(usual))])
+    raise Over
 
 
 def at_random(seed: int, share: float = 0.1) -> Script:
     """A server that goes wrong at random in such a share of its replies, each connection in its own way, for
     as long as this is its script."""
+    wrongs = (_another, _stray_before, _stray_after, _in_pieces, _without_end, _cut_short)
 
     def script(talk: Talk) -> None:
         chance = random.Random(f"{seed} {talk.serial}")
 
-        def instead(stage: str, usual: str) -> str:
+        def instead(_: str, usual: str) -> str:
             if talk.server.script is not script or chance.random() > share:
                 return usual
-            match chance.randrange(8):
-                case 0:
-                    return chance.choice(STRAY)
-                case 1:
-                    return f"{chance.choice(STRAY)}\r\n{usual}"
-                case 2:
-                    return f"{usual}\r\n" + "\r\n".join(chance.choices(STRAY, k=chance.randint(1, 3)))
-                case 3:  # in pieces
-                    for octet in usual.encode():
-                        talk.put(bytes([octet]))
-                        time.sleep(0.001)
-                    return ""
-                case 4:
-                    talk.flood(f"{usual[:3]}-and so on\r\n".encode())
-                case 5:
-                    talk.drip(f"{usual[:3]}-and so on\r\n".encode(), 0.05)
-                case 6 if stage == "ehlo":
-                    return "250 mail.example.com"  # STARTTLS and PIPELINING are stripped
-                case _:
-                    talk.put(usual.encode()[: chance.randrange(len(usual))])
-            raise Over
+            return chance.choice(wrongs)(talk, chance, usual)
 
         talk.instead = instead
         ordinary(talk)
