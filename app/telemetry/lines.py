@@ -19,8 +19,8 @@ import sys
 import time
 from typing import Any, Final
 
-QUEUE_LINES: Final = 8192
-"""About 2 MB: a busy worker's lines of some four seconds, while a reader of the log is slow."""
+QUEUE_CHARACTERS: Final = 2 * 1024 * 1024
+"""A busy worker's lines of some four seconds, while a reader of the log is slow."""
 
 BATCH_LINES: Final = 512
 BATCH_S: Final = 0.05
@@ -76,6 +76,7 @@ class LineStream(io.TextIOBase):
         self._writing = False
         self._part = ""
         self._overflowed = self._unwritten = self._told = 0
+        self._taken = self._settled = 0  # characters: taken into the queue, and done with
         self._torn = False
 
     @property
@@ -94,9 +95,10 @@ class LineStream(io.TextIOBase):
             self._part += text
             return len(text)
         line, self._part = self._part + text, ""
-        if self._lines.qsize() >= QUEUE_LINES:
+        if self._taken - self._settled >= QUEUE_CHARACTERS:
             self._overflowed += 1
         else:
+            self._taken += len(line)
             self._lines.put(line)
         if not self._writing:
             self._start()
@@ -146,6 +148,7 @@ class LineStream(io.TextIOBase):
             except queue.Empty:
                 break
         works = self._write_whole(batch)
+        self._settled += sum(map(len, batch))
         lost = self.dropped - self._told
         if works and lost and lines.qsize() < BATCH_LINES:
             self._told += lost
