@@ -49,7 +49,7 @@ def dropped() -> int:
     return sum(getattr(stream, "dropped", 0) for stream in (sys.stdout, sys.stderr))
 
 
-def _native(module: str, name: str) -> Any:
+def native(module: str, name: str) -> Any:
     """The standard library's own, also where gevent has put its own in its place."""
     monkey = sys.modules.get("gevent.monkey")
     if monkey is not None:
@@ -62,10 +62,10 @@ class LineStream(io.TextIOBase):
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
-        self._sleep = _native("time", "sleep")
-        self._start_thread = _native("_thread", "start_new_thread")
-        self._allocate_lock = _native("_thread", "allocate_lock")
-        self._new_queue = _native("queue", "SimpleQueue")
+        self._sleep = native("time", "sleep")
+        self._start_thread = native("_thread", "start_new_thread")
+        self._allocate_lock = native("_thread", "allocate_lock")
+        self._new_queue = native("queue", "SimpleQueue")
         self._begin()
         os.register_at_fork(after_in_child=self._begin)
         atexit.register(self.settle, EXIT_S)
