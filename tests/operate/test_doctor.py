@@ -239,7 +239,7 @@ def test_a_redis_that_cannot_be_reached_is_found(valkey: Valkey) -> None:
     for url, says, cure in (
         (f"redis://127.0.0.1:{free_port()}/0", "Nothing listens", "Start Redis"),
         ("redis://redis.invalid/0", "host name in REDIS_URL is unknown", "DNS"),
-        (valkey.url.replace("redis:", "rediss:"), "no TLS is spoken", "redis:// in a network"),
+        (valkey.url.replace("redis:", "rediss:"), "does not speak TLS", "redis:// in a network"),
         (
             valkey.url.replace("redis:", "redis+cluster:").removesuffix("/0"),
             "no cluster answers",
@@ -480,7 +480,7 @@ def test_a_mail_server_that_cannot_be_reached_is_found() -> None:
     assert_found(mail.examine(unknown), Level.PROBLEM, "name in MAIL_SERVER is unknown", "DNS")
     with smtp() as settings:
         found = mail.examine(replace(settings, mail_use_ssl=True))
-        assert_found(found, Level.PROBLEM, "No TLS can be agreed upon", "MAIL_USE_SSL is for port 465")
+        assert_found(found, Level.PROBLEM, "TLS handshake with the mail server fails", "MAIL_USE_SSL is for port 465")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         found = mail.examine(replace(nothing, mail_port=port, mail_timeout_s=0.2))

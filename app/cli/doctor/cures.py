@@ -15,7 +15,7 @@ UNREACHABLE: Final = {
         "Compare those in REDIS_URL with `ACL LIST` of Redis; percent-encode special characters.",
     ),
     "LOADING": (
-        "Redis is still reading its data.",
+        "Redis is still loading its data.",
         "Wait until it has; `INFO persistence` shows how far it is.",
     ),
     "DENIED": (
@@ -31,8 +31,8 @@ UNREACHABLE: Final = {
         "Add ?ssl_ca_certs=/path/of/ca.pem to REDIS_URL, and use the host name that the certificate has.",
     ),
     faults.TLS: (
-        "REDIS_URL says rediss://, and no TLS is spoken at that port.",
-        "Use the TLS port of Redis, or redis:// in a network that you trust. A firewall looks alike.",
+        "REDIS_URL says rediss://, and that port does not speak TLS.",
+        "Use the TLS port of Redis, or redis:// in a network that you trust. A firewall looks the same.",
     ),
     faults.NO_MASTER: (
         "No sentinel names a master for the service in REDIS_URL.",
@@ -52,7 +52,7 @@ UNREACHABLE: Final = {
     ),
     faults.UNKNOWN_HOST: (
         "The host name in REDIS_URL is unknown.",
-        "Correct it, or see to the DNS of this machine.",
+        "Correct it, or check the DNS of this machine.",
     ),
     faults.CLOSED: (
         "Redis closes the connection at once.",
