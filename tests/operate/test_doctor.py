@@ -480,7 +480,9 @@ def test_a_mail_server_that_cannot_be_reached_is_found() -> None:
     assert_found(mail.examine(unknown), Level.PROBLEM, "name in MAIL_SERVER is unknown", "DNS")
     with smtp() as settings:
         found = mail.examine(replace(settings, mail_use_ssl=True))
-        assert_found(found, Level.PROBLEM, "TLS handshake with the mail server fails", "MAIL_USE_SSL is for port 465")
+        assert_found(
+            found, Level.PROBLEM, "TLS handshake with the mail server fails", "MAIL_USE_SSL is for port 465"
+        )
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         found = mail.examine(replace(nothing, mail_port=port, mail_timeout_s=0.2))

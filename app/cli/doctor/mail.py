@@ -1,7 +1,6 @@
 """The mail server: can it be reached, is its certificate right, does it let us in and take our sender."""
 
 import smtplib
-import socket
 import ssl
 import time
 from collections.abc import Iterator
@@ -10,11 +9,11 @@ from typing import Final
 
 from flask import Flask
 
+from app.cli.doctor.cures import NOT_CONNECTED
 from app.cli.doctor.findings import Area, Finding, Level
 from app.config import Settings
-from app.mail.connection import SmtpHost, SmtpMail, flask_settings
+from app.mail.connection import SmtpHost, SmtpMail, connection_fault, flask_settings
 from app.mail.replies import LOGIN_WANTED
-from app.mail.wire import OutOfStep
 
 SMTP = Area("smtp")
 
@@ -141,56 +140,15 @@ def _sender(host: SmtpHost, settings: Settings) -> Iterator[Finding]:
         yield SMTP.ok("It accepts our sender.")
 
 
-BROKEN: Final[tuple[tuple[type[Exception], str, str], ...]] = (
-    (
-        ssl.SSLError,
-        "The TLS handshake with the mail server fails.",
-        "MAIL_USE_SSL is for port 465; on 587 and 25 it is MAIL_USE_TLS.",
-    ),
-    (
-        socket.gaierror,
-        "The name in MAIL_SERVER is unknown.",
-        "Correct it, or check the DNS of this machine.",
-    ),
-    (
-        ConnectionRefusedError,
-        "Nothing listens at MAIL_SERVER and MAIL_PORT.",
-        "Correct them, or start the mail server; 587 and 465 are the usual ports.",
-    ),
-    (
-        OutOfStep,
-        "What answers there does not speak SMTP as it should.",
-        "Check MAIL_SERVER and MAIL_PORT; see the server's log.",
-    ),
-    (
-        ConnectionError,
-        "The mail server closes the connection.",
-        "If the port wants TLS at once (465), set MAIL_USE_SSL=true; else see the server's log.",
-    ),
-    (
-        TimeoutError,
-        "The mail server does not answer in time.",
-        "Check port and firewall: many providers block 25, so use 587; 465 needs MAIL_USE_SSL=true.",
-    ),
-)
-"""What is wrong and the cure, by the kind of error; the first that fits."""
-
-
 def _broken(error: OSError) -> Finding:
+    """What a sender would say of it, with the cure."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return _distrusted(error.verify_code)
-    if isinstance(error, smtplib.SMTPResponseException):
-        return SMTP.problem(
-            f"The mail server refuses to talk to us ({error.smtp_code}).",
-            "See its log: may this machine send?",
-        )
-    for kind, says, cure in BROKEN:
-        if isinstance(error, kind):
-            return SMTP.problem(says, cure)
-    return SMTP.problem(
-        f"The mail server cannot be used ({type(error).__name__}).",
-        "See its log; check MAIL_SERVER and MAIL_PORT.",
+    code = connection_fault(error).code
+    says, cure = NOT_CONNECTED.get(
+        code, (f"The mail server cannot be used ({code}).", "See its log: may this machine send?")
     )
+    return SMTP.problem(says, cure)
 
 
 def _distrusted(verify_code: int) -> Finding:
