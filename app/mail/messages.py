@@ -119,10 +119,11 @@ class Messages:
         text = _with_header(text, "Subject", _header_text("Subject", subject))
         text = _with_header(text, "Date", _PLACEHOLDERS["date"])
         text = re.sub(rb"\r?\n", b"\r\n", text)
-        text = re.sub(rb"(?m)^\.", b"..", text).replace(b"%", b"%%")
+        text = re.sub(rb"(?m)^\.", b"..", text)
+        _check(f"{NUMBER_MESSAGE}/{locale}", subject, body, html, text)
+        text = text.replace(b"%", b"%%")
         for name, token in _PLACEHOLDERS.items():
             text = text.replace(token.encode(), b"%%(%b)b" % name.encode())
-        _check(f"{NUMBER_MESSAGE}/{locale}", subject, body, html, text)
         return text
 
     def _render(self, locale: str, part: str) -> str:
@@ -150,7 +151,7 @@ def _check(folder: str, subject: str, body: str, html: str, composed: bytes) -> 
         raise SettingsError(f"The mail templates of {folder} do not show {{{{ number }}}} in both bodies.")
     for name in ("number", "reference", "issued_at"):
         shown = sum(part.count(_PLACEHOLDERS[name]) for part in (subject, body, html))
-        if composed.count(b"%%(%b)b" % name.encode()) != shown:
+        if composed.count(_PLACEHOLDERS[name].encode()) != shown:
             raise SettingsError(
                 f"The mail templates of {folder} show {{{{ {name} }}}} in a line that is too long: give it a "
                 "line of its own."
