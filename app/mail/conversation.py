@@ -24,8 +24,8 @@ FINAL_REPLY_TIMEOUT_S = 600.0
 """RFC 1047: a client that gives up earlier gets the mail delivered twice."""
 
 CHECK_SHARE = 0.25
-"""Of MAIL_TIMEOUT, for the answer to NOOP: a connection that a firewall forgot must not cost a request its
-whole wait."""
+"""Of MAIL_TIMEOUT, for the answers to NOOP and RSET: a connection that is dead must not cost a request its
+whole wait, nor a refused recipient the answer that says so."""
 
 
 class Broken(Exception):
@@ -136,7 +136,7 @@ class Conversation:
             return
         try:
             self._say(b"RSET\r\n")
-            if self._reply("reset").accepted:
+            if self._reply("reset", self._timeout_s * CHECK_SHARE).accepted:
                 return
         except Broken:
             pass

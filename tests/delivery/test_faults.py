@@ -181,6 +181,16 @@ def test_an_address_is_refused_for_good_where_data_is_accepted_all_the_same(
     assert (smtp.connections, len(smtp.contents)) == (2, 1)
 
 
+def test_an_address_that_is_refused_is_told_although_the_reset_is_not_answered(
+    serve: Serve, smtp: ScriptedSmtp, store: redis.Redis
+) -> None:
+    """422: the connection is given up before the request is."""
+    smtp.script.update(rcpt=say("550 5.1.1 No such user"), rset=silence)
+    answer, _ = serve(smtp, mail_timeout_s=4.0).register(ADA)
+    assert (answer.status_code, answer.json["type"]) == (422, "/problems/undeliverable-address")
+    assert kinds(store)["user"] == 0
+
+
 def test_a_refusal_after_the_answer_marks_the_mail_as_failed_and_erases_nothing(
     serve: Serve, smtp: ScriptedSmtp, store: redis.Redis
 ) -> None:
