@@ -15,7 +15,7 @@ from flask import Flask
 from app.config import Settings
 from app.errors import SettingsError
 from app.mail.replies import Blame, MailFault
-from app.mail.wire import Dial, OutOfStep, Wire
+from app.mail.wire import Dial, Wire
 
 BROKEN = "broken"
 
@@ -58,7 +58,7 @@ class SmtpConnection(flask_mail.Connection):
     mail: SmtpMail
 
     def configure_host(self) -> "SmtpHost":
-        """A connection that takes mails. Raises OSError, of which SMTPException is one kind."""
+        """A connection that takes mails. Raises OSError (SMTPException is one) or ValueError."""
         host = SmtpHost(self.mail)
         try:
             if self.mail.use_tls:
@@ -75,7 +75,7 @@ class SmtpHost(smtplib.SMTP):
     """smtplib's client over a `Wire`: connected, greeted and, with MAIL_USE_SSL, under TLS.
 
     Connecting, encrypting and logging in are one step of the wire: MAIL_TIMEOUT is for all of it together.
-    Everything raises OSError.
+    They raise OSError, or ValueError for a challenge that is no base64.
     """
 
     wire: Wire
@@ -125,8 +125,6 @@ class SmtpHost(smtplib.SMTP):
             self.login(self._mail.username or "", self._mail.password or "")
         except UnicodeEncodeError:  # it holds the password, so it is no cause
             raise smtplib.SMTPNotSupportedError("AUTH takes ASCII only") from None
-        except ValueError as error:
-            raise OutOfStep("a challenge that is none") from error
 
     def send(self, s: object) -> None:
         """Writes a command."""

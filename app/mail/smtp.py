@@ -101,7 +101,7 @@ class SmtpSession:
         the server broke off."""
         try:
             host = self._mail.connect().configure_host()
-        except OSError as error:
+        except (OSError, ValueError) as error:
             fault = connection_fault(error)
             if fault.code.endswith(BROKEN):
                 raise Broken(fault.code) from error

@@ -52,7 +52,10 @@ class Wire:
         """Looks the name up and connects, which begins a step that goes on with what comes next. A connection
         that comes about too late is closed."""
         began = time.monotonic()
-        sock = within(timeout_s, lambda: dial((server, port), timeout_s), discard=socket.socket.close)
+        try:
+            sock = within(timeout_s, lambda: dial((server, port), timeout_s), discard=socket.socket.close)
+        except UnicodeError as error:  # an empty label, or one of more than 63 characters
+            raise socket.gaierror(socket.EAI_NONAME, "not a name") from error
         return cls(sock, timeout_s - (time.monotonic() - began))
 
     def begin(self, timeout_s: float) -> None:

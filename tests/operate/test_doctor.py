@@ -478,6 +478,8 @@ def test_a_mail_server_that_cannot_be_reached_is_found() -> None:
     assert_found(mail.examine(nothing), Level.PROBLEM, "Nothing listens", "587 and 465")
     unknown = replace(nothing, mail_server="mail.invalid")
     assert_found(mail.examine(unknown), Level.PROBLEM, "name in MAIL_SERVER is unknown", "DNS")
+    misspelt = replace(nothing, mail_server="mail..example.com")
+    assert_found(mail.examine(misspelt), Level.PROBLEM, "name in MAIL_SERVER is unknown", "DNS")
     with smtp() as settings:
         found = mail.examine(replace(settings, mail_use_ssl=True))
         assert_found(

@@ -28,7 +28,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     """Talks to the server as a sender does, up to MAIL FROM or the first problem. Sends nothing."""
     try:
         host = SmtpHost(_mail(settings))
-    except OSError as error:
+    except (OSError, ValueError) as error:
         yield _broken(error)
         return
     yield SMTP.ok("It answers.")
@@ -38,7 +38,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
                 yield finding
                 if finding.level is Level.PROBLEM:
                     return
-    except OSError as error:
+    except (OSError, ValueError) as error:
         yield _broken(error)
     finally:
         host.wire.close(b"QUIT\r\n")
@@ -140,7 +140,7 @@ def _sender(host: SmtpHost, settings: Settings) -> Iterator[Finding]:
         yield SMTP.ok("It accepts our sender.")
 
 
-def _broken(error: OSError) -> Finding:
+def _broken(error: Exception) -> Finding:
     """What a sender would say of it, with the cure."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return _distrusted(error.verify_code)
