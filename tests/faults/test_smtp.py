@@ -121,7 +121,7 @@ def test_a_login_without_end_ends() -> None:
         talk.line()
         talk.flood(b"334-x\r\n")
 
-    with OddSmtp(endless) as server, session(server.port, **LOGIN) as one:
+    with OddSmtp(endless) as server, session(server.port, HANGS_S / 2, **LOGIN) as one:
         began = time.monotonic()
         assert send(one) == "connect broken"
         assert time.monotonic() - began < HANGS_S
@@ -181,7 +181,7 @@ def test_a_login_that_cannot_be_spelled_is_a_fault_and_no_accident(
     login = LOGIN | {"MAIL_PASSWORD": password}
     with (
         OddSmtp(with_login(challenge)) as server,
-        session(server.port, **login) as one,
+        session(server.port, HANGS_S, **login) as one,
         pytest.raises(MailFault) as raised,
     ):
         one.send(mail())
