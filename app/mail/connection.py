@@ -34,7 +34,7 @@ def flask_settings(settings: Settings) -> dict[str, object]:
 
 
 class SmtpMail(flask_mail.Mail):
-    """Flask-Mail, connecting with a time-out for every step and a certificate that is checked."""
+    """Flask-Mail, connecting with a deadline and a certificate that is checked."""
 
     def __init__(
         self, app: Flask, timeout_s: float, ca_file: str = "", dial: Dial = socket.create_connection
@@ -53,50 +53,41 @@ class SmtpMail(flask_mail.Mail):
 
 
 class SmtpConnection(flask_mail.Connection):
-    """Flask-Mail's connection, opened in three steps. Each raises OSError or SMTPException."""
+    """Flask-Mail's connection, over our own host."""
 
     mail: SmtpMail
 
     def configure_host(self) -> "SmtpHost":
-        """A connection that takes mails."""
-        host = self.reach()
-        try:
-            self.encrypt(host)
-            self.log_in(host)
-        except BaseException:
-            host.close()
-            raise
-        return host
-
-    def reach(self) -> "SmtpHost":
-        """Connected and greeted; with MAIL_USE_SSL under TLS."""
+        """A connection that takes mails. Raises OSError (SMTPException is one) or ValueError."""
         host = SmtpHost(self.mail)
         try:
-            host.ehlo_or_helo_if_needed()
+            if self.mail.use_tls:
+                host.encrypt()
+            if self.mail.username:
+                host.log_in()
         except BaseException:
             host.close()
             raise
         return host
-
-    def encrypt(self, host: "SmtpHost") -> None:
-        if self.mail.use_tls:
-            host.encrypt()
-            host.ehlo_or_helo_if_needed()
-
-    def log_in(self, host: "SmtpHost") -> None:
-        if self.mail.username:
-            host.login(self.mail.username, self.mail.password or "")
 
 
 class SmtpHost(smtplib.SMTP):
-    """smtplib's client over a `Wire`."""
+    """smtplib's client over a `Wire`: connected, greeted and, with MAIL_USE_SSL, under TLS.
+
+    Connecting, encrypting and logging in are one step of the wire: MAIL_TIMEOUT is for all of it together.
+    They raise OSError, or ValueError for a challenge that is no base64.
+    """
 
     wire: Wire
 
     def __init__(self, mail: SmtpMail) -> None:
-        """Connects. Raises SMTPConnectError for a greeting that is none."""
         self._mail = mail
         super().__init__(mail.server, mail.port, socket.gethostname(), timeout=mail.timeout_s)
+        try:
+            self.ehlo_or_helo_if_needed()
+        except BaseException:
+            self.close()
+            raise
 
     def connect(
         self,
@@ -104,12 +95,13 @@ class SmtpHost(smtplib.SMTP):
         port: int = 0,
         source_address: object = None,  # noqa: ARG002 as smtplib has it
     ) -> tuple[int, bytes]:
-        tls = self._mail.tls if self._mail.use_ssl else None
-        self.wire = Wire.connect(host, port, self._mail.timeout_s, tls, self._mail.dial)
-        self.sock = self.wire.sock
+        self.wire = Wire.connect(host, port, self._mail.timeout_s, self._mail.dial)
         try:
+            if self._mail.use_ssl:
+                self.wire.encrypt(self._mail.tls, host)
+            self.sock = self.wire.sock
             return self.getreply()
-        except OSError:
+        except BaseException:
             self.close()
             raise
 
@@ -120,19 +112,27 @@ class SmtpHost(smtplib.SMTP):
         code, text = self.docmd("STARTTLS")
         if code != 220:
             raise smtplib.SMTPResponseException(code, text)
-        self.wire.encrypt(self._mail.tls, self._mail.server, self._mail.timeout_s)
+        self.wire.encrypt(self._mail.tls, self._mail.server)
         self.sock = self.wire.sock
         self.helo_resp = self.ehlo_resp = None
         self.esmtp_features = {}
         self.does_esmtp = False
+        self.ehlo_or_helo_if_needed()
+
+    def log_in(self) -> None:
+        """Logs in as MAIL_USERNAME."""
+        try:
+            self.login(self._mail.username or "", self._mail.password or "")
+        except UnicodeEncodeError:  # it holds the password, so it is no cause
+            raise smtplib.SMTPNotSupportedError("AUTH takes ASCII only") from None
 
     def send(self, s: object) -> None:
         """Writes a command."""
-        self.wire.write(s if isinstance(s, bytes) else str(s).encode("ascii"), self._mail.timeout_s)
+        self.wire.write(s if isinstance(s, bytes) else str(s).encode("ascii"))
 
     def getreply(self) -> tuple[int, bytes]:
         """The code and the text of one reply."""
-        reply = self.wire.reply(self._mail.timeout_s)
+        reply = self.wire.reply()
         return reply.code, b"\n".join(reply.lines)
 
     def close(self) -> None:

@@ -4,11 +4,14 @@ A deadline counts over the whole step, with all its lines and all its bytes; a s
 anew with each byte that arrives. Imports of the app only `threads` and the room's `replies`.
 """
 
+import array
 import contextlib
+import fcntl
 import re
 import select
 import socket
 import ssl
+import termios
 import time
 from collections.abc import Callable
 from typing import Self, TypeVar
@@ -34,35 +37,32 @@ class OutOfStep(OSError):
 class Wire:
     """A connection to a mail server. Not to be shared between threads.
 
-    Its methods raise TimeoutError at the deadline and OSError where the connection is broken.
+    What it does belongs to the step that was begun last, and raises TimeoutError at that step's deadline, or
+    OSError where the connection is broken.
     """
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, timeout_s: float) -> None:
         self.sock = sock
         self._buffer = b""
+        self._unread = array.array("i", [0])
+        self.begin(timeout_s)
 
     @classmethod
-    def connect(
-        cls,
-        server: str,
-        port: int,
-        timeout_s: float,
-        tls: ssl.SSLContext | None = None,
-        dial: Dial = socket.create_connection,
-    ) -> Self:
-        """Connects; the look-up of the name and the TLS handshake are part of the step. A connection that
-        comes about too late is closed."""
-        deadline = time.monotonic() + timeout_s
-        wire = cls(within(timeout_s, lambda: dial((server, port), timeout_s), discard=socket.socket.close))
+    def connect(cls, server: str, port: int, timeout_s: float, dial: Dial = socket.create_connection) -> Self:
+        """Looks the name up and connects, which begins a step that goes on with what comes next. A connection
+        that comes about too late is closed."""
+        began = time.monotonic()
         try:
-            if tls is not None:
-                wire.encrypt(tls, server, deadline - time.monotonic())
-        except BaseException:
-            wire.close()
-            raise
-        return wire
+            sock = within(timeout_s, lambda: dial((server, port), timeout_s), discard=socket.socket.close)
+        except UnicodeError as error:  # an empty label, or one of more than 63 characters
+            raise socket.gaierror(socket.EAI_NONAME, "not a name") from error
+        return cls(sock, timeout_s - (time.monotonic() - began))
 
-    def encrypt(self, tls: ssl.SSLContext, server: str, timeout_s: float) -> None:
+    def begin(self, timeout_s: float) -> None:
+        """Begins a step, which may take so many seconds over all."""
+        self._deadline = time.monotonic() + timeout_s
+
+    def encrypt(self, tls: ssl.SSLContext, server: str) -> None:
         """Starts TLS and checks the certificate.
 
         Whatever the server said before belongs to nobody: somebody may have put it there (RFC 3207 §4.1).
@@ -70,31 +70,23 @@ class Wire:
         if self._buffer:
             raise OutOfStep("more than a reply before TLS")
         self.sock = sock = tls.wrap_socket(self.sock, server_hostname=server, do_handshake_on_connect=False)
-        self._by(time.monotonic() + timeout_s, sock.do_handshake)
+        self._read(sock.do_handshake)
 
-    def write(self, octets: bytes, timeout_s: float) -> None:
-        deadline = time.monotonic() + timeout_s
+    def write(self, octets: bytes) -> None:
         while octets:
-            self.sock.settimeout(_left(deadline))
+            self.sock.settimeout(self._left_s())
             # gevent's sendall asks for the socket's buffer first; one send nearly always takes it all.
             octets = octets[self.sock.send(octets) :]
 
-    def reply(self, timeout_s: float) -> Reply:
+    def reply(self) -> Reply:
         """The next reply with all its lines. Raises OutOfStep for what is none."""
-        deadline = time.monotonic() + timeout_s
         lines: list[bytes] = []
-        code, read = b"", 0
+        code, room = b"", MAX_REPLY
         while True:
-            end = self._buffer.find(b"\n") + 1
-            if not end:
-                if read + len(self._buffer) > MAX_REPLY:
-                    raise OutOfStep("a reply without end")
-                self._buffer += self._receive(deadline)
-                continue
-            found = _LINE.fullmatch(self._buffer, 0, end)
-            self._buffer = self._buffer[end:]
-            read += end
-            if found is None or found[1] != (code or found[1]) or read > MAX_REPLY:
+            line = self._line(room)
+            room -= len(line)
+            found = _LINE.fullmatch(line)
+            if found is None or found[1] != (code or found[1]):
                 raise OutOfStep("not a reply")
             code = found[1]
             lines.append((found[3] or b"").strip())
@@ -102,13 +94,18 @@ class Wire:
                 return Reply(int(code), lines)
 
     def quiet(self) -> bool:
-        """True when the connection is up and the server has said nothing that is still to be read."""
+        """True when the server has said nothing that is still to be read; False where the connection is known
+        to be broken, too."""
         if self._buffer:
             return False
+        fcntl.ioctl(self.sock, termios.FIONREAD, self._unread)  # a tenth of a recv that finds nothing
+        decrypted = self.sock.pending() if isinstance(self.sock, ssl.SSLSocket) else 0
+        if not (self._unread[0] or decrypted):
+            return True
         self.sock.settimeout(0)
         try:
             self._buffer = self.sock.recv(1)
-        except (BlockingIOError, ssl.SSLWantReadError):
+        except ssl.SSLWantReadError:  # TLS' own messages
             return True
         except OSError:
             return False
@@ -122,23 +119,31 @@ class Wire:
                 self.sock.send(farewell)
         self.sock.close()
 
-    def _receive(self, deadline: float) -> bytes:
-        octets = self._by(deadline, self._recv)
-        if not octets:
-            raise ConnectionResetError("the server closed the connection")
-        return octets
+    def _line(self, room: int) -> bytes:
+        """The next line with its end, of at most `room` bytes."""
+        while not (end := self._buffer.find(b"\n") + 1):
+            if len(self._buffer) > room:
+                break
+            octets = self._read(self._recv)
+            if not octets:
+                raise ConnectionResetError("the server closed the connection")
+            self._buffer += octets
+        if not 0 < end <= room:
+            raise OutOfStep("a reply without end")
+        line, self._buffer = self._buffer[:end], self._buffer[end:]
+        return line
 
     def _recv(self) -> bytes:
         return self.sock.recv(4096)
 
-    def _by(self, deadline: float, step: Callable[[], T]) -> T:
-        """The result of a step that reads. Under TLS one step is many reads, each of which gevent would give
+    def _read(self, act: Callable[[], T]) -> T:
+        """The result of an act that reads. Under TLS one act is many reads, each of which gevent would give
         the whole time-out, so there the socket does not block and the waiting is done here."""
         while True:
-            left_s = _left(deadline)
+            left_s = self._left_s()
             self.sock.settimeout(0 if isinstance(self.sock, ssl.SSLSocket) else left_s)
             try:
-                return step()
+                return act()
             except ssl.SSLWantReadError:
                 self._wait(select.POLLIN, left_s)
             except ssl.SSLWantWriteError:
@@ -149,9 +154,8 @@ class Wire:
         poll.register(self.sock, event)
         poll.poll(timeout_s * 1000)
 
-
-def _left(deadline: float) -> float:
-    left_s = deadline - time.monotonic()
-    if left_s <= 0:
-        raise TimeoutError("the step took too long")
-    return left_s
+    def _left_s(self) -> float:
+        left_s = self._deadline - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError("the step took too long")
+        return left_s

@@ -19,8 +19,8 @@ import sys
 import time
 from typing import Any, Final
 
-QUEUE_LINES: Final = 8192
-"""About 2 MB: a busy worker's lines of some four seconds, while a reader of the log is slow."""
+QUEUE_CHARACTERS: Final = 2 * 1024 * 1024
+"""A busy worker's lines of some four seconds, while a reader of the log is slow."""
 
 BATCH_LINES: Final = 512
 BATCH_S: Final = 0.05
@@ -49,7 +49,7 @@ def dropped() -> int:
     return sum(getattr(stream, "dropped", 0) for stream in (sys.stdout, sys.stderr))
 
 
-def _native(module: str, name: str) -> Any:
+def native(module: str, name: str) -> Any:
     """The standard library's own, also where gevent has put its own in its place."""
     monkey = sys.modules.get("gevent.monkey")
     if monkey is not None:
@@ -62,10 +62,10 @@ class LineStream(io.TextIOBase):
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
-        self._sleep = _native("time", "sleep")
-        self._start_thread = _native("_thread", "start_new_thread")
-        self._allocate_lock = _native("_thread", "allocate_lock")
-        self._new_queue = _native("queue", "SimpleQueue")
+        self._sleep = native("time", "sleep")
+        self._start_thread = native("_thread", "start_new_thread")
+        self._allocate_lock = native("_thread", "allocate_lock")
+        self._new_queue = native("queue", "SimpleQueue")
         self._begin()
         os.register_at_fork(after_in_child=self._begin)
         atexit.register(self.settle, EXIT_S)
@@ -76,6 +76,7 @@ class LineStream(io.TextIOBase):
         self._writing = False
         self._part = ""
         self._overflowed = self._unwritten = self._told = 0
+        self._taken = self._settled = 0  # characters: taken into the queue, and done with
         self._torn = False
 
     @property
@@ -94,9 +95,10 @@ class LineStream(io.TextIOBase):
             self._part += text
             return len(text)
         line, self._part = self._part + text, ""
-        if self._lines.qsize() >= QUEUE_LINES:
+        if self._taken - self._settled >= QUEUE_CHARACTERS:
             self._overflowed += 1
         else:
+            self._taken += len(line)
             self._lines.put(line)
         if not self._writing:
             self._start()
@@ -146,6 +148,7 @@ class LineStream(io.TextIOBase):
             except queue.Empty:
                 break
         works = self._write_whole(batch)
+        self._settled += sum(map(len, batch))
         lost = self.dropped - self._told
         if works and lost and lines.qsize() < BATCH_LINES:
             self._told += lost

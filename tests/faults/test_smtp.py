@@ -1,11 +1,13 @@
 """Mail servers that are out of step, drip or never end: no mail is wrong, no memory fills, each wait ends."""
 
+import contextlib
 import random
 import resource
 import socket
 import subprocess
 import sys
 import time
+import traceback
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -119,11 +121,73 @@ def test_a_login_without_end_ends() -> None:
         talk.line()
         talk.flood(b"334-x\r\n")
 
-    login = {"MAIL_USERNAME": "ada", "MAIL_PASSWORD": "secret"}
-    with OddSmtp(endless) as server, session(server.port, **login) as one:
+    with OddSmtp(endless) as server, session(server.port, HANGS_S / 2, **LOGIN) as one:
         began = time.monotonic()
         assert send(one) == "connect broken"
         assert time.monotonic() - began < HANGS_S
+
+
+LOGIN = {"MAIL_USERNAME": "ada", "MAIL_PASSWORD": "secret"}
+
+
+@pytest.mark.parametrize("slow", [("connect", "ehlo"), ("ehlo", "auth"), ("auth",)], ids=" ".join)
+def test_connecting_has_one_deadline_over_all_its_steps(slow: tuple[str, ...]) -> None:
+    """Each reply comes in time; greeting, EHLO and challenge after challenge together do not."""
+    heard = []
+
+    def lazy(talk: Talk) -> None:
+        def say(stage: str, reply: str) -> None:
+            time.sleep(TIMEOUT_S * 0.7 if stage in slow else 0)
+            talk.say(reply)
+
+        say("connect", "220 mail.example.com")
+        heard.append(talk.line())
+        say("ehlo", "250-mail.example.com\r\n250 AUTH LOGIN")
+        while True:
+            heard.append(talk.line())
+            say("auth", "334 VXNlcm5hbWU6")
+
+    with OddSmtp(lazy) as server, session(server.port, **LOGIN) as one:
+        assert send(one) == "connect timeout"
+    assert len(heard) <= 3
+
+
+def with_login(challenge: str) -> Script:
+    """A server that offers AUTH, and answers it so."""
+
+    def script(talk: Talk) -> None:
+        talk.greet()
+        talk.line()
+        talk.say("250-mail.example.com\r\n250 AUTH CRAM-MD5 PLAIN")
+        while True:
+            talk.line()
+            talk.say(challenge)
+
+    return script
+
+
+@pytest.mark.parametrize(
+    ("password", "challenge", "blame", "code"),
+    [
+        ("contraseña", "334 PDEyMzQ+", Blame.OPERATOR, "login not offered"),
+        ("secret", "334 x", Blame.SERVER, "connect broken"),
+    ],
+)
+def test_a_login_that_cannot_be_spelled_is_a_fault_and_no_accident(
+    password: str, challenge: str, blame: Blame, code: str
+) -> None:
+    """A password outside ASCII is for the operator; a challenge that is no base64 is the server's. Neither
+    password nor challenge is in the fault or in what caused it."""
+    login = LOGIN | {"MAIL_PASSWORD": password}
+    with (
+        OddSmtp(with_login(challenge)) as server,
+        session(server.port, HANGS_S, **login) as one,
+        pytest.raises(MailFault) as raised,
+    ):
+        one.send(mail())
+    assert (raised.value.blame, raised.value.code) == (blame, code)
+    told = "".join(traceback.format_exception(raised.value, chain=True))
+    assert password not in told.replace("password", "")
 
 
 def test_a_server_that_reads_nothing_ends_the_write_at_its_deadline() -> None:
@@ -172,6 +236,46 @@ def test_what_a_server_says_before_tls_is_not_taken_for_an_answer_after_it() -> 
     with OddSmtp(injected) as server, session(server.port, MAIL_USE_TLS=True) as one:
         assert send(one) == "connect broken"
     assert heard == []
+
+
+IN_CLEAR = {
+    "stripped": ("250 AUTH PLAIN", ""),
+    "refused": ("250-STARTTLS\r\n250 AUTH PLAIN", "454 4.7.0 Not now"),
+    "not begun": ("250-STARTTLS\r\n250 AUTH PLAIN", "220 Ready"),
+    "garbage": ("250-STARTTLS\r\n250 AUTH PLAIN", "220 Ready\r\n\0\0garbage"),
+    "injected": ("250-STARTTLS\r\n250 AUTH PLAIN", "220 Ready\r\n250-mail.example.com\r\n250 AUTH PLAIN"),
+    "in lines": ("250-STARTTLS\r\n250 AUTH PLAIN", "220-Ready\r\n250 AUTH PLAIN"),
+}
+"""What somebody on the way may say: to EHLO, and to STARTTLS."""
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["at once", "late"])
+@pytest.mark.parametrize(("offer", "reply"), IN_CLEAR.values(), ids=IN_CLEAR)
+def test_where_tls_is_asked_for_neither_password_nor_mail_goes_in_clear(
+    offer: str, reply: str, late: bool
+) -> None:
+    """STARTTLS stripped from the offer, refused, or followed by what was never encrypted (CVE-2011-0411)."""
+    heard: list[str] = []
+
+    def tampered(talk: Talk) -> None:
+        talk.greet()
+        heard.append(talk.line())
+        talk.say(f"250-mail.example.com\r\n{offer}")
+        heard.append(talk.line())
+        first, _, rest = reply.partition("\r\n")
+        talk.put(first.encode() + b"\r\n" + (b"" if late else rest.encode() + b"\r\n" * bool(rest)))
+        with contextlib.suppress(Over):
+            talk.buffer = b""
+            heard.append(talk.sock.recv(5).decode("latin-1"))
+            if late:
+                talk.say(rest)
+            heard.append(talk.line())
+
+    with OddSmtp(tampered) as server, session(server.port, MAIL_USE_TLS=True, **LOGIN) as one:
+        assert send(one) != "sent"
+        assert not one.connected
+    spoken = [line for line in heard if not line.startswith("\x16\x03")]  # a TLS handshake
+    assert not any(word in line.upper() for line in spoken for word in ("AUTH", "MAIL", "RCPT", "DATA"))
 
 
 WRONG = {

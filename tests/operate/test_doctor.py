@@ -239,7 +239,7 @@ def test_a_redis_that_cannot_be_reached_is_found(valkey: Valkey) -> None:
     for url, says, cure in (
         (f"redis://127.0.0.1:{free_port()}/0", "Nothing listens", "Start Redis"),
         ("redis://redis.invalid/0", "host name in REDIS_URL is unknown", "DNS"),
-        (valkey.url.replace("redis:", "rediss:"), "no TLS is spoken", "redis:// in a network"),
+        (valkey.url.replace("redis:", "rediss:"), "does not speak TLS", "redis:// in a network"),
         (
             valkey.url.replace("redis:", "redis+cluster:").removesuffix("/0"),
             "no cluster answers",
@@ -442,6 +442,14 @@ def test_a_login_that_is_not_offered_or_not_given_is_found(certificate: Certific
         assert_found(mail.examine(settings), Level.PROBLEM, "no mail without a login", "MAIL_USERNAME")
 
 
+def test_a_password_that_cannot_be_sent_is_found() -> None:
+    """Without a traceback, which would show it."""
+    with smtp(authenticator=only_ada, auth_require_tls=False) as settings:
+        found = list(mail.examine(replace(settings, mail_username="ada", mail_password="contraseña")))
+    assert (found[-1].level, "outside ASCII" in found[-1].says) == (Level.PROBLEM, True)
+    assert "contrase" not in str(found)
+
+
 def test_a_password_in_clear_is_found() -> None:
     """The login works; it should not work like that."""
     with smtp(authenticator=only_ada, auth_require_tls=False) as settings:
@@ -470,9 +478,13 @@ def test_a_mail_server_that_cannot_be_reached_is_found() -> None:
     assert_found(mail.examine(nothing), Level.PROBLEM, "Nothing listens", "587 and 465")
     unknown = replace(nothing, mail_server="mail.invalid")
     assert_found(mail.examine(unknown), Level.PROBLEM, "name in MAIL_SERVER is unknown", "DNS")
+    misspelt = replace(nothing, mail_server="mail..example.com")
+    assert_found(mail.examine(misspelt), Level.PROBLEM, "name in MAIL_SERVER is unknown", "DNS")
     with smtp() as settings:
         found = mail.examine(replace(settings, mail_use_ssl=True))
-        assert_found(found, Level.PROBLEM, "No TLS can be agreed upon", "MAIL_USE_SSL is for port 465")
+        assert_found(
+            found, Level.PROBLEM, "TLS handshake with the mail server fails", "MAIL_USE_SSL is for port 465"
+        )
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         found = mail.examine(replace(nothing, mail_port=port, mail_timeout_s=0.2))

@@ -79,5 +79,5 @@ def test_a_redis_that_still_reads_its_data_is_waited_for() -> None:
     """LOADING: nothing is wrong, it takes a while."""
     with answering(b"-LOADING Redis is loading the dataset in memory\r\n") as port:
         (found,) = problems(f"redis://127.0.0.1:{port}/0")
-    assert "still reading its data" in found.says
+    assert "still loading its data" in found.says
     assert "Wait" in found.cure

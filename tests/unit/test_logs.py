@@ -3,11 +3,12 @@
 import json
 import os
 import threading
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
-from app.telemetry.lines import QUEUE_LINES, LineStream
+from app.telemetry.lines import QUEUE_CHARACTERS, LineStream
 from app.telemetry.logs import _to_json, places
 from tests.support.waiting import wait_until
 
@@ -66,7 +67,7 @@ def test_a_full_queue_drops_lines_and_tells_of_it_when_there_is_room() -> None:
     """The reader of a pipe stops and comes back: the writer never waits for it."""
     reader, writer = os.pipe()
     stream = LineStream(writer)
-    written = 2 * QUEUE_LINES
+    written = QUEUE_CHARACTERS // 20
     for turn in range(written):
         stream.write(f"line {turn} of a log that nobody reads\n")
     assert stream.dropped > 0
@@ -85,6 +86,23 @@ def test_a_full_queue_drops_lines_and_tells_of_it_when_there_is_room() -> None:
     assert {gap["event"] for gap in gaps} == {"log_lines_dropped"}
     assert sum(gap["count"] for gap in gaps) == stream.dropped
     assert len(found) - len(gaps) == written - stream.dropped
+
+
+def test_long_lines_that_nobody_reads_fill_no_memory() -> None:
+    """The queue is bounded by what is in it: a traceback may be longer than a thousand other lines."""
+    reader, writer = os.pipe()
+    stream = LineStream(writer)
+    tracemalloc.start()
+    try:
+        for _ in range(100):
+            stream.write("x" * 1_000_000 + "\n")
+        assert tracemalloc.get_traced_memory()[1] < 5 * QUEUE_CHARACTERS
+    finally:
+        tracemalloc.stop()
+        os.close(reader)
+        stream.settle(10)
+        os.close(writer)
+    assert stream.dropped == 100
 
 
 @pytest.mark.parametrize("target", ["/dev/full", "closed", "no reader"])

@@ -107,6 +107,13 @@ def test_both_parts_show_the_number_in_groups_its_reference_and_its_time(mail: M
         assert "2023-11-14 22:13:20 UTC" in text
 
 
+def test_a_per_cent_sign_of_a_template_stays_one(tmp_path: Path) -> None:
+    """A mail is filled in by formatting, and a template may hold what looks like a field."""
+    folder = override(tmp_path, "body.txt", "{{ number }} is 100 % yours, %(number)b %s %%")
+    text = text_of(messages(overrides=folder).mail(REGISTRATION), "plain")
+    assert text == "4821 0937 5523 is 100 % yours, %(number)b %s %%"
+
+
 def test_the_mail_is_written_in_the_language_of_the_registration() -> None:
     """And says so in a header."""
     composed = messages()

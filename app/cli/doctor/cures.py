@@ -1,4 +1,5 @@
-"""What to do about each fault on the way to Redis or in it, by its code (`app.storage.faults`)."""
+"""What to do about each fault on the way to Redis or in it (`app.storage.faults`), or on the way to the mail
+server (`app.mail.connection.connection_fault`), by its code."""
 
 from typing import Final
 
@@ -15,7 +16,7 @@ UNREACHABLE: Final = {
         "Compare those in REDIS_URL with `ACL LIST` of Redis; percent-encode special characters.",
     ),
     "LOADING": (
-        "Redis is still reading its data.",
+        "Redis is still loading its data.",
         "Wait until it has; `INFO persistence` shows how far it is.",
     ),
     "DENIED": (
@@ -31,8 +32,8 @@ UNREACHABLE: Final = {
         "Add ?ssl_ca_certs=/path/of/ca.pem to REDIS_URL, and use the host name that the certificate has.",
     ),
     faults.TLS: (
-        "REDIS_URL says rediss://, and no TLS is spoken at that port.",
-        "Use the TLS port of Redis, or redis:// in a network that you trust. A firewall looks alike.",
+        "REDIS_URL says rediss://, and that port does not speak TLS.",
+        "Use the TLS port of Redis, or redis:// in a network that you trust. A firewall looks the same.",
     ),
     faults.NO_MASTER: (
         "No sentinel names a master for the service in REDIS_URL.",
@@ -52,7 +53,7 @@ UNREACHABLE: Final = {
     ),
     faults.UNKNOWN_HOST: (
         "The host name in REDIS_URL is unknown.",
-        "Correct it, or see to the DNS of this machine.",
+        "Correct it, or check the DNS of this machine.",
     ),
     faults.CLOSED: (
         "Redis closes the connection at once.",
@@ -79,3 +80,31 @@ REFUSED: Final = {
         "Bring the replicas back, or lower min-replicas-to-write.",
     ),
 }
+
+NOT_CONNECTED: Final = {
+    "connect without TLS": (
+        "The TLS handshake with the mail server fails.",
+        "MAIL_USE_SSL is for port 465; on 587 and 25 it is MAIL_USE_TLS.",
+    ),
+    "connect to unknown host": (
+        "The name in MAIL_SERVER is unknown.",
+        "Correct it, or check the DNS of this machine.",
+    ),
+    "connect refused": (
+        "Nothing listens at MAIL_SERVER and MAIL_PORT.",
+        "Correct them, or start the mail server; 587 and 465 are the usual ports.",
+    ),
+    "connect broken": (
+        "The mail server closes the connection, or does not speak SMTP as it should.",
+        "Check MAIL_SERVER and MAIL_PORT (465 needs MAIL_USE_SSL=true), then the server's log.",
+    ),
+    "connect timeout": (
+        "The mail server does not answer in time.",
+        "Check port and firewall: many providers block 25, so use 587; 465 needs MAIL_USE_SSL=true.",
+    ),
+    "login not offered": (
+        "The server offers no way to log in that we know (CRAM-MD5, PLAIN, LOGIN).",
+        "Use another port or server; else ask its operator for one of these.",
+    ),
+}
+"""Of the mail server: likewise."""

@@ -87,7 +87,7 @@ def _spf(domain: str, ask: dns.resolver.Resolver) -> Iterator[Finding]:
         )
     elif {"+all", "all"} & set(policies[0].lower().split()):
         yield DOMAIN.warning(
-            f"The SPF record of {domain} lets everybody send in its name.", "End it in -all or ~all."
+            f"The SPF record of {domain} lets everybody send in its name.", "End it with -all or ~all."
         )
     else:
         yield DOMAIN.ok(f"{domain} has an SPF record; whether it names your mail server, its provider knows.")
@@ -108,7 +108,7 @@ def _dmarc(domain: str, ask: dns.resolver.Resolver) -> Iterator[Finding]:
             if "p=none" in policies[0].lower().replace(" ", ""):
                 yield DOMAIN.note(
                     f"The DMARC policy of {place} is none: forged mails in your name are delivered.",
-                    "Go to p=quarantine or p=reject once the reports look right.",
+                    "Change it to p=quarantine or p=reject once the reports look right.",
                 )
             else:
                 yield DOMAIN.ok(f"{place} has a DMARC policy.")

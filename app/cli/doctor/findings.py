@@ -15,7 +15,7 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at: `says` what is, `cure` what to do. Neither holds a secret."""
+    """One thing that was examined: `says` what is, `cure` says what to do. Neither holds a secret."""
 
     area: str
     level: Level

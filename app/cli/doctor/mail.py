@@ -1,7 +1,6 @@
 """The mail server: can it be reached, is its certificate right, does it let us in and take our sender."""
 
 import smtplib
-import socket
 import ssl
 import time
 from collections.abc import Iterator
@@ -10,11 +9,11 @@ from typing import Final
 
 from flask import Flask
 
-from app.cli.doctor.findings import Area, Finding
+from app.cli.doctor.cures import NOT_CONNECTED
+from app.cli.doctor.findings import Area, Finding, Level
 from app.config import Settings
-from app.mail.connection import SmtpConnection, SmtpHost, SmtpMail, flask_settings
+from app.mail.connection import SmtpHost, SmtpMail, connection_fault, flask_settings
 from app.mail.replies import LOGIN_WANTED
-from app.mail.wire import OutOfStep
 
 SMTP = Area("smtp")
 
@@ -25,30 +24,24 @@ X509_NAME_MISMATCH: Final = (62, 64)
 """OpenSSL's X509_V_ERR codes."""
 
 
-class _Found(Exception):
-    def __init__(self, finding: Finding) -> None:
-        super().__init__(finding.says)
-        self.finding = finding
-
-
 def examine(settings: Settings) -> Iterator[Finding]:
-    """Holds the conversation that a sender holds, up to MAIL FROM. Sends nothing."""
-    host: SmtpHost | None = None
+    """Talks to the server as a sender does, up to MAIL FROM or the first problem. Sends nothing."""
     try:
-        connection = _mail(settings).connect()
-        host = connection.reach()
-        yield SMTP.ok("It answers.")
-        yield from _tls(connection, host, settings)
-        yield from _login(connection, host, settings)
-        yield from _pipelining(host)
-        yield from _sender(host, settings)
-    except _Found as end:
-        yield end.finding
-    except OSError as error:
+        host = SmtpHost(_mail(settings))
+    except (OSError, ValueError) as error:
+        yield _broken(error)
+        return
+    yield SMTP.ok("It answers.")
+    try:
+        for step in (_tls, _login, _pipelining, _sender):
+            for finding in step(host, settings):
+                yield finding
+                if finding.level is Level.PROBLEM:
+                    return
+    except (OSError, ValueError) as error:
         yield _broken(error)
     finally:
-        if host is not None:
-            host.wire.close(b"QUIT\r\n")
+        host.wire.close(b"QUIT\r\n")
 
 
 def _mail(settings: Settings) -> SmtpMail:
@@ -58,44 +51,41 @@ def _mail(settings: Settings) -> SmtpMail:
     return SmtpMail(app, settings.mail_timeout_s, settings.mail_ca_file)
 
 
-def _tls(connection: SmtpConnection, host: SmtpHost, settings: Settings) -> Iterator[Finding]:
+def _tls(host: SmtpHost, settings: Settings) -> Iterator[Finding]:
+    offered = host.has_extn("starttls")
     if settings.mail_use_tls:
-        if not host.has_extn("starttls"):
-            raise _Found(
-                SMTP.problem(
-                    "MAIL_USE_TLS is set, and the server does not offer STARTTLS.",
-                    "Use its submission port (587), or MAIL_USE_SSL=true with port 465.",
-                )
+        if not offered:
+            yield SMTP.problem(
+                "MAIL_USE_TLS is set, and the server does not offer STARTTLS.",
+                "Use its submission port (587), or MAIL_USE_SSL=true with port 465.",
             )
-        connection.encrypt(host)
-    elif not settings.mail_use_ssl:
-        if host.has_extn("starttls"):
-            yield SMTP.warning(
-                "The server offers STARTTLS and we do not use it: numbers and passwords travel in clear.",
-                "Set MAIL_USE_TLS=true.",
-            )
-        elif settings.mail_server not in ("localhost", "127.0.0.1", "::1"):
-            yield SMTP.warning(
-                "Mails travel to the server in clear.",
-                "Use a server that offers TLS: MAIL_USE_TLS=true (587) or MAIL_USE_SSL=true (465).",
-            )
+        host.encrypt()
+    elif not settings.mail_use_ssl and offered:
+        yield SMTP.warning(
+            "The server offers STARTTLS and we do not use it: numbers and passwords travel in clear.",
+            "Set MAIL_USE_TLS=true.",
+        )
+    elif not settings.mail_use_ssl and settings.mail_server not in ("localhost", "127.0.0.1", "::1"):
+        yield SMTP.warning(
+            "Mails travel to the server in clear.",
+            "Use a server that offers TLS: MAIL_USE_TLS=true (587) or MAIL_USE_SSL=true (465).",
+        )
     if isinstance(host.sock, ssl.SSLSocket):
-        yield from _certificate(host.sock)
+        yield _certificate(host.sock)
 
 
-def _certificate(sock: ssl.SSLSocket) -> Iterator[Finding]:
+def _certificate(sock: ssl.SSLSocket) -> Finding:
     certificate = sock.getpeercert() or {}
     left_s = ssl.cert_time_to_seconds(str(certificate["notAfter"])) - time.time()
     if left_s < EXPIRES_SOON_S:
-        yield SMTP.warning(
+        return SMTP.warning(
             f"The certificate of the mail server ends in {left_s / 86_400:.0f} days.",
-            "Have it renewed; after that no mail goes out.",
+            "Have it renewed: once it has ended, no mail goes out.",
         )
-    else:
-        yield SMTP.ok(f"{sock.version()} with a certificate that is trusted.")
+    return SMTP.ok(f"{sock.version()} with a certificate that is trusted.")
 
 
-def _login(connection: SmtpConnection, host: SmtpHost, settings: Settings) -> Iterator[Finding]:
+def _login(host: SmtpHost, settings: Settings) -> Iterator[Finding]:
     if not settings.mail_username:
         return
     if not isinstance(host.sock, ssl.SSLSocket):
@@ -104,32 +94,34 @@ def _login(connection: SmtpConnection, host: SmtpHost, settings: Settings) -> It
             "Set MAIL_USE_TLS=true, or MAIL_USE_SSL=true with port 465.",
         )
     if not host.has_extn("auth"):
-        raise _Found(
-            SMTP.problem(
-                "MAIL_USERNAME is set, and the server offers no login here.",
-                "Most servers do so only after TLS: set MAIL_USE_TLS=true. Else unset user and password.",
-            )
+        yield SMTP.problem(
+            "MAIL_USERNAME is set, and the server offers no login here.",
+            "Most servers do so only after TLS: set MAIL_USE_TLS=true. Else unset user and password.",
+        )
+    if not f"{settings.mail_username}{settings.mail_password}".isascii():
+        yield SMTP.problem(
+            "MAIL_USERNAME or MAIL_PASSWORD holds a character outside ASCII, so we cannot log in.",
+            "Choose a password of ASCII characters.",
         )
     try:
-        connection.log_in(host)
+        host.log_in()
     except smtplib.SMTPAuthenticationError as error:
-        raise _Found(
-            SMTP.problem(
-                f"The server refuses the login ({error.smtp_code}).",
-                "Correct MAIL_USERNAME and MAIL_PASSWORD; some providers want an application password.",
-            )
-        ) from error
+        yield SMTP.problem(
+            f"The server refuses the login ({error.smtp_code}).",
+            "Correct MAIL_USERNAME and MAIL_PASSWORD; some providers want an application password.",
+        )
     yield SMTP.ok("It accepts the login.")
 
 
-def _pipelining(host: SmtpHost) -> Iterator[Finding]:
+def _pipelining(host: SmtpHost, _: Settings) -> Iterator[Finding]:
     if host.has_extn("pipelining"):
         yield SMTP.ok("It offers PIPELINING.")
     else:
-        yield SMTP.note("It does not offer PIPELINING (RFC 2920): a mail takes two round trips more.")
+        yield SMTP.note("It does not offer PIPELINING (RFC 2920): each mail takes two more round trips.")
 
 
 def _sender(host: SmtpHost, settings: Settings) -> Iterator[Finding]:
+    host.wire.begin(settings.mail_timeout_s)
     code, _ = host.mail(parseaddr(settings.mail_default_sender)[1])
     if code == LOGIN_WANTED:
         yield SMTP.problem(
@@ -145,52 +137,18 @@ def _sender(host: SmtpHost, settings: Settings) -> Iterator[Finding]:
             f"The server puts our sender off ({code}).", "Ask again in some minutes; then see its log."
         )
     else:
-        yield SMTP.ok("It takes our sender.")
+        yield SMTP.ok("It accepts our sender.")
 
 
 def _broken(error: Exception) -> Finding:
-    match error:
-        case ssl.SSLCertVerificationError():
-            return _distrusted(error.verify_code)
-        case ssl.SSLError():
-            return SMTP.problem(
-                "No TLS can be agreed upon with the mail server.",
-                "MAIL_USE_SSL is for port 465; on 587 and 25 it is MAIL_USE_TLS.",
-            )
-        case socket.gaierror():
-            return SMTP.problem(
-                "The name in MAIL_SERVER is unknown.", "Correct it, or see to the DNS of this machine."
-            )
-        case ConnectionRefusedError():
-            return SMTP.problem(
-                "Nothing listens at MAIL_SERVER and MAIL_PORT.",
-                "Correct them, or start the mail server; 587 and 465 are the usual ports.",
-            )
-        case OutOfStep():
-            return SMTP.problem(
-                "What answers there does not speak SMTP as it should.",
-                "Check MAIL_SERVER and MAIL_PORT; see the server's log.",
-            )
-        case ConnectionError():
-            return SMTP.problem(
-                "The mail server ends the conversation.",
-                "If the port wants TLS at once (465), set MAIL_USE_SSL=true; else see the server's log.",
-            )
-        case TimeoutError():
-            return SMTP.problem(
-                "The mail server does not answer in time.",
-                "Check MAIL_SERVER, MAIL_PORT and the firewall: many providers close port 25, so use 587. "
-                "A port that wants TLS at once (465) needs MAIL_USE_SSL=true.",
-            )
-        case smtplib.SMTPResponseException():
-            return SMTP.problem(
-                f"The mail server does not want to talk to us ({error.smtp_code}).",
-                "See its log: is this machine allowed to send?",
-            )
-    return SMTP.problem(
-        f"The mail server cannot be used ({type(error).__name__}).",
-        "See its log; check MAIL_SERVER and MAIL_PORT.",
+    """What a sender would say of it, with the cure."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return _distrusted(error.verify_code)
+    code = connection_fault(error).code
+    says, cure = NOT_CONNECTED.get(
+        code, (f"The mail server cannot be used ({code}).", "See its log: may this machine send?")
     )
+    return SMTP.problem(says, cure)
 
 
 def _distrusted(verify_code: int) -> Finding:

@@ -68,11 +68,11 @@ def _unreadable(troubles: list[tuple[SealedRecord, Verdict]], total: int) -> Ite
             f"{so_many(Verdict.NO_KEY)} were sealed with {'a key' if keys == 1 else f'{keys} keys'} "
             "not configured here: looking them up, verifying and mailing them fails.",
             "Put the SECRET_KEY of that time into SECRET_KEY_FALLBACKS and restart; then "
-            "`flask --app wsgi keys reseal`. Is it lost, erase them or let them be registered again.",
+            "`flask --app wsgi keys reseal`. If it is lost, erase them or let the people register again.",
         )
     if counts[Verdict.CLEAR]:
         yield RECORDS.problem(
-            f"{so_many(Verdict.CLEAR)} lie in clear, and a process with SECRET_KEY opens none of those.",
+            f"{so_many(Verdict.CLEAR)} lie in clear, and a process with SECRET_KEY opens none of them.",
             "Some process writes here without SECRET_KEY: find and stop it. Erase these records.",
         )
     if counts[Verdict.DAMAGED]:
@@ -83,8 +83,8 @@ def _unreadable(troubles: list[tuple[SealedRecord, Verdict]], total: int) -> Ite
         )
     if counts[Verdict.NEWER]:
         yield RECORDS.warning(
-            f"{so_many(Verdict.NEWER)} were written by a newer version: here they are answered 503.",
-            "During a roll-out that passes. After a roll-back, go forward again, or let them end.",
+            f"{so_many(Verdict.NEWER)} were written by a newer version: requests for them are answered 503.",
+            "During a roll-out this passes. After a roll-back, deploy the newer version, or let them end.",
         )
 
 

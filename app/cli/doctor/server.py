@@ -68,7 +68,7 @@ def _memory(info: dict[str, str]) -> Iterator[Finding]:
     if policy != "noeviction":
         level = REDIS.problem if limit else REDIS.warning
         yield level(
-            f"maxmemory-policy is {policy}: Redis throws registrations away when memory runs short.",
+            f"maxmemory-policy is {policy}: Redis evicts registrations when memory runs short.",
             "Set `maxmemory-policy noeviction` in redis.conf and with CONFIG SET.",
         )
     used = int(info.get("used_memory", 0))

@@ -22,7 +22,7 @@ def wrong(error: SettingsError) -> Iterator[Finding]:
         name, _, message = line.strip().partition(": ")
         yield SETTINGS.problem(
             f"{name} is wrong, so the service does not start.",
-            f"{message} Correct {name} or what stands in its file; docs/settings.md tells more.",
+            f"{message} Correct {name} or the content of its file; docs/settings.md tells more.",
         )
 
 
@@ -36,7 +36,7 @@ def unusable(settings: Settings) -> Iterator[Finding]:
         yield SETTINGS.problem(
             "MAIL_CA_FILE holds no certificates in PEM, so the service does not start.",
             "Name the file that begins with -----BEGIN CERTIFICATE-----, or unset MAIL_CA_FILE to trust "
-            "whom the system trusts.",
+            "the system's certificates.",
         )
     try:
         with app.app_context():
@@ -73,12 +73,12 @@ def _secrecy(settings: Settings) -> Iterator[Finding]:
 def _limits(settings: Settings) -> Iterator[Finding]:
     if not settings.verify_limit.amount:
         yield SETTINGS.warning(
-            "Numbers can be guessed without a limit of tries in a time.",
+            "Guesses at a number are not limited in time.",
             'Set VERIFY_LIMIT, for example to "5/15 minutes"; now only 100 wrong numbers in a row end it.',
         )
     if not settings.address_limit.amount:
         yield SETTINGS.warning(
-            "One mailbox can be flooded: there is no limit of registrations for an address.",
+            "A mailbox can be flooded: registrations per address are not limited.",
             'Set ADDRESS_LIMIT, for example to "10/hour".',
         )
     if not 0 < settings.number_ttl_s <= A_DAY_S:

@@ -12,7 +12,9 @@ def stray(talk):
 """
 
 import contextlib
+import random
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -21,6 +23,7 @@ from typing import Self
 
 OK = "250 2.0.0 Ok"
 EHLO = "250-mail.example.com\r\n250 PIPELINING"
+EHLO_TLS = "250-mail.example.com\r\n250-STARTTLS\r\n250 PIPELINING"
 
 
 class Over(Exception):
@@ -94,7 +97,11 @@ class Talk:
             address = argument.partition("<")[2].partition(">")[0]
             match verb.lower():
                 case "ehlo":
-                    self.answer("ehlo", EHLO)
+                    tls = self.server.tls and not self.encrypted
+                    self.answer("ehlo", EHLO_TLS if tls else EHLO)
+                case "starttls" if self.server.tls:
+                    self.answer("starttls", "220 2.0.0 Ready")
+                    self.encrypt(self.server.tls)
                 case "mail":
                     self.sender, self.recipient = address, ""
                     self.answer("mail", OK)
@@ -112,6 +119,18 @@ class Talk:
                     return
                 case _:
                     self.answer("other", "503 5.5.1 What?")
+
+    @property
+    def encrypted(self) -> bool:
+        return isinstance(self.sock, ssl.SSLSocket)
+
+    def encrypt(self, tls: ssl.SSLContext) -> None:
+        """What the client has said before is forgotten."""
+        self.buffer = b""
+        try:
+            self.sock = tls.wrap_socket(self.sock, server_side=True)
+        except (OSError, ValueError) as error:
+            raise Over from error
 
     def _content(self) -> None:
         content = self._until(b"\r\n.\r\n") + b"\r\n"
@@ -141,11 +160,73 @@ def ordinary(talk: Talk) -> None:
     talk.serve()
 
 
-class OddSmtp:
-    """Listens; every connection is one run of the script, which may be exchanged."""
+STRAY = (
+    OK, "250 mail.example.com", "250-2.0.0 Ok\r\n250 more", "354 Go ahead", "220 mail.example.com",
+    "221 2.0.0 Bye", "235 Welcome", "334 VXNlcm5hbWU6", "421 4.3.2 Bye", "450 4.2.1 Busy", "451 4.3.0 Later",
+    "500 What?", "503 5.5.1 No", "552 5.3.4 Full", "554 5.7.1 No", "250-half", "what?", "", "2", "99999 x",
+    "\0", "250 \0\0", "2\x0050 Ok",
+)  # fmt: skip
+"""Replies, of which the second strips EHLO of STARTTLS, and what is none. No refusal of a recipient for good:
+after one the mail is rightly not sent."""
 
-    def __init__(self, script: Script = ordinary) -> None:
+
+def _another(_: Talk, chance: random.Random, __: str) -> str:
+    return chance.choice(STRAY)
+
+
+def _stray_before(_: Talk, chance: random.Random, usual: str) -> str:
+    return f"{chance.choice(STRAY)}\r\n{usual}"
+
+
+def _stray_after(_: Talk, chance: random.Random, usual: str) -> str:
+    return "\r\n".join([usual, *chance.choices(STRAY, k=chance.randint(1, 3))])
+
+
+def _in_pieces(talk: Talk, _: random.Random, usual: str) -> str:
+    for octet in usual.encode():
+        talk.put(bytes([octet]))
+        time.sleep(0.001)
+    return ""
+
+
+def _without_end(talk: Talk, chance: random.Random, usual: str) -> str:
+    line = f"{usual[:3]}-and so on\r\n".encode()
+    if chance.random() < 0.5:
+        talk.flood(line)
+    talk.drip(line, 0.05)
+    raise Over
+
+
+def _cut_short(talk: Talk, chance: random.Random, usual: str) -> str:
+    talk.put(usual.encode()[: chance.randrange(len(usual))])
+    raise Over
+
+
+def at_random(seed: int, share: float = 0.1) -> Script:
+    """A server that goes wrong at random in such a share of its replies, each connection in its own way, for
+    as long as this is its script."""
+    wrongs = (_another, _stray_before, _stray_after, _in_pieces, _without_end, _cut_short)
+
+    def script(talk: Talk) -> None:
+        chance = random.Random(f"{seed} {talk.serial}")
+
+        def instead(_: str, usual: str) -> str:
+            if talk.server.script is not script or chance.random() > share:
+                return usual
+            return chance.choice(wrongs)(talk, chance, usual)
+
+        talk.instead = instead
+        ordinary(talk)
+
+    return script
+
+
+class OddSmtp:
+    """Listens; every connection is one run of the script, which may be exchanged. `tls`: offers STARTTLS."""
+
+    def __init__(self, script: Script = ordinary, tls: ssl.SSLContext | None = None) -> None:
         self.script = script
+        self.tls = tls
         self.accepted: list[Accepted] = []
         self.connections = 0
         self.flooded = 0
@@ -184,6 +265,8 @@ class OddSmtp:
             threading.Thread(target=self._run, args=(sock, self.connections), daemon=True).start()
 
     def _run(self, sock: socket.socket, serial: int) -> None:
-        with contextlib.suppress(Over), sock:
-            self.script(Talk(sock, self, serial=serial))
+        talk = Talk(sock, self, serial=serial)
+        with contextlib.suppress(Over):
+            self.script(talk)
+        talk.sock.close()  # under TLS another one
         self._open.discard(sock)
