@@ -77,11 +77,12 @@ def make_folder(parent):
             lock = lock_folder(left)
             shutil.rmtree(left, ignore_errors=True)
             os.close(lock)
-    new = tempfile.mkdtemp(dir=parent, prefix="cedula-new-")
-    lock_folder(new)
-    folder = os.path.join(parent, METRICS_PREFIX + os.path.basename(new).rpartition("-")[2])
-    os.rename(new, folder)
-    return folder
+    while True:  # another gunicorn that starts just now may take the folder for one that was left
+        folder = tempfile.mkdtemp(dir=parent, prefix=METRICS_PREFIX)
+        with contextlib.suppress(FileNotFoundError, BlockingIOError):
+            lock_folder(folder)
+            os.stat(folder)
+            return folder
 
 
 def lock_folder(path):
