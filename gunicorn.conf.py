@@ -59,6 +59,7 @@ METRICS_FOLDER = "CEDULA_METRICS_FOLDER"
 
 def on_starting(server):
     """Makes the folder. Where none can be made, every worker tells what it has counted itself."""
+    share_unix_socket(server)
     os.environ.pop(METRICS_FOLDER, None)  # of the gunicorn that started this one (SIGUSR2)
     parent = "/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettempdir()
     try:
@@ -67,6 +68,16 @@ def on_starting(server):
             os.chown(folder, server.cfg.uid, server.cfg.gid)
     except OSError:
         server.log.warning("no folder for metrics in %s: workers count for themselves", parent)
+
+
+def on_reload(server):
+    share_unix_socket(server)
+
+
+def share_unix_socket(server):
+    """Behind a Unix socket all workers accept from one: it knows no reuse_port."""
+    if any(isinstance(address, str) for address in server.cfg.address):
+        server.cfg.set("reuse_port", False)
 
 
 def make_folder(parent):

@@ -345,7 +345,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         return self._date
 
     def waits(self, connection: Connection, held: int) -> None:
-        """The client must act. Where too many bytes wait, the longest silent connection that has some ends."""
+        """The client must act. Where too many bytes wait, the longest silent connection with some ends."""
         self.waiting[connection] = held
         self.held += held
         if held and self.held > self.held_at_most:

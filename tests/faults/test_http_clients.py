@@ -1,6 +1,7 @@
 """Slow and hostile HTTP clients: each wait has an end, memory a bound, and others are served meanwhile."""
 
 import contextlib
+import signal
 import socket
 from collections.abc import Iterator
 from hashlib import sha256
@@ -209,18 +210,26 @@ def test_one_address_has_so_many_connections(tmp_path: Path, environment: dict[s
 
 
 def test_a_proxy_on_a_unix_socket_has_no_bound(tmp_path: Path, environment: dict[str, str]) -> None:
-    """CLIENT_CONNECTIONS counts addresses, and it has none."""
+    """CLIENT_CONNECTIONS counts addresses, and it has none. Also after a reload (SIGHUP)."""
     path, bound = tmp_path / "http.sock", {"CLIENT_CONNECTIONS": "1"}
-    with (
-        gunicorn(tmp_path, environment | bound, *HASTY, "--workers", "1", "--bind", f"unix:{path}"),
-        contextlib.ExitStack() as stack,
-    ):
-        clients = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(3)]
-        for client in clients:
-            client.settimeout(20)
-            client.connect(str(path))
-            client.sendall(head("/healthz", method="GET"))
-            assert client.recv(65_536).startswith(b"HTTP/1.1 200 ")
+
+    def ask_thrice() -> None:
+        with contextlib.ExitStack() as stack:
+            clients = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(3)]
+            for client in clients:
+                client.settimeout(20)
+                client.connect(str(path))
+                client.sendall(head("/healthz", method="GET"))
+                assert client.recv(65_536).startswith(b"HTTP/1.1 200 ")
+
+    with gunicorn(
+        tmp_path, environment | bound, *HASTY, "--workers", "1", "--bind", f"unix:{path}"
+    ) as service:
+        ask_thrice()
+        before = service.workers()
+        service.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: (now := service.workers()) and not set(now) & set(before), 40, "a new worker")
+        ask_thrice()
 
 
 def test_the_http_of_every_day_is_right(small: Gunicorn) -> None:
