@@ -36,8 +36,11 @@ timeout = 60
 worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None
 control_socket_disable = True
 
-# No client names the path under which the service is mounted: that would lead around a rule of the proxy.
+# No client names the path under which the service is mounted: that would lead around a rule of the proxy. Nor
+# the scheme, which nothing asks for. As no header is believed, gunicorn need not look who sends it.
 forwarder_headers = ""
+secure_scheme_headers = {}
+forwarded_allow_ips = "*"
 
 # The application writes one JSON line for each request.
 accesslog = None

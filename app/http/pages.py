@@ -26,7 +26,7 @@ CODE = re.compile("`([^`]+)`")
 pages = Blueprint("pages", __name__)
 
 
-@pages.get("/", strict_slashes=False)  # Werkzeug would send an empty path to the Host that the client names
+@pages.get("/")
 def home() -> ResponseReturnValue:
     """A person who opens the service finds its documentation."""
     return redirect("/docs")
