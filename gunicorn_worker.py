@@ -6,6 +6,7 @@ master has imported is neither patched by gevent nor read again at a reload. So 
 a worker.
 """
 
+import itertools
 import json
 import os
 import resource
@@ -23,7 +24,8 @@ from typing import Any
 
 import gevent
 from gunicorn import util
-from gunicorn.http import errors, get_parser
+from gunicorn.http import Request, errors
+from gunicorn.http.unreader import SocketUnreader
 from gunicorn.http.wsgi import base_environ, proxy_environ
 from gunicorn.workers.ggevent import GeventWorker
 
@@ -57,12 +59,12 @@ STATUSES: tuple[tuple[type[Exception], int], ...] = (
 class Connection:
     """A client's socket, as gunicorn's parser reads it: a `recv` ends at the deadline of the present step."""
 
-    __slots__ = ("_socket", "_worker", "deadline", "ended", "expects_continue", "held", "idle", "parser")
+    __slots__ = ("_socket", "_worker", "deadline", "ended", "expects_continue", "held", "idle", "unreader")
 
     def __init__(self, worker: "Worker", client: socket.socket) -> None:
         self._worker, self._socket = worker, client
-        self.parser: Any = None
-        """gunicorn's, which keeps what it has read of an unfinished request."""
+        self.unreader = SocketUnreader(self)
+        """gunicorn's buffer of what was read and not yet parsed."""
         self.ended = False
         self.wait_for_request()
 
@@ -112,8 +114,7 @@ class Connection:
         """Ends the connection from outside: whoever waits for it finds it closed."""
         self.ended = True
         self._worker.waits_no_more(self)
-        if self.parser:
-            self.parser.unreader.take_buffered()  # a busy worker may be a second late to end its greenlet
+        self.unreader.take_buffered()  # thrown away: a busy worker may be a second late to end its greenlet
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
             self._socket.shutdown(socket.SHUT_RDWR)
@@ -374,13 +375,12 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         connection.part()
 
     def _converse(self, connection: Connection, server: Any, addr: Any) -> None:
-        connection.parser = parser = get_parser(self._settings, connection, addr)
         proxy_protocol_info: dict[str, Any] = {}
-        while True:
+        for number in itertools.count(1):
             connection.wait_for_request()
             req = None
             try:
-                req = next(parser)
+                req = Request(self._settings, connection.unreader, addr, number)
                 if connection.idle:  # pipelined, so nothing was waited for: others take their turn
                     gevent.sleep(0)
                     connection.begin(self.request_s)
@@ -388,7 +388,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
                 close = self._serve(connection, req, server, addr)
                 if not close:
                     connection.begin(self.drain_s)
-                    close = not parser.finish_body(max_bytes=self.kept_body + 1)
+                    close = req.body.failed or len(req.body.read(self.kept_body + 1)) > self.kept_body
             except (StopIteration, errors.NoMoreData, ConnectionError):
                 return
             except Exception as error:  # noqa: BLE001 - whatever it is, it ends this connection and no other
