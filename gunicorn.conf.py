@@ -36,8 +36,11 @@ timeout = 60
 worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None
 control_socket_disable = True
 
-# No client names the path under which the service is mounted: that would lead around a rule of the proxy.
+# No client names the path under which the service is mounted: that would lead around a rule of the proxy. Nor
+# the scheme, which nothing asks for. As no header is believed, gunicorn need not look who sends it.
 forwarder_headers = ""
+secure_scheme_headers = {}
+forwarded_allow_ips = "*"
 
 # The application writes one JSON line for each request.
 accesslog = None
@@ -59,6 +62,7 @@ METRICS_FOLDER = "CEDULA_METRICS_FOLDER"
 
 def on_starting(server):
     """Makes the folder. Where none can be made, every worker tells what it has counted itself."""
+    share_unix_socket(server)
     os.environ.pop(METRICS_FOLDER, None)  # of the gunicorn that started this one (SIGUSR2)
     parent = "/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettempdir()
     try:
@@ -69,6 +73,16 @@ def on_starting(server):
         server.log.warning("no folder for metrics in %s: workers count for themselves", parent)
 
 
+def on_reload(server):
+    share_unix_socket(server)
+
+
+def share_unix_socket(server):
+    """Behind a Unix socket all workers accept from one: it knows no reuse_port."""
+    if any(isinstance(address, str) for address in server.cfg.address):
+        server.cfg.set("reuse_port", False)
+
+
 def make_folder(parent):
     """Its path. It carries a lock for as long as a process of ours lives, which tells it from the folder of
     a gunicorn that was killed; such ones are removed. Raises OSError."""
@@ -77,11 +91,12 @@ def make_folder(parent):
             lock = lock_folder(left)
             shutil.rmtree(left, ignore_errors=True)
             os.close(lock)
-    new = tempfile.mkdtemp(dir=parent, prefix="cedula-new-")
-    lock_folder(new)
-    folder = os.path.join(parent, METRICS_PREFIX + os.path.basename(new).rpartition("-")[2])
-    os.rename(new, folder)
-    return folder
+    while True:  # another gunicorn that starts just now may take the folder for one that was left
+        folder = tempfile.mkdtemp(dir=parent, prefix=METRICS_PREFIX)
+        with contextlib.suppress(FileNotFoundError, BlockingIOError):
+            lock_folder(folder)
+            os.stat(folder)
+            return folder
 
 
 def lock_folder(path):

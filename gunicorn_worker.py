@@ -6,6 +6,7 @@ master has imported is neither patched by gevent nor read again at a reload. So 
 a worker.
 """
 
+import itertools
 import json
 import os
 import resource
@@ -23,12 +24,16 @@ from typing import Any
 
 import gevent
 from gunicorn import util
-from gunicorn.http import errors, get_parser
+from gunicorn.http import Request, errors
+from gunicorn.http.unreader import SocketUnreader
 from gunicorn.http.wsgi import base_environ, proxy_environ
 from gunicorn.workers.ggevent import GeventWorker
 
 FILES_OF_OUR_OWN = 256
 """File descriptors that stay free of clients: Redis, mail server, logs."""
+
+READ_AT_MOST = 64 * 1024
+"""Bytes for one read: a chunk of a body may say that it has gigabytes."""
 
 SEND_BUFFER_BYTES = 64 * 1024
 """The kernel would let it grow to megabytes for each client that does not read."""
@@ -54,24 +59,26 @@ STATUSES: tuple[tuple[type[Exception], int], ...] = (
 class Connection:
     """A client's socket, as gunicorn's parser reads it: a `recv` ends at the deadline of the present step."""
 
-    __slots__ = ("_socket", "_worker", "deadline", "ended", "expects_continue", "held", "idle")
+    __slots__ = ("_socket", "_worker", "deadline", "ended", "expects_continue", "held", "idle", "unreader")
 
     def __init__(self, worker: "Worker", client: socket.socket) -> None:
         self._worker, self._socket = worker, client
-        self.deadline = 0.0
-        self.held = 0
-        """Bytes of the present request, and of its answer, that lie in memory."""
-        self.idle, self.expects_continue, self.ended = True, False, False
+        self.unreader = SocketUnreader(self)
+        """gunicorn's buffer of what was read and not yet parsed."""
+        self.ended = False
+        self.wait_for_request()
 
     def begin(self, step_s: float) -> None:
         """From now on this step may take so many seconds over all."""
+        self.idle = False
         self.deadline = time.monotonic() + step_s
 
     def wait_for_request(self) -> None:
         """The present request is over; the next one may take its time to begin."""
-        self._hold(-self.held)
-        self.idle, self.expects_continue = True, False
         self.begin(self._worker.idle_s)
+        self.idle, self.expects_continue = True, False
+        self.held = 0
+        """Bytes of the present request that were read."""
 
     def recv(self, size: int) -> bytes:
         """Raises TimeoutError at the deadline. Returns b"" also after the worker has hung up."""
@@ -80,41 +87,34 @@ class Connection:
         if self.expects_continue:  # only now is the body wanted (RFC 9110 §10.1.1)
             self.expects_continue = False
             self.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
-        waiting = self._worker.waiting
-        self._limit_wait()
-        waiting[self] = None
+        self._await_client(self.held)
         try:
-            data = self._socket.recv(size)
+            data = self._socket.recv(min(size, READ_AT_MOST))
         finally:
-            waiting.pop(self, None)
+            self._worker.waits_no_more(self)
         if self.idle:
-            self.idle = False
             self.begin(self._worker.request_s)
         if not data:
             self.ended = True
-        self._hold(len(data))
+        self.held += len(data)
         return data
 
     def sendall(self, data: bytes) -> None:
         """Raises TimeoutError at the deadline; what the client has not taken is then lost."""
-        waiting = self._worker.waiting
-        self._hold(len(data))
+        self._await_client(len(data))
         try:
-            self._limit_wait()
-            waiting[self] = None
             self._socket.sendall(data)
         except TimeoutError:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
             raise
         finally:
-            waiting.pop(self, None)
-            self._hold(-len(data))
+            self._worker.waits_no_more(self)
 
     def hang_up(self) -> None:
         """Ends the connection from outside: whoever waits for it finds it closed."""
         self.ended = True
-        self._worker.waiting.pop(self, None)
-        self._hold(-self.held)
+        self._worker.waits_no_more(self)
+        self.unreader.take_buffered()  # thrown away: a busy worker may be a second late to end its greenlet
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
             self._socket.shutdown(socket.SHUT_RDWR)
@@ -129,23 +129,19 @@ class Connection:
         self.expects_continue = False
         try:
             self._socket.shutdown(socket.SHUT_WR)
-            while left > 0 and (data := self.recv(65_536)):
+            while left > 0 and (data := self.recv(READ_AT_MOST)):
                 left -= len(data)
-                self._hold(-len(data))  # thrown away
+                self.held = 0  # thrown away
         except OSError:
             pass  # its time is over, or it has gone
 
-    def _hold(self, size: int) -> None:
-        self.held += size
-        self._worker.held += size
-        if size > 0 and self._worker.held > self._worker.held_at_most:
-            self._worker.free_memory()
-
-    def _limit_wait(self) -> None:
+    def _await_client(self, held: int) -> None:
+        """The client must act until the deadline; so many bytes wait for that in memory."""
         left = self.deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError
         self._socket.settimeout(left)
+        self._worker.waits(self, held)
 
 
 class Answer:
@@ -240,8 +236,9 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
     drain_s = 1.0
     """For what is left of a body that was refused."""
     held_at_most = 32 * 1024 * 1024
-    """Bytes that unfinished requests and answers may hold in memory, over all connections. Beyond it, the
-    connection that holds some and has been silent longest is closed."""
+    """Bytes that may wait for clients in memory: of requests that are not complete, of answers that are not
+    taken. Beyond it, the connection that holds some and has been silent longest is closed. What a request in
+    hand holds does not count: its body has been read and parsed."""
     kept_body = 64 * 1024
     """Of a refused body: a longer one ends the connection."""
     drain_at_most = 16 * 1024 * 1024
@@ -250,8 +247,8 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.waiting: dict[Connection, None] = {}
-        """Connections whose client must act, the longest silent first."""
+        self.waiting: dict[Connection, int] = {}
+        """Connections whose client must act, the longest silent first, and how many bytes each holds."""
         self.held = self.open = 0
         self.clients: Counter[str] = Counter()
         self._date, self._date_s = "", 0
@@ -282,32 +279,35 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
     def load_wsgi(self) -> None:
         super().load_wsgi()
         from app.config import Settings  # not before: see this module's head
+        from app.domain.client import client_of
 
         self.client_connections = Settings.from_environment().client_connections
+        self._client_of = client_of
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         """Serves one connection. Over TLS gunicorn does it, without our deadlines."""
         if self.cfg.is_ssl:
             super().handle(listener, client, addr)
             return
-        connection, host = Connection(self, client), addr[0] if isinstance(addr, tuple) else ""
+        connection = Connection(self, client)
+        # Over a Unix socket comes a proxy, which has no address and no bound.
+        name = self._client_of(addr[0]) if self.client_connections and isinstance(addr, tuple) else ""
         self.open += 1
-        self.clients[host] += 1
+        self.clients[name] += 1
         try:
             if self.open > self.worker_connections * 9 // 10:
                 self.free_place()
-            if host and 0 < self.client_connections < self.clients[host]:
+            if name and self.clients[name] > self.client_connections:
                 self._turn_away(connection)
             else:
                 self._converse(connection, listener.getsockname(), addr)
         except OSError:
             pass  # the client has gone, or its time is over
         finally:
-            connection.wait_for_request()  # counts nothing for it any more
             self.open -= 1
-            self.clients[host] -= 1
-            if not self.clients[host]:
-                del self.clients[host]
+            self.clients[name] -= 1
+            if not self.clients[name]:
+                del self.clients[name]
             util.close(client)
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:  # noqa: ARG002
@@ -345,18 +345,21 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
             self._date, self._date_s = f"Date: {util.http_date(now_s)}", now_s
         return self._date
 
+    def waits(self, connection: Connection, held: int) -> None:
+        """The client must act. Where too many bytes wait, the longest silent connection with some ends."""
+        self.waiting[connection] = held
+        self.held += held
+        if held and self.held > self.held_at_most:
+            next(other for other, holds in self.waiting.items() if holds).hang_up()
+
+    def waits_no_more(self, connection: Connection) -> None:
+        self.held -= self.waiting.pop(connection, 0)
+
     def free_place(self) -> None:
         """Closes the connection whose client has been silent longest."""
         for connection in self.waiting:
             connection.hang_up()
             return
-
-    def free_memory(self) -> None:
-        """The same among those that hold a part of a request."""
-        for connection in self.waiting:
-            if connection.held:
-                connection.hang_up()
-                return
 
     def is_long(self, req: Any) -> bool:
         """Whether a body is too long to be read only for the next request's sake."""
@@ -367,25 +370,25 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def _turn_away(self, connection: Connection) -> None:
         connection.begin(self.drain_s)
-        connection.recv(65_536)  # the answer to a request that is not yet sent would be lost
+        connection.recv(READ_AT_MOST)  # the answer to a request that is not yet sent would be lost
         connection.sendall(self.problem(429))
         connection.part()
 
     def _converse(self, connection: Connection, server: Any, addr: Any) -> None:
-        parser = get_parser(self._settings, connection, addr)
         proxy_protocol_info: dict[str, Any] = {}
-        while True:
+        for number in itertools.count(1):
             connection.wait_for_request()
             req = None
             try:
-                req = next(parser)
+                req = Request(self._settings, connection.unreader, addr, number)
                 if connection.idle:  # pipelined, so nothing was waited for: others take their turn
                     gevent.sleep(0)
+                    connection.begin(self.request_s)
                 proxy_protocol_info = req.proxy_protocol_info = req.proxy_protocol_info or proxy_protocol_info
                 close = self._serve(connection, req, server, addr)
                 if not close:
                     connection.begin(self.drain_s)
-                    close = not parser.finish_body(max_bytes=self.kept_body + 1)
+                    close = req.body.failed or len(req.body.read(self.kept_body + 1)) > self.kept_body
             except (StopIteration, errors.NoMoreData, ConnectionError):
                 return
             except Exception as error:  # noqa: BLE001 - whatever it is, it ends this connection and no other

@@ -9,8 +9,8 @@ from app.container import Container
 from app.domain.number import RandBelow
 from app.errors import StorageUnavailable, WrongIndexKey
 from app.http import auth, hooks, openapi, problems
+from app.http.application import Application
 from app.http.pages import pages
-from app.http.responses import Orjson, SecureResponse
 from app.mail.connection import flask_settings
 from app.routes import api, operations
 from app.telemetry import logs
@@ -24,15 +24,14 @@ def create_app(settings: Settings | None = None, randbelow: RandBelow | None = N
     """
     logs.configure()
     settings = settings or Settings.from_environment()
-    app = Flask(__name__, static_folder=None)
-    app.json, app.response_class = Orjson(app), SecureResponse
+    app = Application(__name__, static_folder=None)
     app.config.from_mapping(flask_settings(settings))
 
     container = Container(app, settings, randbelow) if randbelow else Container(app, settings)
     app.extensions["cedula"] = container
     _look_at_start(container)
 
-    hooks.install(app)
+    hooks.install(app, container.metrics)
     auth.install(app, settings)
     openapi.install(app, settings, (api, operations))
     problems.install(app)

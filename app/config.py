@@ -8,7 +8,7 @@ import os
 import re
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from email.utils import getaddresses
 from pathlib import Path
 from typing import Any, Final
@@ -46,171 +46,6 @@ class ApiKey:
     sha256: str
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What the operator decided. Secrets do not show in `repr`."""
-
-    redis_url: str = field(default="redis://localhost:6379/0", repr=False)
-    redis_timeout_s: float = 2.0
-    redis_wait_replicas: int = 0
-    secret_key: str = field(default="", repr=False)
-    secret_key_fallbacks: tuple[str, ...] = field(default=(), repr=False)
-    index_key: str = field(default="", repr=False)
-
-    mail_server: str = "127.0.0.1"
-    mail_port: int = 25
-    mail_use_tls: bool = False
-    mail_use_ssl: bool = False
-    mail_username: str = field(default="", repr=False)
-    mail_password: str = field(default="", repr=False)
-    mail_default_sender: str = ""
-    mail_ca_file: str = ""
-    mail_timeout_s: float = 10.0
-    mail_connections: int = 32
-    mail_templates: str = ""
-    default_locale: str = "en"
-
-    number_digits: int = 12
-    number_ttl_s: int = 0
-    address_limit: Budget = TEN_AN_HOUR
-    verify_limit: Budget = FIVE_IN_15_MINUTES
-    client_limit: tuple[Budget, ...] = ()
-    api_keys: tuple[ApiKey, ...] = field(default=(), repr=False)
-    trusted_proxies: int = 0
-    client_connections: int = 0
-    idempotency_ttl_s: int = 86_400
-
-    @property
-    def lease_ms(self) -> int:
-        """How long a sender may be silent before another takes its place: two waits and a margin."""
-        return int((2 * self.mail_timeout_s + 5) * 1000)
-
-    @classmethod
-    def from_environment(cls) -> "Settings":
-        """Reads the environment. Raises SettingsError, which lists everything that is wrong."""
-        return _Reader().settings()
-
-
-class _Reader:
-    """Reads one setting after another and collects what is wrong with them."""
-
-    def __init__(self) -> None:
-        self._env = FileAwareEnv(eager=False, strip_whitespace=True)
-        self._errors: dict[str, list[str]] = {}
-
-    def settings(self) -> Settings:
-        secret_key = self._text("SECRET_KEY", validate=_secret)
-        fallbacks = tuple(
-            part.strip() for part in self._text("SECRET_KEY_FALLBACKS").split(",") if part.strip()
-        )
-        index_key = self._text("INDEX_KEY", validate=_secret)
-        for fallback in fallbacks:
-            self._check("SECRET_KEY_FALLBACKS", _secret, fallback)
-        if fallbacks and not secret_key:
-            self._wrong("SECRET_KEY_FALLBACKS", "Needs SECRET_KEY: a fallback only opens.")
-        if fallbacks and not index_key:
-            self._wrong("INDEX_KEY", "Must be set where SECRET_KEY_FALLBACKS is, to the key of the data.")
-        use_tls, use_ssl = self._flag("MAIL_USE_TLS"), self._flag("MAIL_USE_SSL")
-        if use_tls and use_ssl:
-            self._wrong("MAIL_USE_TLS", "STARTTLS and implicit TLS (MAIL_USE_SSL) exclude each other.")
-        username, password = self._text("MAIL_USERNAME"), self._text("MAIL_PASSWORD")
-        if bool(username) != bool(password):
-            self._wrong("MAIL_PASSWORD", "MAIL_USERNAME and MAIL_PASSWORD belong together.")
-        settings = Settings(
-            redis_url=self._text("REDIS_URL", Settings.redis_url, _redis_url),
-            redis_timeout_s=self._number("REDIS_TIMEOUT", 2.0, 0.05, 60),
-            redis_wait_replicas=self._whole("REDIS_WAIT_REPLICAS", Settings.redis_wait_replicas, 0, 100),
-            secret_key=secret_key,
-            secret_key_fallbacks=fallbacks,
-            index_key=index_key or secret_key,
-            mail_server=self._text("MAIL_SERVER", Settings.mail_server, _not_empty),
-            mail_port=self._whole("MAIL_PORT", Settings.mail_port, 1, 65_535),
-            mail_use_tls=use_tls,
-            mail_use_ssl=use_ssl,
-            mail_username=username,
-            mail_password=password,
-            mail_default_sender=self._text(
-                "MAIL_DEFAULT_SENDER", f"no-reply@{socket.gethostname()}", _sender
-            ),
-            mail_ca_file=self._text("MAIL_CA_FILE", "", _file),
-            mail_timeout_s=self._number("MAIL_TIMEOUT", 10.0, 0.1, 50),
-            mail_connections=self._whole("MAIL_CONNECTIONS", Settings.mail_connections, 1, 1000),
-            mail_templates=self._text("MAIL_TEMPLATES", "", _folder),
-            default_locale=self._text("DEFAULT_LOCALE", Settings.default_locale, OneOf(LOCALES)),
-            number_digits=self._whole("NUMBER_DIGITS", Settings.number_digits, 11, 18),
-            number_ttl_s=self._whole("NUMBER_TTL", Settings.number_ttl_s, 0, 10 * 366 * 86_400),
-            address_limit=_budget(self._limit("ADDRESS_LIMIT", "10/hour", _one_limit)),
-            verify_limit=_budget(self._limit("VERIFY_LIMIT", "5/15 minutes", _one_limit)),
-            client_limit=_budgets(self._limit("CLIENT_LIMIT", "", _limits)),
-            api_keys=self._api_keys(),
-            trusted_proxies=self._whole("TRUSTED_PROXIES", Settings.trusted_proxies, 0, 100),
-            client_connections=self._whole("CLIENT_CONNECTIONS", Settings.client_connections, 0, 100_000),
-            idempotency_ttl_s=self._whole("IDEMPOTENCY_TTL", Settings.idempotency_ttl_s, 1, 366 * 86_400),
-        )
-        self._raise_if_wrong()
-        return settings
-
-    def _text(self, name: str, default: str = "", validate: Callable[[str], Any] | None = None) -> str:
-        return str(self._read(self._env.str, name, default, validate=validate) or "")
-
-    def _flag(self, name: str) -> bool:
-        return bool(self._read(self._env.bool, name, False))
-
-    def _whole(self, name: str, default: int, lowest: int, highest: int) -> int:
-        return int(self._read(self._env.int, name, default, validate=Range(lowest, highest)) or 0)
-
-    def _number(self, name: str, default: float, lowest: float, highest: float) -> float:
-        return float(self._read(self._env.float, name, default, validate=Range(lowest, highest)) or 0)
-
-    def _limit(self, name: str, default: str, validate: Callable[[str], None]) -> str:
-        """A limit such as `5/15 minutes`. Here an empty variable means: no limit."""
-        if os.environ.get(name) == "" and not os.environ.get(f"{name}_FILE"):
-            return ""
-        return self._text(name, default, validate)
-
-    def _api_keys(self) -> tuple[ApiKey, ...]:
-        entries = [entry.strip() for entry in self._text("API_KEYS").split(",") if entry.strip()]
-        found = [API_KEY.fullmatch(entry) for entry in entries]
-        given = os.environ.get("API_KEYS") or os.environ.get("API_KEYS_FILE")
-        if None in found or (given and not entries):  # an empty file must not open the API
-            self._wrong("API_KEYS", "Must be name:sha256-hex, with commas between: see `flask keys new`.")
-        return tuple(ApiKey(match[1], match[2].lower()) for match in found if match)
-
-    def _read(self, parser: Any, name: str, default: Any, **options: Any) -> Any:
-        """The value, or the default where it is unset or empty: an empty variable is how compose files,
-        manifests and shells say "not set"."""
-        if os.environ.get(name) and os.environ.get(f"{name}_FILE"):
-            self._wrong(name, f"Set either {name} or {name}_FILE, not both.")
-        if not os.environ.get(name) and not os.environ.get(f"{name}_FILE"):
-            return default
-        try:
-            return parser(name, default, **options)
-        except (OSError, ValueError):
-            self._wrong(f"{name}_FILE", "Must be the path of a readable text file.")
-            return default
-
-    def _check(self, name: str, validate: Callable[[str], None], value: str) -> None:
-        try:
-            validate(value)
-        except ValidationError as error:
-            self._wrong(name, str(error.messages[0]))
-
-    def _wrong(self, name: str, message: str) -> None:
-        self._errors.setdefault(name, []).append(message)
-
-    def _raise_if_wrong(self) -> None:
-        try:
-            self._env.seal()
-        except EnvValidationError as error:
-            by_name: Any = error.error_messages
-            for name, messages in by_name.items():
-                for message in messages:
-                    self._wrong(name, str(message))
-        if self._errors:
-            lines = [f"  {name}: {' '.join(messages)}" for name, messages in sorted(self._errors.items())]
-            raise SettingsError("\n".join(["These settings are wrong:", *lines]))
-
-
 def _secret(value: str) -> None:
     if len(value) < MIN_SECRET_LENGTH:
         raise ValidationError(f"Must be at least {MIN_SECRET_LENGTH} characters long.")
@@ -232,17 +67,6 @@ def _one_limit(value: str) -> None:
     _limits(value)
     if len(limits.parse_many(value)) > 1:
         raise ValidationError("Must be one limit, not several.")
-
-
-def _budgets(text: str) -> tuple[Budget, ...]:
-    try:
-        return tuple(Budget(item.amount, item.get_expiry()) for item in limits.parse_many(text))
-    except ValueError:  # none, or wrong and reported already
-        return ()
-
-
-def _budget(text: str) -> Budget:
-    return next(iter(_budgets(text)), Budget())
 
 
 def _not_empty(value: str) -> None:
@@ -272,3 +96,175 @@ def _file(value: str) -> None:
 def _folder(value: str) -> None:
     if not Path(value).is_dir():
         raise ValidationError("Must be the path of a folder.")
+
+
+def _text(default: str = "", check: Callable[[str], Any] | None = None, *, secret: bool = False) -> Any:
+    return field(default=default, repr=not secret, metadata={"parser": "str", "check": check})
+
+
+def _flag() -> Any:
+    return field(default=False, metadata={"parser": "bool", "check": None})
+
+
+def _whole(default: int, lowest: int, highest: int) -> Any:
+    return field(default=default, metadata={"parser": "int", "check": Range(lowest, highest)})
+
+
+def _number(default: float, lowest: float, highest: float) -> Any:
+    return field(default=default, metadata={"parser": "float", "check": Range(lowest, highest)})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the operator decided. Secrets do not show in `repr`.
+
+    Where nothing else is said, the name in the environment is the field's, in capitals and without its unit.
+    """
+
+    redis_url: str = _text("redis://localhost:6379/0", _redis_url, secret=True)
+    redis_timeout_s: float = _number(2.0, 0.05, 60)
+    redis_wait_replicas: int = _whole(0, 0, 100)
+    secret_key: str = _text("", _secret, secret=True)
+    secret_key_fallbacks: tuple[str, ...] = field(default=(), repr=False)
+    index_key: str = _text("", _secret, secret=True)
+    """SECRET_KEY where it is not set."""
+
+    mail_server: str = _text("127.0.0.1", _not_empty)
+    mail_port: int = _whole(25, 1, 65_535)
+    mail_use_tls: bool = _flag()
+    mail_use_ssl: bool = _flag()
+    mail_username: str = _text(secret=True)
+    mail_password: str = _text(secret=True)
+    mail_default_sender: str = _text("", _sender)
+    """`no-reply@` this host where it is not set."""
+    mail_ca_file: str = _text("", _file)
+    mail_timeout_s: float = _number(10.0, 0.1, 50)
+    mail_connections: int = _whole(32, 1, 1000)
+    mail_templates: str = _text("", _folder)
+    default_locale: str = _text("en", OneOf(LOCALES))
+
+    number_digits: int = _whole(12, 11, 18)
+    number_ttl_s: int = _whole(0, 0, 10 * 366 * 86_400)
+    address_limit: Budget = TEN_AN_HOUR
+    verify_limit: Budget = FIVE_IN_15_MINUTES
+    client_limit: tuple[Budget, ...] = ()
+    api_keys: tuple[ApiKey, ...] = field(default=(), repr=False)
+    trusted_proxies: int = _whole(0, 0, 100)
+    client_connections: int = _whole(0, 0, 100_000)
+    idempotency_ttl_s: int = _whole(86_400, 1, 366 * 86_400)
+
+    @property
+    def lease_ms(self) -> int:
+        """How long a sender may be silent before another takes its place: two waits and a margin."""
+        return int((2 * self.mail_timeout_s + 5) * 1000)
+
+    @classmethod
+    def from_environment(cls) -> "Settings":
+        """Reads the environment. Raises SettingsError, which lists everything that is wrong."""
+        return _Reader().settings()
+
+
+class _Reader:
+    """Reads one setting after another and collects what is wrong with them."""
+
+    def __init__(self) -> None:
+        self._env = FileAwareEnv(eager=False, strip_whitespace=True)
+        self._errors: dict[str, list[str]] = {}
+
+    def settings(self) -> Settings:
+        found: dict[str, Any] = {
+            each.name: self._read(
+                each.name.upper().removesuffix("_S"),
+                each.default,
+                parser=each.metadata["parser"],
+                validate=each.metadata["check"],
+            )
+            for each in fields(Settings)
+            if each.metadata
+        }
+        fallbacks = tuple(
+            part.strip() for part in self._string("SECRET_KEY_FALLBACKS").split(",") if part.strip()
+        )
+        for fallback in fallbacks:
+            self._check("SECRET_KEY_FALLBACKS", _secret, fallback)
+        if fallbacks and not found["secret_key"]:
+            self._wrong("SECRET_KEY_FALLBACKS", "Needs SECRET_KEY: a fallback only opens.")
+        if fallbacks and not found["index_key"]:
+            self._wrong("INDEX_KEY", "Must be set where SECRET_KEY_FALLBACKS is, to the key of the data.")
+        if found["mail_use_tls"] and found["mail_use_ssl"]:
+            self._wrong("MAIL_USE_TLS", "STARTTLS and implicit TLS (MAIL_USE_SSL) exclude each other.")
+        if bool(found["mail_username"]) != bool(found["mail_password"]):
+            self._wrong("MAIL_PASSWORD", "MAIL_USERNAME and MAIL_PASSWORD belong together.")
+        found |= {
+            "secret_key_fallbacks": fallbacks,
+            "index_key": found["index_key"] or found["secret_key"],
+            "mail_default_sender": found["mail_default_sender"] or f"no-reply@{socket.gethostname()}",
+            "address_limit": _budget(self._limit("ADDRESS_LIMIT", "10/hour", _one_limit)),
+            "verify_limit": _budget(self._limit("VERIFY_LIMIT", "5/15 minutes", _one_limit)),
+            "client_limit": _budgets(self._limit("CLIENT_LIMIT", "", _limits)),
+            "api_keys": self._api_keys(),
+        }
+        self._raise_if_wrong()
+        return Settings(**found)
+
+    def _string(self, name: str, default: str = "", validate: Callable[[str], Any] | None = None) -> str:
+        return str(self._read(name, default, parser="str", validate=validate) or "")
+
+    def _limit(self, name: str, default: str, validate: Callable[[str], None]) -> str:
+        """A limit such as `5/15 minutes`. Here an empty variable means: no limit."""
+        if os.environ.get(name) == "" and not os.environ.get(f"{name}_FILE"):
+            return ""
+        return self._string(name, default, validate)
+
+    def _api_keys(self) -> tuple[ApiKey, ...]:
+        entries = [entry.strip() for entry in self._string("API_KEYS").split(",") if entry.strip()]
+        found = [API_KEY.fullmatch(entry) for entry in entries]
+        given = os.environ.get("API_KEYS") or os.environ.get("API_KEYS_FILE")
+        if None in found or (given and not entries):  # an empty file must not open the API
+            self._wrong("API_KEYS", "Must be name:sha256-hex, with commas between: see `flask keys new`.")
+        return tuple(ApiKey(match[1], match[2].lower()) for match in found if match)
+
+    def _read(self, name: str, default: Any, *, parser: str, validate: Any) -> Any:
+        """The value, or the default where it is unset or empty: an empty variable is how compose files,
+        manifests and shells say "not set"."""
+        if os.environ.get(name) and os.environ.get(f"{name}_FILE"):
+            self._wrong(name, f"Set either {name} or {name}_FILE, not both.")
+        if not os.environ.get(name) and not os.environ.get(f"{name}_FILE"):
+            return default
+        try:
+            return getattr(self._env, parser)(name, default, validate=validate)
+        except (OSError, ValueError):
+            self._wrong(f"{name}_FILE", "Must be the path of a readable text file.")
+            return default
+
+    def _check(self, name: str, validate: Callable[[str], None], value: str) -> None:
+        try:
+            validate(value)
+        except ValidationError as error:
+            self._wrong(name, str(error.messages[0]))
+
+    def _wrong(self, name: str, message: str) -> None:
+        self._errors.setdefault(name, []).append(message)
+
+    def _raise_if_wrong(self) -> None:
+        try:
+            self._env.seal()
+        except EnvValidationError as error:
+            by_name: Any = error.error_messages
+            for name, messages in by_name.items():
+                for message in messages:
+                    self._wrong(name, str(message))
+        if self._errors:
+            lines = [f"  {name}: {' '.join(messages)}" for name, messages in sorted(self._errors.items())]
+            raise SettingsError("\n".join(["These settings are wrong:", *lines]))
+
+
+def _budgets(text: str) -> tuple[Budget, ...]:
+    try:
+        return tuple(Budget(item.amount, item.get_expiry()) for item in limits.parse_many(text))
+    except ValueError:  # none, or wrong and reported already
+        return ()
+
+
+def _budget(text: str) -> Budget:
+    return next(iter(_budgets(text)), Budget())

@@ -11,8 +11,14 @@ from dataclasses import dataclass
 class CedulaError(Exception):
     """Base of every error that this project raises on purpose.
 
-    `retry_after_s`: seconds after which the same may succeed, where that is known.
+    `retry_after_s`: seconds after which the same may succeed, where that is known. `slug`: the problem that
+    it becomes.
     """
+
+    slug = "internal-error"
+
+    def __init_subclass__(cls, slug: str = "") -> None:
+        cls.slug = slug or cls.slug
 
     def __init__(self, message: str = "", retry_after_s: int | None = None) -> None:
         super().__init__(message)
@@ -27,11 +33,11 @@ class InvalidAddress(CedulaError):
     """The text is no e-mail address that mail can be sent to; the message says why."""
 
 
-class MalformedJson(CedulaError):
+class MalformedJson(CedulaError, slug="malformed-json"):
     """The body is not JSON (RFC 8259), or an object in it repeats a name."""
 
 
-class UnsupportedMediaType(CedulaError):
+class UnsupportedMediaType(CedulaError, slug="unsupported-media-type"):
     """The body is not declared as UTF-8 `application/json` without a content coding."""
 
 
@@ -39,7 +45,7 @@ KEY_FAULTS = ("WRONGTYPE", "ERR")
 """What Redis says of a key of the wrong type, and of a script that trips over what is in its keys."""
 
 
-class StorageUnavailable(CedulaError):
+class StorageUnavailable(CedulaError, slug="storage-unavailable"):
     """Redis did not answer, or refused the write. What was asked for is whole or not there at all.
 
     `code`: Redis's word for it (READONLY, OOM, MISCONF …), or one of `app.storage.faults`.
@@ -81,47 +87,47 @@ class WrongIndexKey(StorageUnavailable):
     """The data in Redis was written with another index key, or sealed where this process is not."""
 
 
-class NumberSpaceExhausted(CedulaError):
+class NumberSpaceExhausted(CedulaError, slug="number-space-exhausted"):
     """No free number was found for the address within the bound; what it had stays whole."""
 
 
-class AddressRefused(CedulaError):
+class AddressRefused(CedulaError, slug="undeliverable-address"):
     """The mail server refused this address for good; nothing stays registered for it."""
 
 
-class Unauthorized(CedulaError):
+class Unauthorized(CedulaError, slug="unauthorized"):
     """API keys are set, and none of them was given."""
 
 
-class TooManyRequests(CedulaError):
+class TooManyRequests(CedulaError, slug="too-many-requests"):
     """A client has used up CLIENT_LIMIT."""
 
 
-class TooManyRegistrations(CedulaError):
+class TooManyRegistrations(CedulaError, slug="too-many-registrations"):
     """An address has used up ADDRESS_LIMIT."""
 
 
-class TooManyAttempts(CedulaError):
+class TooManyAttempts(CedulaError, slug="too-many-attempts"):
     """An address, known or unknown, has used up VERIFY_LIMIT."""
 
 
-class RequestInProgress(CedulaError):
+class RequestInProgress(CedulaError, slug="request-in-progress"):
     """A request with the same Idempotency-Key for the same address is still being answered."""
 
 
-class IdempotencyKeyReused(CedulaError):
+class IdempotencyKeyReused(CedulaError, slug="idempotency-key-reused"):
     """The Idempotency-Key was used for this address with another token or locale."""
 
 
-class MistypedNumber(CedulaError):
+class MistypedNumber(CedulaError, slug="mistyped-number"):
     """No identification number: a wrong length or check digit. Costs no try."""
 
 
-class VerificationFailed(CedulaError):
+class VerificationFailed(CedulaError, slug="verification-failed"):
     """A wrong number, an unknown address, an expired or used number: which, nobody is told."""
 
 
-class UserNotFound(CedulaError):
+class UserNotFound(CedulaError, slug="not-found"):
     """No registration has this id."""
 
 
@@ -259,25 +265,3 @@ PROBLEMS: Mapping[str, Problem] = {
         ),
     )
 }
-
-SLUGS: Mapping[type[CedulaError], str] = {
-    MalformedJson: "malformed-json",
-    UnsupportedMediaType: "unsupported-media-type",
-    AddressRefused: "undeliverable-address",
-    Unauthorized: "unauthorized",
-    TooManyRequests: "too-many-requests",
-    TooManyRegistrations: "too-many-registrations",
-    TooManyAttempts: "too-many-attempts",
-    RequestInProgress: "request-in-progress",
-    IdempotencyKeyReused: "idempotency-key-reused",
-    MistypedNumber: "mistyped-number",
-    VerificationFailed: "verification-failed",
-    UserNotFound: "not-found",
-    NumberSpaceExhausted: "number-space-exhausted",
-    StorageUnavailable: "storage-unavailable",
-    RecordUnreadable: "storage-unavailable",
-    SealBroken: "storage-unavailable",
-    NewerRecord: "storage-unavailable",
-    WrongIndexKey: "storage-unavailable",
-}
-"""Which problem each domain error becomes."""

@@ -13,6 +13,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from app.config import ApiKey, Settings
 from app.container import services
+from app.domain.client import client_of
 from app.errors import Unauthorized
 
 KEY_PREFIX = "cedula_"
@@ -71,7 +72,7 @@ def install(app: Flask, settings: Settings) -> None:
         if (
             settings.client_limit and path != METRICS
         ):  # which tells that Redis is away, so must not ask it first
-            services().client_limits.count(caller() or request.remote_addr or "")
+            services().client_limits.count(caller() or client_of(request.remote_addr or ""))
 
     app.before_request(admit)
 

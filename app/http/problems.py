@@ -11,15 +11,7 @@ from marshmallow import ValidationError
 from werkzeug.exceptions import HTTPException, InternalServerError
 
 from app.container import services
-from app.errors import (
-    PROBLEMS,
-    RETRY_AFTER_S,
-    SLUGS,
-    CedulaError,
-    Problem,
-    RecordUnreadable,
-    Unauthorized,
-)
+from app.errors import PROBLEMS, RETRY_AFTER_S, CedulaError, Problem, RecordUnreadable
 
 HTTP_PROBLEMS: Mapping[int, str] = {
     400: "bad-request",
@@ -63,16 +55,16 @@ def problem_response(
 
 def domain_problem(error: CedulaError) -> Response:
     """The answer that a domain error becomes."""
+    problem = PROBLEMS[error.slug]
+    if problem.status == 500:
+        return _unforeseen_problem(error)
     headers = {}
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(error.retry_after_s)
-    if isinstance(error, Unauthorized):
+    if problem.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    slug = SLUGS.get(type(error))
-    if slug is None:
-        return _unforeseen_problem(error)
     more = {"detail": str(error)} if isinstance(error, RecordUnreadable) else None
-    return problem_response(PROBLEMS[slug], headers=headers, more=more)
+    return problem_response(problem, headers=headers, more=more)
 
 
 def _validation_problem(error: ValidationError) -> Response:
@@ -80,11 +72,9 @@ def _validation_problem(error: ValidationError) -> Response:
 
 
 def _http_problem(error: HTTPException) -> ResponseReturnValue:
-    if error.code is None or error.code < 400:
-        return error.get_response()
     if isinstance(error, InternalServerError):
         return _unforeseen_problem(error.original_exception or error)
-    slug = HTTP_PROBLEMS.get(error.code, "bad-request")
+    slug = HTTP_PROBLEMS.get(error.code or 400, "bad-request")
     headers = {name: value for name, value in error.get_headers() if name in ("Allow", "Retry-After")}
     return problem_response(PROBLEMS[slug], headers=headers)
 

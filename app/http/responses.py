@@ -1,7 +1,4 @@
-"""What every answer has: JSON as orjson writes it, and the security headers.
-
-Two extension points that Flask and Werkzeug document: `app.json` and `app.response_class`.
-"""
+"""What every answer has: JSON as orjson writes it, and the security headers."""
 
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any

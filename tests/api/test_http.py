@@ -299,6 +299,22 @@ def test_a_path_is_what_it_is(api: Api, path: str) -> None:
     assert b"application/problem+json" in raw
 
 
+TARGETS = (
+    "http://evil.example http://evil.example/ http://evil.example?a=1 http://evil.example//docs x://docs "
+    "//evil.example ///evil.example/ /%2f%2fevil.example /?//evil.example / /docs/ *"
+)
+
+
+@pytest.mark.parametrize("target", TARGETS.split())
+def test_no_answer_sends_a_client_to_another_host(api: Api, target: str) -> None:
+    """Neither to one in the request's target nor to the one that it names as Host."""
+    method = "OPTIONS" if target == "*" else "GET"
+    request = f"{method} {target} HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n"
+    head, _, body = speak(api.url, request.encode()).partition(b"\r\n\r\n")
+    assert re.findall(rb"(?i)\r\nlocation: (.*)", head) in ([], [b"/docs\r"])
+    assert b"evil" not in head + body
+
+
 def test_the_client_may_ask_not_to_wait(api: Api, email: str) -> None:
     """RFC 7240: alone or among others, in any case; the answer says that it was heard."""
     for prefer in ("respond-async", "Respond-Async, wait=10", "return=minimal, respond-async;x=y"):

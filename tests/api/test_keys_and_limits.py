@@ -274,6 +274,20 @@ def test_behind_a_proxy_a_client_is_who_the_proxy_says(limited: Callable[..., ob
         assert ask("10.0.0.2") == 404
 
 
+def test_an_ipv6_client_is_its_network(limited: Callable[..., object]) -> None:
+    """Whoever has one address of a /64 has all of them; a port that the proxy adds does not count."""
+    with limited(TRUSTED_PROXIES="1") as server:  # type: ignore[attr-defined]
+        api = Api(server, MailServer)  # type: ignore[arg-type]
+        path = "/api/users/" + "a" * 26
+
+        def ask(forwarded: str) -> int:
+            return api.call("GET", path, headers={"X-Forwarded-For": forwarded}).status_code
+
+        addresses = ["2001:db8::1", "2001:db8::2:1", "[2001:db8::3]:443", "2001:db8:0:0:4::"]
+        assert [ask(address) for address in addresses] == [404, 404, 404, 429]
+        assert ask("2001:db8:0:1::1") == 404
+
+
 def test_limits_that_cannot_be_read_are_not_ignored(
     tmp_path: Path, mail_server: MailServer, email: str
 ) -> None:

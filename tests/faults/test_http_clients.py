@@ -1,5 +1,8 @@
 """Slow and hostile HTTP clients: each wait has an end, memory a bound, and others are served meanwhile."""
 
+import contextlib
+import signal
+import socket
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -8,10 +11,11 @@ import pytest
 import requests
 
 from tests.support.faults.http import Crowd, RawClient, head, json_head, memory_bytes
-from tests.support.servers import Gunicorn, gunicorn
+from tests.support.servers import Gunicorn, Valkey, gunicorn
 from tests.support.waiting import wait_until
 
 HASTY = ("--worker-class", "tests.support.faults.hasty.Worker")
+PATIENT = ("--worker-class", "tests.support.faults.hasty.Patient")
 SMALL = ("--workers", "1", "--worker-connections", "200", "--keep-alive", "1")
 CROWD = 300
 BODY = b'{"email": "raw@example.com", "token": "t"}'
@@ -54,15 +58,39 @@ def test_a_crowd_of_slow_clients_is_ended_and_others_are_served(
 
 
 def test_waiting_bodies_take_bounded_memory(tmp_path: Path, environment: dict[str, str]) -> None:
-    """1,000 bodies that lack their last byte cost gevent's own worker 143 MB; 2 MB may wait here."""
+    """1,000 bodies that lack their last byte cost gevent's own worker 143 MB. Here 2 MB may wait, and 1,000
+    connections cost 14 MB by themselves."""
     with gunicorn(tmp_path, environment, *HASTY, "--workers", "1") as service:
         (pid,) = service.workers()
         service.register("first@example.com")
         before = memory_bytes(pid)
         with Crowd(service.port, 1000, json_head("/api/users", 65_000) + b" " * 64_999) as crowd:
             wait_until(lambda: crowd.all_there() and crowd.alive < 100, 40, "most are closed")
-            assert memory_bytes(pid) - before < 80_000_000
+            assert memory_bytes(pid) - before < 50_000_000
             assert service.register("healthy@example.com").status_code == 201
+
+
+def test_requests_in_hand_leave_others_their_room(tmp_path: Path, environment: dict[str, str]) -> None:
+    """2 MB may wait for clients: 45 whole requests of 60 KB that wait for Redis are nothing that waits for a
+    client, so a client that is half-way through its own is not ended for them."""
+    whole = json_head("/api/users", 60_000) + BODY.ljust(60_000)
+    with contextlib.ExitStack() as stack:
+        (tmp_path / "valkey").mkdir()
+        valkey = Valkey(tmp_path / "valkey", save="")
+        stack.callback(valkey.stop)
+        settings = environment | {"REDIS_URL": valkey.url, "REDIS_TIMEOUT": "60", "ADDRESS_LIMIT": ""}
+        service = stack.enter_context(gunicorn(tmp_path, settings, *PATIENT, "--workers", "1"))
+        half = stack.enter_context(RawClient(service.port))
+        with valkey.frozen():
+            half.send(json_head("/api/users", len(BODY)) + BODY[:-1])
+            in_hand = [stack.enter_context(RawClient(service.port)) for _ in range(45)]
+            for client in in_hand:
+                client.send(whole)
+                assert requests.get(f"{service.url}/healthz", timeout=20).ok  # so it has been read
+            half.send(BODY[-1:])
+            assert requests.get(f"{service.url}/healthz", timeout=20).ok
+        assert half.answer()[0] in (201, 202)
+        assert {client.answer()[0] for client in in_hand} <= {201, 202}
 
 
 REFUSED: dict[str, tuple[int, bytes]] = {
@@ -120,6 +148,30 @@ def test_who_waits_for_100_continue_gets_it_or_the_answer(guarded: Gunicorn) -> 
         assert client.ended()
 
 
+def test_a_parting_lasts_its_moment_also_after_pipelined_requests(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    """Nothing was read for the last of them, so nothing but the parting has begun: a client that does not go
+    is left after it."""
+    last = head("/healthz", "Connection: close", method="GET")
+    with (
+        gunicorn(tmp_path, environment, *PATIENT, "--workers", "1") as service,
+        RawClient(service.port) as client,
+    ):
+        client.send(head("/healthz", method="GET") + last)
+        assert [client.answer()[0] for _ in range(2)] == [200, 200]
+        wait_until(lambda: refuses(client), 20, "the server has left")
+
+
+def refuses(client: RawClient) -> bool:
+    """Whether the server takes no more bytes."""
+    try:
+        client.send(b" ")
+    except OSError:
+        return True
+    return False
+
+
 def test_half_a_head_is_told_that_its_time_is_over(small: Gunicorn) -> None:
     """408 (RFC 9110 §15.5.9), and nothing for a client that never spoke."""
     with RawClient(small.port) as half, RawClient(small.port) as silent:
@@ -155,6 +207,29 @@ def test_one_address_has_so_many_connections(tmp_path: Path, environment: dict[s
         for client in clients:
             client.close()
         wait_until(lambda: status_from("127.0.0.3") == 200, 10, "an end makes room")
+
+
+def test_a_proxy_on_a_unix_socket_has_no_bound(tmp_path: Path, environment: dict[str, str]) -> None:
+    """CLIENT_CONNECTIONS counts addresses, and it has none. Also after a reload (SIGHUP)."""
+    path, bound = tmp_path / "http.sock", {"CLIENT_CONNECTIONS": "1"}
+
+    def ask_thrice() -> None:
+        with contextlib.ExitStack() as stack:
+            clients = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(3)]
+            for client in clients:
+                client.settimeout(20)
+                client.connect(str(path))
+                client.sendall(head("/healthz", method="GET"))
+                assert client.recv(65_536).startswith(b"HTTP/1.1 200 ")
+
+    with gunicorn(
+        tmp_path, environment | bound, *HASTY, "--workers", "1", "--bind", f"unix:{path}"
+    ) as service:
+        ask_thrice()
+        before = service.workers()
+        service.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: (now := service.workers()) and not set(now) & set(before), 40, "a new worker")
+        ask_thrice()
 
 
 def test_the_http_of_every_day_is_right(small: Gunicorn) -> None:

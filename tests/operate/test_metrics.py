@@ -327,6 +327,40 @@ def folders_of(service: Gunicorn) -> list[Path]:
     return [path for path in paths if path.name.startswith("cedula-metrics-")]
 
 
+MAKES_A_FOLDER = """
+import os, runpy, signal, sys
+if len(sys.argv) > 2:
+    sys.addaudithook(lambda event, _: event == sys.argv[2] and os.kill(os.getpid(), signal.SIGKILL))
+print(runpy.run_path("gunicorn.conf.py")["make_folder"](sys.argv[1]), flush=True)
+"""
+
+
+def make_folder(parent: Path, killed_at: str = "") -> str:
+    """What a start of gunicorn made there. `killed_at`: the audit event at which it is killed."""
+    command = [sys.executable, "-c", MAKES_A_FOLDER, str(parent), *([killed_at] if killed_at else [])]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30)
+    assert ended.returncode == (-signal.SIGKILL if killed_at else 0), ended.stderr
+    return ended.stdout.strip()
+
+
+def test_a_start_removes_what_a_killed_one_left(tmp_path: Path) -> None:
+    """Whenever it was killed: also between making the folder and locking it."""
+    make_folder(tmp_path, killed_at="fcntl.flock")
+    assert len(list(tmp_path.iterdir())) == 1
+    make_folder(tmp_path)
+    folder = make_folder(tmp_path)
+    assert [str(path) for path in tmp_path.iterdir()] == [folder]
+
+
+def test_what_is_no_folder_does_not_hold_up_a_start(tmp_path: Path) -> None:
+    """Opening a FIFO waits for whoever writes into it, and anybody may make one in a shared place."""
+    os.mkfifo(tmp_path / "cedula-metrics-fifo")
+    (tmp_path / "cedula-metrics-file").touch()
+    folder = make_folder(tmp_path)
+    assert Path(folder).is_dir()
+    assert len(list(tmp_path.iterdir())) == 3
+
+
 @pytest.mark.slow
 def test_a_reload_keeps_the_counts(
     tmp_path: Path, environment: dict[str, str], mail_server: MailServer

@@ -23,8 +23,6 @@ FILES = [*MODULES, ROOT / "wsgi.py", ROOT / "gunicorn.conf.py", ROOT / "gunicorn
 
 MAY_BE_SET = {
     "app.wsgi_app": "Flask: how a middleware is added",
-    "app.json": "Flask: how another JSON library is chosen",
-    "app.response_class": "Flask: how another class of answers is chosen",
     "app.url_map.merge_slashes": "Werkzeug: a setting of the map",
     "g.started": "Flask: g is there for the application's own values",
     "g.request_id": "Flask: g",
