@@ -18,11 +18,13 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable
 from datetime import timedelta
+from functools import partial
 from http import HTTPStatus
 from types import SimpleNamespace
 from typing import Any
 
 import gevent
+from gevent.server import StreamServer
 from gunicorn import util
 from gunicorn.http import Request, errors
 from gunicorn.http.unreader import SocketUnreader
@@ -223,6 +225,23 @@ class Answer:
         return head.encode("latin-1")
 
 
+class Listener(StreamServer):  # type: ignore[misc]  # gevent has no types
+    """Accepts connections; before it closes also those that have been made and wait to be accepted: with
+    SO_REUSEPORT they wait for this worker alone, and would be reset."""
+
+    def __init__(self, worker: "Worker", listener: Any, *, spawn: Any, **options: Any) -> None:
+        for name in ("application", "log", "handler_class", "environ"):
+            options.pop(name)  # for servers that do more than accept
+        super().__init__(listener, handle=partial(worker.handle, listener), spawn=spawn, **options)
+        if worker.cfg.workers > 1:
+            self.max_accept = 1
+
+    def close(self) -> None:
+        while not self.closed and not self.full() and (accepted := self.do_read()):
+            self.do_handle(*accepted)
+        super().close()
+
+
 class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
     """gunicorn's gevent worker with deadlines and bounds. Tests shorten them in subclasses."""
 
@@ -247,6 +266,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.server_class = partial(Listener, self)
         self.waiting: dict[Connection, int] = {}
         """Connections whose client must act, the longest silent first, and how many bytes each holds."""
         self.held = self.open = 0
@@ -278,6 +298,8 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def load_wsgi(self) -> None:
         super().load_wsgi()
+        # A listener that is closed has no name, and its last connections are yet to be served.
+        self._names = {listener: listener.getsockname() for listener in self.sockets}
         from app.config import Settings  # not before: see this module's head
         from app.domain.client import client_of
 
@@ -300,7 +322,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
             if name and self.clients[name] > self.client_connections:
                 self._turn_away(connection)
             else:
-                self._converse(connection, listener.getsockname(), addr)
+                self._converse(connection, self._names[listener], addr)
         except OSError:
             pass  # the client has gone, or its time is over
         finally:
