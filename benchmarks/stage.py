@@ -103,6 +103,7 @@ class Stage:
             "MAIL_SERVER": "127.0.0.1",
             "MAIL_PORT": str(self.sink.port),
             "SECRET_KEY": SECRET,
+            "WEB_CONCURRENCY": str(os.cpu_count() or 1),
             **settings,
         }
         service = Gunicorn(
