@@ -75,6 +75,8 @@ def interleaved(rounds: int, turns: Mapping[str, Callable[[int], Load]]) -> dict
 
 
 YARD = "bare Flask POST"
+GUNICORNS = ("--worker-class", "gevent")
+"""The yardstick runs under gunicorn's own gevent worker, so that what our worker saves does not shorten it."""
 
 Turn = Callable[[int], Load]
 """One round of one contender; it is told the number of the round."""
@@ -120,6 +122,7 @@ def main_paths(report: Report) -> None:
     its mail."""
     with stage(report.folder) as on, stage(report.folder / "floor") as below:
         service, floor = on.service(ADDRESS_LIMIT=""), below.floor()
+        ours = on.bare()
         filler = Filler(on.store, SECRET)
 
         def verify(turn: int) -> Load:
@@ -130,8 +133,11 @@ def main_paths(report: Report) -> None:
 
         found = compare(
             report,
-            on.bare(),
+            on.bare(*GUNICORNS),
             {
+                "bare Flask POST under our own worker": lambda _: wrk(
+                    ours.url, "register", ours.workers(), seconds=report.seconds
+                ),
                 "floor: bare gevent, same traffic": lambda _: wrk(
                     floor.url, "register", floor.workers(), seconds=report.seconds
                 ),
@@ -209,7 +215,7 @@ def features(report: Report) -> None:
                 turns["without Idempotency-Key"] = registering(report, on, service, 90, BENCH_KEY=KEY)
         plain = stages.enter_context(stage(report.folder / "plain"))
         turns["as it comes: sealing, ADDRESS_LIMIT"] = registering(report, plain, plain.service(), 91)
-        compare(report, plain.bare(), turns)
+        compare(report, plain.bare(*GUNICORNS), turns)
 
 
 def slow_mail_server(report: Report) -> None:

@@ -96,16 +96,19 @@ class Stage:
         self._services: list[Gunicorn] = []
         self._floors: list[Floor] = []
 
-    def service(self, application: str = "wsgi:app", **settings: str) -> Gunicorn:
-        """The service under its own gunicorn configuration; other settings on request."""
+    def service(self, *arguments: str, application: str = "wsgi:app", **settings: str) -> Gunicorn:
+        """The service under its own gunicorn configuration; other options and settings on request."""
         environment = {
             "REDIS_URL": self.valkey.url,
             "MAIL_SERVER": "127.0.0.1",
             "MAIL_PORT": str(self.sink.port),
             "SECRET_KEY": SECRET,
+            "WEB_CONCURRENCY": str(os.cpu_count() or 1),
             **settings,
         }
-        service = Gunicorn(self.folder, environment, application=application, ready=application == "wsgi:app")
+        service = Gunicorn(
+            self.folder, environment, *arguments, application=application, ready=application == "wsgi:app"
+        )
         self._services.append(service)
         wait_until(lambda: len(service.workers()) >= (os.cpu_count() or 1), 20, "workers")
         return service
@@ -116,9 +119,9 @@ class Stage:
         self._floors.append(floor)
         return floor
 
-    def bare(self) -> Gunicorn:
-        """The yardstick under the same gunicorn configuration."""
-        service = self.service("benchmarks.bare:app")
+    def bare(self, *arguments: str) -> Gunicorn:
+        """The yardstick under the same gunicorn configuration, with other options on request."""
+        service = self.service(*arguments, application="benchmarks.bare:app")
         wait_until(lambda: _listens(service.port), 20, "the yardstick listens")
         return service
 

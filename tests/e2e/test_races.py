@@ -18,8 +18,8 @@ LEASE_S = 9
 
 @pytest.fixture
 def environment(environment: dict[str, str]) -> dict[str, str]:
-    """One address may register as often as it likes, and a lease ends soon."""
-    return environment | {"ADDRESS_LIMIT": "", "MAIL_TIMEOUT": "2"}
+    """Two workers; one address may register as often as it likes, and a lease ends soon."""
+    return environment | {"ADDRESS_LIMIT": "", "MAIL_TIMEOUT": "2", "WEB_CONCURRENCY": "2"}
 
 
 def test_an_address_that_64_threads_register_ends_with_one_number_and_the_last_mail_carries_it(

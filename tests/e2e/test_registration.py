@@ -11,6 +11,12 @@ from tests.support.scan import contradictions, kinds
 from tests.support.servers import Gunicorn, MailServer, Valkey, gunicorn
 
 
+@pytest.fixture
+def environment(environment: dict[str, str]) -> dict[str, str]:
+    """Two workers, as on a machine with two cores."""
+    return environment | {"WEB_CONCURRENCY": "2"}
+
+
 def test_a_registration_is_stored_and_its_number_arrives_by_mail(
     service: Gunicorn, mail_server: MailServer, store: redis.Redis
 ) -> None:

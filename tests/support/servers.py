@@ -209,9 +209,13 @@ class MailServer:
             self._controller.stop()
             self._controller = None
 
+DEFAULTS = {"PYTHONUNBUFFERED": "1", "FLASK_SKIP_DOTENV": "1", "WEB_CONCURRENCY": "1"}
+"""A developer's .env is not the test's."""
+
 
 class Gunicorn:
-    """The service under gunicorn, as a process group of its own, with its log in a file.
+    """The service under gunicorn, as a process group of its own, with its log in a file. It has one worker,
+    since each costs a second of CPU to start: tests that need more say so.
 
     `prefix`: a command that runs gunicorn. `output`: the file descriptor of its log, instead of the file.
     To be started in the main thread: it ends with the thread that started it.
@@ -239,8 +243,7 @@ class Gunicorn:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", BOUND, str(os.getpid()), *command, *arguments],
                 cwd=project,
-                # A developer's .env is not the test's.
-                env={**inherited, "PYTHONUNBUFFERED": "1", "FLASK_SKIP_DOTENV": "1", **environment},
+                env={**inherited, **DEFAULTS, **environment},
                 stdout=log if output is None else output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
