@@ -76,7 +76,7 @@ def interleaved(rounds: int, turns: Mapping[str, Callable[[int], Load]]) -> dict
 
 YARD = "bare Flask POST"
 GUNICORNS = ("--worker-class", "gevent")
-"""The yardstick runs under gunicorn's own gevent worker, so that what our worker saves does not shorten it."""
+"""The yardstick runs under gunicorn's own worker, so that what our worker saves does not shorten it."""
 
 Turn = Callable[[int], Load]
 """One round of one contender; it is told the number of the round."""

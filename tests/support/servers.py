@@ -209,6 +209,7 @@ class MailServer:
             self._controller.stop()
             self._controller = None
 
+
 DEFAULTS = {"PYTHONUNBUFFERED": "1", "FLASK_SKIP_DOTENV": "1", "WEB_CONCURRENCY": "1"}
 """A developer's .env is not the test's."""
 
