@@ -13,7 +13,7 @@ from app.domain.address import Address
 from app.domain.number import NumberGenerator
 from app.domain.registration import Budget, Delivery, Draft, Registration, Stored
 from app.repositories.census import Census
-from app.repositories.keys import Field, Names, keys_of
+from app.repositories.keys import RELAY_LOCK, Field, Names, keys_of
 from app.repositories.outbox import GIVE_UP_MS, Dropped, Outbox, Settled
 from app.repositories.records import LAYOUT_VERSION
 from app.repositories.sealing import Sealer
@@ -295,6 +295,16 @@ def test_one_of_many_holds_the_relay_until_it_lets_go(here: Store, store: redis.
 
 
 # Everything again after SCRIPT FLUSH
+
+
+@pytest.mark.parametrize("what", ["a lock without an end", "no lock"])
+def test_nobody_waits_for_ever_for_the_lock_of_the_relay(here: Store, store: redis.Redis, what: str) -> None:
+    """By somebody's hand, or by a restore that keeps no ends: sweeping stops for a moment at most."""
+    if what == "no lock":
+        store.rpush(RELAY_LOCK, "x")
+    else:
+        store.set(RELAY_LOCK, "somebody")
+    wait_until(lambda: here.outbox.hold_relay("me", 200), 5, "it can be had")
 
 
 def test_every_script_survives_the_loss_of_the_script_cache(here: Store, store: redis.Redis) -> None:

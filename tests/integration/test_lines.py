@@ -262,6 +262,20 @@ def test_a_command_that_was_answered_but_whose_replicas_were_not_counted_fails(
     line.close()
 
 
+def test_a_server_that_falls_silent_while_it_counts_replicas_acknowledges_nothing(
+    store: redis.Redis, valkey_server: Valkey
+) -> None:
+    """The command was answered. Whether a replica has it nobody knows, and this server may not come back."""
+    line = line_to(valkey_server.url, timeout_s=2.0)
+    with ThreadPoolExecutor(1) as threads:
+        waits = threads.submit(line.call, [("PING",)], replicas=1)
+        wait_until(lambda: store.info("clients")["blocked_clients"] == 1, 5, "it waits for replicas")
+        with valkey_server.frozen(), pytest.raises(Broken) as broken:
+            waits.result()
+    assert broken.value.sent
+    line.close()
+
+
 def test_a_fresh_connection_says_who_it_is_and_nothing_else(
     store: redis.Redis, valkey_server: Valkey
 ) -> None:

@@ -1,15 +1,17 @@
 -- Takes, keeps or lets go a lock: one holder at a time, and none after its time is up.
 -- Keeps: a dead holder is waited for no longer than the time that is asked for, whatever becomes of the clock of
--- Redis; a live one renews its lock.
+-- Redis, and also where its lock has no end; a live one renews its lock. What is no lock is removed.
 --
 -- KEYS[1] lock   ARGV[1] owner   ARGV[2] time to hold it in ms, 0 = let it go
 --
 -- Returns 1 when the lock is (or was) this owner's, else 0.
 local lock, owner, ttl_ms = KEYS[1], ARGV[1], tonumber(ARGV[2])
 
+if redis.call('TYPE', lock).ok ~= 'string' then redis.call('DEL', lock) end
 local holder = redis.call('GET', lock)
 if holder and holder ~= owner then
-  if ttl_ms > 0 and redis.call('PTTL', lock) > ttl_ms then redis.call('PEXPIRE', lock, ttl_ms) end
+  local left_ms = redis.call('PTTL', lock)
+  if ttl_ms > 0 and (left_ms < 0 or left_ms > ttl_ms) then redis.call('PEXPIRE', lock, ttl_ms) end
   return 0
 end
 
