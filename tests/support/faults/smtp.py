@@ -179,7 +179,8 @@ def _stray_before(_: Talk, chance: random.Random, usual: str) -> str:
 
 
 def _stray_after(_: Talk, chance: random.Random, usual: str) -> str:
-    return "\r\n".join([usual, *chance.choices(STRAY, k=chance.randint(1, 3))])
+    likely = (OK, OK, "354 Go ahead", chance.choice(STRAY))
+    return "\r\n".join([usual, *chance.choices(likely, k=chance.randint(1, 6))])
 
 
 def _in_pieces(talk: Talk, _: random.Random, usual: str) -> str:
@@ -205,7 +206,7 @@ def _cut_short(talk: Talk, chance: random.Random, usual: str) -> str:
 def at_random(seed: int, share: float = 0.1) -> Script:
     """A server that goes wrong at random in such a share of its replies, each connection in its own way, for
     as long as this is its script."""
-    wrongs = (_another, _stray_before, _stray_after, _in_pieces, _without_end, _cut_short)
+    wrongs = (*[_stray_after] * 5, _another, _stray_before, _in_pieces, _without_end, _cut_short)
 
     def script(talk: Talk) -> None:
         chance = random.Random(f"{seed} {talk.serial}")
