@@ -5,11 +5,12 @@ sender holds the address's lease, so that one address has one sender at a time.
 """
 
 from collections.abc import Iterable
+from contextlib import suppress
 from enum import StrEnum
 from typing import Any, Literal, NamedTuple
 
 from app.domain.registration import Delivery, Registration
-from app.errors import RecordUnreadable
+from app.errors import RecordUnreadable, StorageUnavailable
 from app.repositories.batches import ask_each
 from app.repositories.keys import RELAY_LOCK, keys_of, outbox_key
 from app.repositories.records import LAYOUT_VERSION, RecordSeal, checked
@@ -86,19 +87,27 @@ class Outbox:
         self.lease_ms = lease_ms
 
     def claim(self, user_id: str, owner: str) -> Claim:
-        """Takes the lease of an address whose mail is due."""
-        answer = self._storage.run(
-            ClaimMail(
-                *keys_of(user_id).mail,
-                id=user_id,
-                owner=owner,
-                lease_ms=self.lease_ms,
-                newest=LAYOUT_VERSION,
-                give_up_ms=GIVE_UP_MS,
-                longest_lease_ms=LONGEST_LEASE_MS,
-                longest_wait_ms=LONGEST_WAIT_MS,
-            )
+        """Takes the lease of an address whose mail is due.
+
+        Where a key of the address cannot be used, its entry is put off: as the first of its shard it would
+        keep a sweep from the entries behind it.
+        """
+        call = ClaimMail(
+            *keys_of(user_id).mail,
+            id=user_id,
+            owner=owner,
+            lease_ms=self.lease_ms,
+            newest=LAYOUT_VERSION,
+            give_up_ms=GIVE_UP_MS,
+            longest_lease_ms=LONGEST_LEASE_MS,
+            longest_wait_ms=LONGEST_WAIT_MS,
         )
+        try:
+            answer = self._storage.run(call)
+        except StorageUnavailable as error:
+            if error.of_one_key:
+                self._put_off(user_id)
+            raise
         match answer:
             case [b"claimed", registration_id, _, _, attempts]:
                 registration = self._registration(user_id, answer[1:])
@@ -107,6 +116,11 @@ class Outbox:
                 return Claim(later_ms=left_ms)
             case _:
                 return Claim()
+
+    def _put_off(self, user_id: str) -> None:
+        with suppress(StorageUnavailable):  # the outbox itself may be what is wrong
+            due_ms = self.now_ms() + LONGEST_WAIT_MS - LONGEST_LEASE_MS
+            self._storage.command("ZADD", keys_of(user_id).outbox, "XX", due_ms, user_id)
 
     def renew(self, user_id: str, owner: str) -> bool:
         """Keeps the lease; False when it is no longer ours."""

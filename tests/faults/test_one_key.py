@@ -2,18 +2,19 @@
 
 import time
 from collections.abc import Iterator
-from itertools import count, islice
+from itertools import count, islice, product
 
 import pytest
 import redis
 
 from app.domain.address import Address
 from app.domain.registration import Delivery
-from app.repositories.keys import Field, outbox_key
+from app.repositories.keys import Field, keys_of, outbox_key
 from app.repositories.outbox import GIVE_UP_MS
 from app.repositories.sealing import Sealer
 from app.repositories.seals import Seals
 from app.services.delivery.leases import Leases
+from app.services.delivery.relay import ENTRIES_A_SHARD
 from tests.delivery.conftest import Serve, serve, smtp
 from tests.support.people import LEASE_MS, Process
 from tests.support.servers import Valkey
@@ -134,6 +135,24 @@ def test_mails_of_a_dead_process_go_out_beside_keys_that_are_spoiled(
         process.registered(neighbour, lease_ms=0)
     serve(smtp)
     wait_until(lambda: len(smtp.mails) == len(neighbours), 10, "the neighbours' mails go out")
+
+
+def test_entries_that_no_script_can_read_hold_up_nobody_behind_them(
+    serve: Serve, smtp: ScriptedSmtp, process: Process, store: redis.Redis
+) -> None:
+    """As many as a sweep looks at in one shard, all of them due before the mail that is owed."""
+    keys = process.users.keys(ADA)
+    user_ids = (f"{keys.user_id[:20]}{''.join(end)}" for end in product("bcdefghi", repeat=6))
+    shard_mates = (user_id for user_id in user_ids if keys_of(user_id).shard == keys.shard)
+    spoilt = list(islice(shard_mates, ENTRIES_A_SHARD + 1))
+    assert len(spoilt) == ENTRIES_A_SHARD + 1
+    for user_id in spoilt:
+        store.hset(keys_of(user_id).user, "v", "no number")
+    store.zadd(keys.outbox, dict.fromkeys(spoilt, 1))
+    process.registered(ADA, lease_ms=0)
+    serve(smtp)
+    wait_until(lambda: len(smtp.mails) == 1, 20, "the mail behind them goes out")
+    store.flushall()
 
 
 def test_what_is_under_way_when_its_outbox_is_spoiled_stops_nobody(
