@@ -82,7 +82,7 @@ SCRIPTS = {
     "refused": Deed(lambda at: at.settle(Delivery.REFUSED), "user number sender outbox"),
     "retry": Deed(lambda at: at.outbox.retry(at.registration.user_id), "user sender outbox"),
     "drop": Deed(lambda at: at.outbox.drop(at.registration.user_id), "user sender outbox"),
-    "hold": Deed(lambda at: at.outbox.hold_relay(at.owner, 1000), "lock"),
+    "hold": Deed(lambda at: at.outbox.hold_relay(at.owner, 1000), ""),  # what is no lock it removes
     "count": Deed(lambda at: at.count(), "limits"),
 }
 KINDS = ("user", "number", "sender", "outbox", "sends", "tries", "idempotency", "lock", "limits")

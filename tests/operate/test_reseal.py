@@ -227,7 +227,20 @@ def resealing(environment: dict[str, str], rate: int) -> Iterator[subprocess.Pop
     """The command as it is typed, after the rotation."""
     settings = {"SECRET_KEY": NEW, "SECRET_KEY_FALLBACKS": OLD, "INDEX_KEY": OLD, "NUMBER_TTL": "3600"}
     with subprocess.Popen(
-        [sys.executable, "-m", "flask", "--app", "wsgi", "keys", "reseal", "--rate", str(rate)],
+        # A program that was started in the background of a shell ignores SIGINT, and so do its children.
+        [
+            "env",
+            "--default-signal=INT",
+            sys.executable,
+            "-m",
+            "flask",
+            "--app",
+            "wsgi",
+            "keys",
+            "reseal",
+            "--rate",
+            str(rate),
+        ],
         cwd=ROOT,
         env={"PATH": os.environ["PATH"], **environment, **settings},
         stdout=subprocess.PIPE,

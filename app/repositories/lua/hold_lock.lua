@@ -7,9 +7,10 @@
 -- Returns 1 when the lock is (or was) this owner's, else 0.
 local lock, owner, ttl_ms = KEYS[1], ARGV[1], tonumber(ARGV[2])
 
-if redis.call('TYPE', lock).ok ~= 'string' then redis.call('DEL', lock) end
-local holder = redis.call('GET', lock)
-if holder and holder ~= owner then
+local holder = redis.pcall('GET', lock)
+if type(holder) == 'table' then -- WRONGTYPE: it is no lock
+  redis.call('DEL', lock)
+elseif holder and holder ~= owner then
   local left_ms = redis.call('PTTL', lock)
   if ttl_ms > 0 and (left_ms < 0 or left_ms > ttl_ms) then redis.call('PEXPIRE', lock, ttl_ms) end
   return 0
