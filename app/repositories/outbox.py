@@ -87,27 +87,19 @@ class Outbox:
         self.lease_ms = lease_ms
 
     def claim(self, user_id: str, owner: str) -> Claim:
-        """Takes the lease of an address whose mail is due.
-
-        Where a key of the address cannot be used, its entry is put off: as the first of its shard it would
-        keep a sweep from the entries behind it.
-        """
-        call = ClaimMail(
-            *keys_of(user_id).mail,
-            id=user_id,
-            owner=owner,
-            lease_ms=self.lease_ms,
-            newest=LAYOUT_VERSION,
-            give_up_ms=GIVE_UP_MS,
-            longest_lease_ms=LONGEST_LEASE_MS,
-            longest_wait_ms=LONGEST_WAIT_MS,
+        """Takes the lease of an address whose mail is due."""
+        answer = self._storage.run(
+            ClaimMail(
+                *keys_of(user_id).mail,
+                id=user_id,
+                owner=owner,
+                lease_ms=self.lease_ms,
+                newest=LAYOUT_VERSION,
+                give_up_ms=GIVE_UP_MS,
+                longest_lease_ms=LONGEST_LEASE_MS,
+                longest_wait_ms=LONGEST_WAIT_MS,
+            )
         )
-        try:
-            answer = self._storage.run(call)
-        except StorageUnavailable as error:
-            if error.of_one_key:
-                self._put_off(user_id)
-            raise
         match answer:
             case [b"claimed", registration_id, _, _, attempts]:
                 registration = self._registration(user_id, answer[1:])
@@ -117,8 +109,10 @@ class Outbox:
             case _:
                 return Claim()
 
-    def _put_off(self, user_id: str) -> None:
-        with suppress(StorageUnavailable):  # the outbox itself may be what is wrong
+    def put_off(self, user_id: str) -> None:
+        """Lets an entry wait whose keys cannot be used: as the first of its shard it would keep a sweep from
+        the entries behind it. Raises nothing, since the outbox itself may be what is wrong."""
+        with suppress(StorageUnavailable):
             due_ms = self.now_ms() + LONGEST_WAIT_MS - LONGEST_LEASE_MS
             self._storage.command("ZADD", keys_of(user_id).outbox, "XX", due_ms, user_id)
 

@@ -148,3 +148,4 @@ class Relay:
         except StorageUnavailable as error:
             if not error.of_one_key:
                 raise
+            self._outbox.put_off(user_id)
