@@ -6,4 +6,7 @@ Promise: a caller hears within one REDIS_TIMEOUT and a tenth, and no write is re
 From the outside in: `storage` (what may be asked), `servers` (which server has a key), `line` (who uses its
 connection when), `exchange` (what is written and read), `connections` and `url` (how it is made). Beside them
 `watchdog` (ends what takes too long), `faults` (what goes wrong, by code) and `scripts`.
+
+Why redis-py makes the connections and no more: docs/decisions/0009-kept-redis-connections.md.
+Tests: tests/integration/test_lines.py, tests/faults/test_way_to_redis.py, tests/topologies/.
 """

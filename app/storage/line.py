@@ -1,11 +1,14 @@
 """One connection to one Redis server, shared by all callers of this process.
 
-Promise: nothing is sent twice, and nothing for a caller that has gone; each caller hears in time, whatever
-holds up the connection: the lookup of a name, a handshake, an answer that comes byte by byte.
+Promise: nothing is sent twice, and nothing for a caller that has gone; a connection that was closed while it
+rested is replaced unnoticed; each caller hears in time, whatever holds up the connection: the lookup of a
+name, a handshake, an answer that comes byte by byte.
 
 A worker thread connects and exchanges. What comes meanwhile travels together in the next exchange, and all
 that wait for a connection wait for the same attempt. Callers only wait. The watchdog tells them when their
 time is up, and replaces a worker that nobody waits for. May import `connections`, `exchange` and `watchdog`.
+
+Why all this: docs/decisions/0009-kept-redis-connections.md. Tests: tests/integration/test_lines.py.
 """
 
 import math
@@ -22,8 +25,9 @@ from app.storage.exchange import Call, Command, exchange
 from app.storage.watchdog import Watchdog
 
 CHECK_AFTER_IDLE_S = 1.0
-"""A connection that rested longer is looked at before it is used. One that was used just now and has died
-since means that Redis died just now: then 503 is the right answer."""
+"""A connection that rested longer is looked at before it is used. Not every time: a look costs a poll, dear
+under gevent. One that was used just now and has died since means that Redis died just now: then 503 is the
+right answer."""
 
 ATTEMPT_TIMEOUTS = 10
 """An attempt to connect that takes longer than so many time-outs is given up and made anew. Not earlier: a
@@ -31,8 +35,8 @@ process has few threads for looking up names, and each attempt may hold one."""
 
 
 class _Worker:
-    """A thread with its connection. `used`: when the connection was in use last; `patience`: until when an
-    attempt to connect may last (both monotonic)."""
+    """A thread with its connection. `used`: when the connection was last used or found good; `patience`:
+    until when an attempt to connect may last (both monotonic)."""
 
     def __init__(self) -> None:
         self.connection: Any = None  # an AbstractConnection once it is connected; hardly typed by redis-py
@@ -45,10 +49,16 @@ class _Worker:
         """Raises RuntimeError where the system has no more threads."""
         threading.Thread(target=_work, args=(weakref.ref(line), self), daemon=True, name="redis").start()
 
-    def connect(self, connect: Connect) -> None:
-        """Keeps a connection that rested, unless the server has closed it or said something on it."""
+    def is_ready(self, now: float) -> bool:
+        """Whether its connection can be used as it is: it is there, and has not rested for long."""
+        return self.connection is not None and now - self.used <= CHECK_AFTER_IDLE_S
+
+    def ensure_connected(self, connect: Connect) -> None:
+        """Sees to a connection that is fit for use: the one that rested, if the server has neither closed it
+        nor said anything on it, else a new one."""
         if self.connection is not None:
             try:
+                # redis-py polls the socket, and reads nothing. What is there to read, nobody asked for.
                 clean = not self.connection.can_read()
             except (redis.RedisError, OSError):
                 clean = False
@@ -56,7 +66,7 @@ class _Worker:
                 self.disconnect()
         if self.connection is None:
             self.connection = connect()
-        self.used = time.monotonic()
+        self.used = time.monotonic()  # or `_next` would ask for this step again
 
     def disconnect(self) -> None:
         connection, self.connection = self.connection, None
@@ -149,21 +159,23 @@ class Line:
         return self._worker is worker
 
     def _next(self, worker: _Worker) -> Callable[[_Worker], None] | None:
+        """The next step: make the connection ready, or exchange all that waits (takes the batch). None when
+        nobody waits."""
         with self._mutex:
             worker.patience = math.inf
             if self._worker is not worker or not self._waiting:
                 return None
             now = time.monotonic()
-            if worker.connection is None or now - worker.used > CHECK_AFTER_IDLE_S:
+            if not worker.is_ready(now):
                 worker.patience = now + ATTEMPT_TIMEOUTS * self._watchdog.timeout_s
-                return self._reconnect
+                return self._make_ready
             worker.batch, self._waiting = self._waiting, []
             for call in worker.batch:
                 call.leave()
             return self._exchange
 
-    def _reconnect(self, worker: _Worker) -> None:
-        worker.connect(self._connect)
+    def _make_ready(self, worker: _Worker) -> None:
+        worker.ensure_connected(self._connect)
 
     def _exchange(self, worker: _Worker) -> None:
         try:

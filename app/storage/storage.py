@@ -28,7 +28,7 @@ SCAN_COUNT = 500
 log = structlog.get_logger()
 
 
-class Faults:
+class ErrorBoundary:
     """Around what is asked of Redis: whatever goes wrong becomes StorageUnavailable, and is logged."""
 
     def __init__(self, *, logs: bool) -> None:
@@ -63,13 +63,13 @@ def checked(answer: Any) -> Any:
 class Server:
     """One server by itself."""
 
-    def __init__(self, line: Line, faults: Faults) -> None:
+    def __init__(self, line: Line, boundary: ErrorBoundary) -> None:
         self._line = line
-        self._faults = faults
+        self._boundary = boundary
 
     def command(self, *words: Any) -> Any:
         """The answer to one command. Raises StorageUnavailable."""
-        with self._faults:
+        with self._boundary:
             return checked(self._line.call((words,))[0])
 
 
@@ -87,7 +87,7 @@ class Storage:
         self._where = RedisUrl.read(url)
         self._timeout_s = self._where.options.get("socket_timeout", timeout_s)
         self._replicas = replicas
-        self._faults = Faults(logs=logs)
+        self._boundary = ErrorBoundary(logs=logs)
         self._servers = self._new_servers()
         self._inherited: list[OneServer | Cluster] = []
         in_children(self._start_over)
@@ -101,7 +101,7 @@ class Storage:
         script = SCRIPTS[type(call)]
         arguments = script.arguments(call)
         replicas = self._replicas if script.acknowledged else 0
-        with self._faults:
+        with self._boundary:
             answer = self._servers.call(arguments[1], ("EVALSHA", script.sha1, *arguments), replicas)
             if isinstance(answer, NoScriptError):
                 answer = self._servers.call(arguments[1], ("EVAL", script.text, *arguments), replicas)
@@ -109,17 +109,17 @@ class Storage:
 
     def command(self, *words: Any) -> Any:
         """The answer to one command; its key follows its name."""
-        with self._faults:
+        with self._boundary:
             return checked(self._servers.call(words[1], words))
 
     def pipeline(self, commands: Sequence[Command]) -> list[Any]:
         """The answers to commands with one key each, in one round trip for each server."""
-        with self._faults:
+        with self._boundary:
             return [checked(answer) for answer in self._servers.pipeline(commands)]
 
     def refusals(self, commands: Sequence[Command]) -> list[str]:
         """Tries commands with one key each: the code of each refusal, empty for what was done."""
-        with self._faults:
+        with self._boundary:
             answers = self._servers.pipeline(commands)
         return [code(answer) if isinstance(answer, ResponseError) else "" for answer in answers]
 
@@ -147,8 +147,8 @@ class Storage:
 
     def servers(self) -> list[Server]:
         """Every server that takes writes."""
-        with self._faults:
-            return [Server(line, self._faults) for line in self._servers.primaries()]
+        with self._boundary:
+            return [Server(line, self._boundary) for line in self._servers.primaries()]
 
     @property
     def threads(self) -> tuple[WatchedThread, ...]:
