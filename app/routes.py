@@ -1,4 +1,4 @@
-"""The API gateway of the diagram: schema in, one service, schema out.
+"""The API gateway of the diagram in docs/architecture.md: schema in, one service, schema out.
 
 A view's decorators are its documentation. May import `http`, `domain` and `container`.
 """
@@ -40,7 +40,7 @@ def register(body: dict[str, Any]) -> ResponseReturnValue:
     ours, at_once = services(), prefers_async()
     draft = Draft(body["email"], body["token"], body.get("locale") or ours.settings.default_locale)
     found = ours.registration.register(
-        draft, Cause(g.request_id, caller()), wait=not at_once, idempotency_key=idempotency_key()
+        draft, Cause(g.request_id, caller()), awaited=not at_once, idempotency_key=idempotency_key()
     )
     answer = {  # as RegistrationAnswer says; dumping through it takes 2 % of a registration
         "id": found.user_id,

@@ -1,6 +1,8 @@
-"""The messaging service of the diagram: mails numbers, beside the requests that wait for them.
+"""The messaging service of the diagram in docs/architecture.md: mails numbers, beside the requests that wait.
 
-The door of the room `delivery`: it builds the parts, takes registrations in and waits for their mails.
+Promise: what `send` is given is mailed or stands in the outbox, and its request waits MAIL_TIMEOUT at most.
+The door of the room `delivery` (docs/delivery.md): it builds the parts, takes registrations in and waits for
+their mails.
 """
 
 import time
@@ -21,21 +23,21 @@ from app.services.delivery.worker import Worker
 from app.telemetry.metrics import Metrics
 from app.threads import WatchedThread
 
-QUEUE_PER_CONNECTION = 32
-"""Requests that may wait for a connection. Beyond them a registration only stands in the outbox."""
+AWAITED_PER_CONNECTION = 32
+"""Awaited mails that may wait for a connection. Beyond them a registration only stands in the outbox."""
 
-PATIENT_PER_CONNECTION = 4
-"""Mails that no request waits for and that may wait for a connection with a lease. Fewer: the older they
-grow, the likelier the registration has been replaced meanwhile."""
+UNAWAITED_PER_CONNECTION = 4
+"""Other mails that may wait for a connection with a lease. Fewer: the older they grow, the likelier the
+registration has been replaced meanwhile."""
 
 
 class SendPlan(NamedTuple):
     """How a registration is to be mailed. `lease_ms`: the lease to take with it; 0 = it is due for everybody
-    at once. `made_at`: monotonic seconds. `waits`: the request waits for the mail server's answer."""
+    at once. `leased_at`, `awaited`: as in `Job`."""
 
     lease_ms: int
-    made_at: float = 0.0
-    waits: bool = True
+    leased_at: float = 0.0
+    awaited: bool = True
 
 
 class MessagingService:
@@ -65,37 +67,46 @@ class MessagingService:
 
     # For requests
 
-    def plan(self, *, wait: bool = True) -> SendPlan:
+    def plan(self, *, awaited: bool = True) -> SendPlan:
         """Whether the mail can be begun beside the request: not while the mail server is down, or when too
         many mails wait already."""
-        bound = self._connections * (QUEUE_PER_CONNECTION if wait else PATIENT_PER_CONNECTION)
-        crowded = self._queue.waiting(asked=wait) > bound
+        bound = self._connections * (AWAITED_PER_CONNECTION if awaited else UNAWAITED_PER_CONNECTION)
+        crowded = self._queue.waiting(awaited=awaited) > bound
         beside = not (self._breaker.open or crowded or self._queue.stuck(self._timeout_s))
-        return SendPlan(self._lease_ms if beside else 0, time.monotonic(), wait)
+        return SendPlan(self._lease_ms if beside else 0, leased_at=time.monotonic(), awaited=awaited)
 
     def send(self, stored: Stored, plan: SendPlan, cause: Cause) -> Delivery:
         """Begins to mail a registration, and waits for the mail server up to the mail time-out.
 
-        PENDING when it is still under way then, the request does not wait or the mail is not begun beside it.
+        PENDING when it is still under way then, is not awaited or is not begun beside the request.
         Raises AddressRefused, and StorageUnavailable when it was refused and Redis failed just then.
         """
         if self._stands_by:
             self._stands_by = False
             self._relay.start()
         user_id = stored.registration.user_id
-        if stored.owner is None:  # with a plan to send, another sender is at work: it will look after it
+        if stored.owner is None:
+            # No lease. If we asked for one, another sender holds it and mails the new number; we look again
+            # when it ends.
             self._queue.remember(user_id, plan.lease_ms / 1000, cause)
             if not self._breaker.open:
                 self._queue.wake()
                 self._senders.add()
             return Delivery.PENDING
-        job = Job(user_id, stored.owner, stored.registration, plan.made_at, asked=plan.waits, cause=cause)
+        job = Job(
+            user_id,
+            stored.owner,
+            stored.registration,
+            leased_at=plan.leased_at,
+            awaited=plan.awaited,
+            cause=cause,
+        )
         if not self._queue.put(job):
             self._worker.give_back(job)
             return Delivery.PENDING
         try:
             self._senders.add()
-            delivery = job.wait(self._timeout_s) if plan.waits else Delivery.PENDING
+            delivery = job.wait(self._timeout_s) if plan.awaited else Delivery.PENDING
         except BaseException:  # where the request is killed, nobody hears that its address was refused
             job.leave()
             raise

@@ -1,4 +1,4 @@
-"""The persistence service of the diagram: gives an address its one identification number."""
+"""The persistence service of the diagram in docs/architecture.md: gives an address its one identification number."""
 
 import time
 from contextlib import suppress
@@ -44,15 +44,15 @@ class RegistrationService:
         self._free_in_a_row = 0
 
     def register(
-        self, draft: Draft, cause: Cause, *, wait: bool = True, idempotency_key: str = ""
+        self, draft: Draft, cause: Cause, *, awaited: bool = True, idempotency_key: str = ""
     ) -> Registered:
         """Gives the address a unique number in place of what it had, and mails it there.
 
-        `wait`: for the mail server, up to MAIL_TIMEOUT. Where the same caller used the same key before, the
-        answer is that of then. Raises what `store` and `MessagingService.send` raise.
+        `awaited`: the request waits for the mail, up to MAIL_TIMEOUT. Where the same caller used the same key
+        before, the answer is that of then. Raises what `store` and `MessagingService.send` raise.
         """
         once = self._users.once(cause.caller, draft, idempotency_key) if idempotency_key else None
-        plan = self._messaging.plan(wait=wait)
+        plan = self._messaging.plan(awaited=awaited)
         stored = self.store(draft, plan.lease_ms, once)
         if isinstance(stored, Registered):
             return stored

@@ -10,7 +10,7 @@ import redis
 
 from app.domain.registration import Delivery
 from app.repositories.users import Users
-from app.services.delivery.worker import TRUSTED_S
+from app.services.delivery.worker import OLDEST_UNAWAITED_S
 from tests.delivery.conftest import MAIL_TIMEOUT_S, Serve, Service
 from tests.support.scan import contradictions, kinds
 from tests.support.servers import Valkey, gunicorn
@@ -19,7 +19,7 @@ from tests.support.waiting import wait_until
 
 ADA = "ada.wire@example.com"
 ASYNC = {"Prefer": "respond-async"}
-QUEUED_LONG_S = TRUSTED_S + 0.2
+QUEUED_LONG_S = OLDEST_UNAWAITED_S + 0.2
 OWN = {"MAIL_TIMEOUT": str(MAIL_TIMEOUT_S), "MAIL_DEFAULT_SENDER": "no-reply@example.com"}
 
 
@@ -90,6 +90,25 @@ def test_a_mail_that_waits_long_for_a_sender_is_looked_at_again_before_it_goes(
         wait_until(lambda: kinds(store)["outbox"] == kinds(store)["sender"] == 0, 10)
         service.register("last@example.com")
         assert smtp.to(ADA) == []
+
+
+def test_an_address_that_was_erased_before_its_mail_can_be_registered_and_mailed_at_once(
+    serve: Serve, smtp: ScriptedSmtp, gate: Gate, store: redis.Redis
+) -> None:
+    """The sender that finds it erased lets its lease go. It takes its jobs in order: once the last is mailed,
+    it has looked at the erased one."""
+    service = serve(smtp, mail_connections=1, mail_timeout_s=10.0)  # a lease lasts 25 s
+    service.register("slow@example.com", headers=ASYNC)
+    gate.wait()
+    service.register(ADA, headers=ASYNC)
+    service.register("last@example.com", headers=ASYNC)
+    assert service.erase(ADA) == 204
+    time.sleep(QUEUED_LONG_S)
+    gate.open()
+    service.wait_for_delivery("last@example.com", "sent")
+    assert kinds(store)["sender"] == 0
+    assert service.register(ADA)[0].status_code == 201
+    assert_at_peace(service, smtp, store, mails=1)
 
 
 def test_an_address_that_registers_during_every_mail_does_not_hold_a_sender_for_ever(

@@ -28,7 +28,9 @@ def main(report: str, *addresses: str) -> None:
     os.dup2(os.open("/dev/full", os.O_WRONLY), sys.stdout.fileno())
     container.messaging.start()
     for address in addresses:
-        container.registration.register(Draft(Address.parse(address), "t0ken", "en"), Cause("r1"), wait=False)
+        container.registration.register(
+            Draft(Address.parse(address), "t0ken", "en"), Cause("r1"), awaited=False
+        )
     ended = threading.Event()
     watcher = threading.Thread(target=watch, args=(container, Path(report), ended))
     watcher.start()

@@ -36,8 +36,8 @@ def queue(clock: Clock) -> JobQueue:
     return JobQueue(clock)
 
 
-def job(name: str = "a", *, asked: bool = True) -> Job:
-    return Job(name, "owner", leased_at=1000.0, asked=asked)
+def job(name: str = "a", *, awaited: bool = True) -> Job:
+    return Job(name, "owner", leased_at=1000.0, awaited=awaited)
 
 
 def taken(queue: JobQueue, count: int) -> list[str]:
@@ -64,7 +64,7 @@ def test_a_refusal_counts_only_while_its_request_waits() -> None:
     told = job()
     told.tell(Delivery.PENDING)
     assert not told.refuse()
-    assert not job(asked=False).refuse()
+    assert not job(awaited=False).refuse()
 
 
 def test_a_request_waits_on_while_its_refusal_is_written_down() -> None:
@@ -101,23 +101,23 @@ def test_requests_come_before_the_backlog_and_the_backlog_is_not_starved(queue: 
 
 
 def test_nothing_that_nobody_waits_for_starves(queue: JobQueue) -> None:
-    """Requests come without end; of eight turns one is a patient job's and one an address's."""
+    """Requests come without end; of eight turns one is an unawaited job's and one an address's."""
     for number in range(8):
         queue.put(job(f"request{number}"))
-    queue.put(job("patient", asked=False))
+    queue.put(job("unawaited", awaited=False))
     queue.remember("due")
     assert taken(queue, 8) == [
-        "request0", "request1", "request2", "patient", "request3", "request4", "request5", "due"
+        "request0", "request1", "request2", "unawaited", "request3", "request4", "request5", "due"
     ]  # fmt: skip
 
 
 def test_a_job_that_nobody_waits_for_comes_after_those_that_somebody_waits_for(queue: JobQueue) -> None:
     """`respond-async` must not make others wait."""
-    queue.put(job("patient", asked=False))
+    queue.put(job("unawaited", awaited=False))
     for number in range(3):
         queue.put(job(f"request{number}"))
     assert taken(queue, 4) == [
-        "request0", "request1", "request2", "patient"
+        "request0", "request1", "request2", "unawaited"
     ]  # fmt: skip
 
 
@@ -125,7 +125,7 @@ def test_only_leased_are_taken_while_the_mail_server_is_down(queue: JobQueue) ->
     """They are answered; the backlog waits for the server."""
     queue.remember("due")
     queue.put(job())
-    queue.put(job(asked=False))  # holds a lease, which it must give back
+    queue.put(job(awaited=False))  # holds a lease, which it must give back
     assert queue.senders_missing(only_leased=True) == 2
     assert queue.take(0, only_leased=True)
     assert queue.take(0, only_leased=True)
@@ -178,7 +178,7 @@ def test_a_queue_whose_head_was_given_up_is_stuck(queue: JobQueue, clock: Clock)
 
 def test_a_closed_queue_gives_back_its_jobs_and_takes_no_more(queue: JobQueue) -> None:
     """So that their leases can be let go."""
-    one, other = job(), job(asked=False)
+    one, other = job(), job(awaited=False)
     queue.put(one)
     queue.put(other)
     assert queue.close() == [one, other]

@@ -74,8 +74,8 @@ class FakeMessaging:
         self.lease_ms = lease_ms
         self.sent: list[tuple[Stored, SendPlan, Cause]] = []
 
-    def plan(self, *, wait: bool = True) -> SendPlan:
-        return SendPlan(self.lease_ms, 0.0, wait)
+    def plan(self, *, awaited: bool = True) -> SendPlan:
+        return SendPlan(self.lease_ms, awaited=awaited)
 
     def send(self, stored: Stored, plan: SendPlan, cause: Cause) -> Delivery:
         self.sent.append((stored, plan, cause))
@@ -100,14 +100,14 @@ def test_registering_stores_and_mails_with_the_lease_that_messaging_planned(
     """Who asked goes with the mail; the answer is the mail server's."""
     messaging = FakeMessaging(Delivery.PENDING)
     cause = Cause("request", "shop")
-    answer = registering(fake_redis, messaging).register(ADA, cause, wait=False)
+    answer = registering(fake_redis, messaging).register(ADA, cause, awaited=False)
     ((stored, plan, told),) = messaging.sent
     assert (answer.user_id, answer.created_ms) == (
         stored.registration.user_id,
         stored.registration.created_ms,
     )
     assert answer.delivery is Delivery.PENDING
-    assert (stored.owner is not None, plan.waits, told) == (True, False, cause)
+    assert (stored.owner is not None, plan.awaited, told) == (True, False, cause)
 
 
 def test_no_lease_is_taken_where_messaging_does_not_begin(fake_redis: fakeredis.FakeRedis) -> None:

@@ -11,7 +11,7 @@
 -- Returns {'claimed', registration id, sealed record, created in ms, attempts}
 --      or {'later', ms}: another sender has the lease, or the mail is not due yet
 --      or {'newer'} for a record that only a newer process can read; it is left to that process
---      or {'failed'}: given up   or {'gone'}: nothing is owed.
+--      or {'failed'}: given up   or {'gone'}: nothing is owed. Both let the lease go that the owner held.
 local user, sender, outbox = KEYS[1], KEYS[2], KEYS[3]
 local id, owner, lease_ms, newest = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local give_up_ms, longest_lease_ms, longest_wait_ms = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
@@ -21,9 +21,9 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local due = redis.call('ZSCORE', outbox, id)
 local record = redis.call('HMGET', user, 'r', 'c', 'a', 'v', 't', 'd0', 'd1', 'd2', 'd3')
 local holder, version = redis.call('GET', sender), record[4]
-if not due then return {'gone'} end
-if not version then
+if not due or not version then
   redis.call('ZREM', outbox, id)
+  if holder == owner then redis.call('DEL', sender) end  -- or who registers next would wait for its end
   return {'gone'}
 end
 if holder and holder ~= owner then

@@ -1,4 +1,7 @@
-"""The leases that this process holds: who is mailing which address from here."""
+"""The leases that this process holds: who is mailing which address from here.
+
+Promise: a lease that is `ours` here has not ended in Redis.
+"""
 
 import time
 from collections.abc import Callable
@@ -19,15 +22,15 @@ class Leases:
     def __init__(self, outbox: Outbox, clock: Callable[[], float] = time.monotonic) -> None:
         self._outbox = outbox
         self._clock = clock
-        self._held: dict[str, tuple[str, float]] = {}  # owner -> user id, time of the last renewal
+        self._held: dict[str, tuple[str, float]] = {}  # owner -> user id, time leased or last renewed
         self.lease_s = outbox.lease_ms / 1000
 
     def __len__(self) -> int:
         return len(self._held)
 
-    def hold(self, owner: str, user_id: str, since: float) -> None:
+    def hold(self, owner: str, user_id: str, leased_at: float) -> None:
         """Keeps this lease alive from now on."""
-        self._held[owner] = user_id, since
+        self._held[owner] = user_id, leased_at
 
     def drop(self, owner: str) -> None:
         """Lets this lease run out, or knows that it was let go."""
@@ -39,16 +42,16 @@ class Leases:
         held = self._held.get(owner)
         return held is not None and self._clock() < held[1] + self.lease_s
 
-    def fresh(self, since: float) -> bool:
+    def fresh(self, leased_at: float) -> bool:
         """A lease of that time needs no renewal yet."""
-        return self._clock() < since + self.lease_s * RENEW_AFTER
+        return self._clock() < leased_at + self.lease_s * RENEW_AFTER
 
     def renew(self) -> None:
         """Renews every lease that has used up a third of its time. Raises StorageUnavailable."""
-        for owner, (user_id, since) in self._held.copy().items():
-            if self.fresh(since) or owner not in self._held:
+        for owner, (user_id, leased_at) in self._held.copy().items():
+            if self.fresh(leased_at) or owner not in self._held:
                 continue
-            asked_at = self._clock()
+            renewed_at = self._clock()
             try:
                 ours = self._outbox.renew(user_id, owner)
             except StorageUnavailable as error:
@@ -58,6 +61,6 @@ class Leases:
             if owner not in self._held:  # dropped while Redis was asked
                 continue
             if ours:
-                self._held[owner] = user_id, asked_at
+                self._held[owner] = user_id, renewed_at
             else:
                 self.drop(owner)

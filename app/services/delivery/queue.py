@@ -14,7 +14,7 @@ MAX_REMEMBERED = 100_000
 """Addresses a process keeps in mind; beyond them the outbox in Redis knows, and the sweep finds them."""
 
 FAIR_TURN = 4
-"""Every so many turns one is for mails that no request waits for, however many requests come in."""
+"""Every so many turns one is for mails that are not awaited, however many requests come in."""
 
 DUE = 0.0
 
@@ -25,7 +25,8 @@ class Job:
     """One address to be mailed.
 
     The job of a request holds its registration and a lease on the address; otherwise both are still to be
-    claimed. `leased_at`: monotonic seconds, from before the lease was asked for. `asked`: a request waits.
+    claimed. `leased_at`: monotonic seconds, from before the lease was asked for; also taken as the time since
+    which it waits. `awaited`: a request waits for the mail; false with `Prefer: respond-async`.
     """
 
     def __init__(
@@ -35,14 +36,14 @@ class Job:
         registration: Registration | None = None,
         leased_at: float = 0.0,
         *,
-        asked: bool = False,
+        awaited: bool = False,
         cause: Cause = NO_REQUEST,
     ) -> None:
         self.user_id = user_id
         self.owner = owner
         self.registration = registration
         self.leased_at = leased_at
-        self.asked = asked
+        self.awaited = awaited
         self.cause = cause
         self._undecided = [None]  # does the request leave, or is its address refused? Whoever pops it decides
         self._answered = threading.Lock()  # released by the answer; an Event would cost three times as much
@@ -62,12 +63,12 @@ class Job:
     def leave(self) -> bool:
         """The request gives up. False while its refusal is being written: that takes one answer of Redis."""
         if self._decide():
-            self.asked = False
-        return not self.asked
+            self.awaited = False
+        return not self.awaited
 
     def refuse(self) -> bool:
         """True when the request still waits: it will hear of the refusal, so the record may be erased."""
-        return self.asked and self._answer is None and self._decide()
+        return self.awaited and self._answer is None and self._decide()
 
     def tell(self, answer: Delivery | CedulaError) -> None:
         """Answers the request; only the first answer counts. Called by one thread at a time."""
@@ -100,7 +101,7 @@ class _Rest:
 
 
 class JobQueue:
-    """Jobs of waiting requests first; between and after them patient jobs, and addresses that are due.
+    """Awaited jobs first; between and after them the other jobs, and addresses that are due.
 
     Work goes to the sender that has rested shortest: its connection is the freshest, and connections that
     are not needed grow old and are closed.
@@ -109,8 +110,8 @@ class JobQueue:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._mutex = threading.Lock()
-        self._asked: deque[Job] = deque()
-        self._patient: deque[Job] = deque()
+        self._awaited: deque[Job] = deque()
+        self._unawaited: deque[Job] = deque()
         self._due: deque[str] = deque()
         self._later: list[tuple[float, str]] = []
         self._remembered: dict[str, tuple[float, Cause]] = {}
@@ -118,9 +119,9 @@ class JobQueue:
         self._turn = 0
         self.closed = False
 
-    def waiting(self, *, asked: bool) -> int:
-        """Jobs that no sender has taken, of those that a request waits for or of the others."""
-        return len(self._asked if asked else self._patient)
+    def waiting(self, *, awaited: bool) -> int:
+        """How many jobs no sender has taken, of those that are awaited or of the others."""
+        return len(self._awaited if awaited else self._unawaited)
 
     @property
     def remembered(self) -> int:
@@ -136,7 +137,7 @@ class JobQueue:
         with self._mutex:
             if self.closed:
                 return False
-            jobs = self._asked if job.asked else self._patient
+            jobs = self._awaited if job.awaited else self._unawaited
             if self._resting:
                 self._resting.pop().end(job)
             elif back:
@@ -201,13 +202,13 @@ class JobQueue:
 
     def senders_missing(self, *, only_leased: bool) -> int:
         """How many more senders would have something to do now."""
-        work = len(self._asked) + len(self._patient) + (0 if only_leased else len(self._due))
+        work = len(self._awaited) + len(self._unawaited) + (0 if only_leased else len(self._due))
         return max(0, work - len(self._resting))
 
-    def stuck(self, patience_s: float) -> bool:
+    def stuck(self, timeout_s: float) -> bool:
         """The request at the head has given up by now: whoever came after it would wait in vain."""
         try:
-            return self._clock() - self._asked[0].leased_at > patience_s
+            return self._clock() - self._awaited[0].leased_at > timeout_s
         except IndexError:  # nobody waits
             return False
 
@@ -215,8 +216,8 @@ class JobQueue:
         """Ends the queue; returns the jobs that no sender has taken."""
         with self._mutex:
             self.closed = True
-            left = [*self._asked, *self._patient]
-            for each in (self._asked, self._patient, self._due, self._later):
+            left = [*self._awaited, *self._unawaited]
+            for each in (self._awaited, self._unawaited, self._due, self._later):
                 each.clear()
             while self._resting:
                 self._resting.pop().end(None)
@@ -231,14 +232,14 @@ class JobQueue:
     def _next(self, only_leased: bool) -> Job | None:
         self._turn += 1
         for_others = self._turn % FAIR_TURN == 0 and not only_leased
-        if self._asked and not for_others:
-            return self._asked.popleft()
+        if self._awaited and not for_others:
+            return self._awaited.popleft()
         due_first = for_others and self._turn // FAIR_TURN % 2 == 0
-        if self._patient and not (due_first and self._due):
-            return self._patient.popleft()
+        if self._unawaited and not (due_first and self._due):
+            return self._unawaited.popleft()
         if not only_leased and (job := self._pop_due()) is not None:
             return job
-        left = self._asked or self._patient
+        left = self._awaited or self._unawaited
         return left.popleft() if left else None
 
     def _pop_due(self) -> Job | None:

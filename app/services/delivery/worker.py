@@ -1,4 +1,9 @@
-"""The worker: takes one mail from its lease to its settling, and the next where the number was replaced."""
+"""The worker: takes one mail from its lease to its settling, and the next where the number was replaced.
+
+Promise: the last mail that it sends to an address carries the live number. A job that nobody waits for and that
+has waited longer than OLDEST_UNAWAITED_S is looked at a second time, before it goes: its registration may have
+been replaced or erased. Settling then tells whether it was replaced while its mail was under way.
+"""
 
 import random
 import time
@@ -29,9 +34,8 @@ SETTLE_AGAIN_S = 0.25
 
 UNREADABLE = "The record does not open: was it sealed with a key that is not set here?"
 
-TRUSTED_S = 1.0
-"""So long a job that no request waits for is mailed as it was registered. After more time in the queue
-Redis is asked again: the registration may have been replaced or erased."""
+OLDEST_UNAWAITED_S = 1.0
+"""The greatest age at which a job that no request waits for is mailed as it was registered."""
 
 log = structlog.get_logger()
 
@@ -75,8 +79,8 @@ class Worker:
         self._metrics = metrics or Metrics()
 
     def deliver(self, job: Job, session: SmtpSession, *, only: bool = False) -> None:
-        """Does the job. Whatever happens, the address is remembered while it is owed a mail, and a request
-        that waits is answered.
+        """Does the job. Whatever happens, the address is remembered while it is owed a mail, and the request
+        of an awaited job is answered.
 
         Raises Crowded, with the job unanswered, when the server takes no more connections; but where this is
         the `only` connection of the process, such a server is down.
@@ -122,7 +126,7 @@ class Worker:
             self._queue.remember(job.user_id, cause=job.cause)
             self.give_back(job)
             return
-        self._make_sure(job)
+        self._bring_up_to_date(job)
         for turn in range(1, SENDS_IN_A_ROW + 1):
             registration = job.registration
             if registration is None:
@@ -132,11 +136,11 @@ class Worker:
             self._report(job, attempt, settled)
             job.registration = settled.replacement
 
-    def _make_sure(self, job: Job) -> None:
-        """The job has a fresh lease and what is live now; no registration when there is nothing to do now."""
+    def _bring_up_to_date(self, job: Job) -> None:
+        """Leaves a job as it is that is current and whose lease is fresh. Claims any other: it then has a new
+        lease and what is live now, or no registration when there is nothing to mail now."""
         now = time.monotonic()
-        trusted = job.asked or now - job.leased_at < TRUSTED_S
-        if job.registration is not None and trusted and self._leases.fresh(job.leased_at):
+        if job.registration is not None and _is_current(job, now) and self._leases.fresh(job.leased_at):
             self._leases.hold(job.owner, job.user_id, job.leased_at)
             return
         claim = self._outbox.claim(job.user_id, job.owner)
@@ -228,3 +232,8 @@ class Worker:
         """A line that names the request that caused the mail, where one did."""
         cause = {name: value for name, value in job.cause._asdict().items() if value}
         getattr(log, level)(event, **cause, **more)
+
+
+def _is_current(job: Job, now: float) -> bool:
+    """May be mailed as it was registered: a request waits for it, or it is at most OLDEST_UNAWAITED_S old."""
+    return job.awaited or now - job.leased_at <= OLDEST_UNAWAITED_S

@@ -45,7 +45,7 @@ def senders_stay_counted() -> None:
     queue, worker = JobQueue(), SlowWorker()
     senders = Senders(cast(SmtpMail, None), queue, MailBreaker(), cast(Worker, worker), BOUND)
     for turn in range(3 * BOUND):
-        queue.put(Job(f"user{turn}", "owner", leased_at=0.0, asked=True))
+        queue.put(Job(f"user{turn}", "owner", leased_at=0.0, awaited=True))
         request = gevent.spawn(senders.add)
         gevent.sleep(0)  # it runs up to where it waits for the sender's first step
         request.kill()
