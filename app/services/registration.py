@@ -1,4 +1,4 @@
-"""The persistence service of the diagram in docs/architecture.md: gives an address its one identification number."""
+"""The persistence service of the diagram in docs/architecture.md: gives an address its one number."""
 
 import time
 from contextlib import suppress
