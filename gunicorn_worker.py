@@ -1,9 +1,17 @@
 """A gunicorn worker for slow and hostile clients: gevent, with a deadline on each wait and bounds on memory.
 
 It subclasses gunicorn's gevent worker and overrides its public methods `handle` and `handle_error`;
-gunicorn's parser reads the requests. It is no module of `app`: gunicorn's master imports it, and what a
-master has imported is neither patched by gevent nor read again at a reload. So it imports `app` only inside
-a worker.
+gunicorn's parser reads the requests. Four parts:
+
+Connection  a client's socket, with a deadline on each step
+Answer      writes one, and decides whether the connection goes on after it
+Listener    accepts connections
+Worker      serves them, and closes the silent ones when places or memory run out
+
+It is no module of `app`: gunicorn's master imports it, and what a master has imported is neither patched by
+gevent nor read again at a reload. So it imports `app` only inside a worker. The reasons for a worker of our own:
+docs/decisions/0014-own-worker-class.md. Tests: tests/faults/test_http_clients.py and
+tests/e2e/test_odd_requests.py.
 """
 
 import itertools
@@ -61,13 +69,16 @@ STATUSES: tuple[tuple[type[Exception], int], ...] = (
 class Connection:
     """A client's socket, as gunicorn's parser reads it: a `recv` ends at the deadline of the present step."""
 
-    __slots__ = ("_socket", "_worker", "deadline", "ended", "expects_continue", "held", "idle", "unreader")
+    __slots__ = (
+        "_socket", "_worker", "deadline", "exhausted", "expects_continue", "idle", "received", "unreader",
+    )  # fmt: skip
 
     def __init__(self, worker: "Worker", client: socket.socket) -> None:
         self._worker, self._socket = worker, client
         self.unreader = SocketUnreader(self)
         """gunicorn's buffer of what was read and not yet parsed."""
-        self.ended = False
+        self.exhausted = False
+        """Nothing more comes: the client has ended its side, or the worker has hung up."""
         self.wait_for_request()
 
     def begin(self, step_s: float) -> None:
@@ -78,18 +89,27 @@ class Connection:
     def wait_for_request(self) -> None:
         """The present request is over; the next one may take its time to begin."""
         self.begin(self._worker.idle_s)
-        self.idle, self.expects_continue = True, False
-        self.held = 0
-        """Bytes of the present request that were read."""
+        self.idle = True
+        self.expects_continue = False
+        """The client waits for 100 Continue before it sends its body. Where this is still true when the answer
+        goes out, the client may or may not send it."""
+        self.received = 0
+        """Bytes of the present request."""
+
+    def has_buffered(self) -> bool:
+        """Whether bytes have come that are not yet parsed."""
+        buffered: bytes = self.unreader.take_buffered()
+        self.unreader.unread(buffered)
+        return bool(buffered)
 
     def recv(self, size: int) -> bytes:
-        """Raises TimeoutError at the deadline. Returns b"" also after the worker has hung up."""
-        if self.ended:
+        """Raises TimeoutError at the deadline. Returns b"" once the connection is exhausted."""
+        if self.exhausted:
             return b""
         if self.expects_continue:  # only now is the body wanted (RFC 9110 §10.1.1)
             self.expects_continue = False
             self.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
-        self._await_client(self.held)
+        self._await_client(self.received)
         try:
             data = self._socket.recv(min(size, READ_AT_MOST))
         finally:
@@ -97,8 +117,8 @@ class Connection:
         if self.idle:
             self.begin(self._worker.request_s)
         if not data:
-            self.ended = True
-        self.held += len(data)
+            self.exhausted = True
+        self.received += len(data)
         return data
 
     def sendall(self, data: bytes) -> None:
@@ -114,7 +134,7 @@ class Connection:
 
     def hang_up(self) -> None:
         """Ends the connection from outside: whoever waits for it finds it closed."""
-        self.ended = True
+        self.exhausted = True
         self._worker.waits_no_more(self)
         self.unreader.take_buffered()  # thrown away: a busy worker may be a second late to end its greenlet
         try:
@@ -133,30 +153,31 @@ class Connection:
             self._socket.shutdown(socket.SHUT_WR)
             while left > 0 and (data := self.recv(READ_AT_MOST)):
                 left -= len(data)
-                self.held = 0  # thrown away
+                self.received = 0  # thrown away
         except OSError:
             pass  # its time is over, or it has gone
 
-    def _await_client(self, held: int) -> None:
+    def _await_client(self, in_memory: int) -> None:
         """The client must act until the deadline; so many bytes wait for that in memory."""
         left = self.deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError
         self._socket.settimeout(left)
-        self._worker.waits(self, held)
+        self._worker.waits(self, in_memory)
 
 
 class Answer:
-    """Writes what the application answers: its head and the first piece of its body go out together."""
+    """Writes what the application answers: its head and the first piece of its body go out together. `close`:
+    the connection ends after it."""
 
     __slots__ = (
         "_connection", "_left", "_req", "_sends_body", "_worker", "chunked", "close", "head_sent", "headers",
         "response_length", "sent", "status",
     )  # fmt: skip
 
-    def __init__(self, worker: "Worker", connection: Connection, req: Any, close: bool) -> None:
+    def __init__(self, worker: "Worker", connection: Connection, req: Any) -> None:
         self._worker, self._connection, self._req = worker, connection, req
-        self.close, self.chunked, self.head_sent, self.sent = close, False, False, 0
+        self.close, self.chunked, self.head_sent, self.sent = True, False, False, 0
         self.status = ""
         self.headers: list[tuple[str, str]] = []
         self.response_length: int | None = None
@@ -186,12 +207,12 @@ class Answer:
             self._connection.sendall(head + data)
 
     def finish(self) -> None:
-        """Ends the answer. `close` then tells whether the connection must end too."""
+        """Ends the answer."""
         self.write(b"")
         if self.chunked:
             self._connection.sendall(b"0\r\n\r\n")
         if self._sends_body and self.response_length not in (None, self.sent):
-            self.close = True
+            self.close = True  # the client still waits for the rest
 
     def _head(self) -> bytes:
         code = int(self.status[:3])
@@ -206,16 +227,10 @@ class Answer:
                 self.response_length = int(value)
             lines.append(f"{name}: {value}")
         self._sends_body = code not in NO_BODY and self._req.method != "HEAD"
-        if self.response_length is None and self._sends_body:
-            if self._req.version >= (1, 1):
-                self.chunked = True
-                lines.append("Transfer-Encoding: chunked")
-            else:
-                self.close = True  # its end is the end of the connection
-        if code >= 400 and self._worker.is_long(self._req):
-            self.close = True
-        if self._connection.expects_continue or self._connection.ended or self._req.body.failed:
-            self.close = True  # where the next request would begin is unknown
+        if self.response_length is None and self._sends_body and self._req.version >= (1, 1):
+            self.chunked = True
+            lines.append("Transfer-Encoding: chunked")
+        self.close = self._must_close(code)
         lines.append("Connection: close\r\n\r\n" if self.close else "Connection: keep-alive\r\n\r\n")
         head = "\r\n".join(lines)
         if head.count("\n") != len(lines) + 1 or head.count("\r") != len(lines) + 1:
@@ -223,6 +238,25 @@ class Answer:
         self.head_sent = True
         self._connection.begin(self._worker.answer_s)
         return head.encode("latin-1")
+
+    def _must_close(self, code: int) -> bool:
+        """Whether the connection ends after this answer, as far as is known when its head goes out. Later
+        only an answer that breaks off (`finish`) or a body without end (`Worker.skip_body`) can end it."""
+        worker, connection, req = self._worker, self._connection, self._req
+        return (
+            # the worker or the client wants no other request
+            not worker.alive
+            or not worker.cfg.keepalive
+            or req.should_close()
+            # nothing else tells where this answer ends (HTTP/1.0)
+            or (self._sends_body and self.response_length is None and not self.chunked)
+            # where the next request begins is unknown: the body may come or not, or broke off
+            or connection.expects_continue
+            or connection.exhausted
+            or req.body.failed
+            # or may be far away: a refused body is not read for long
+            or (code >= 400 and worker.may_be_long(req))
+        )
 
 
 class Listener(StreamServer):  # type: ignore[misc]  # gevent has no types
@@ -253,14 +287,16 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
     answer_s = 10.0
     """From the first byte of an answer to the last."""
     drain_s = 1.0
-    """For what is left of a body that was refused."""
+    """For what is left of a body."""
     held_at_most = 32 * 1024 * 1024
     """Bytes that may wait for clients in memory: of requests that are not complete, of answers that are not
     taken. Beyond it, the connection that holds some and has been silent longest is closed. What a request in
     hand holds does not count: its body has been read and parsed."""
-    kept_body = 64 * 1024
-    """Of a refused body: a longer one ends the connection."""
+    skip_at_most = 64 * 1024
+    """Bytes of a body that the application left, which are read to come to the next request. A body that is,
+    or may be, longer ends the connection."""
     drain_at_most = 16 * 1024 * 1024
+    """Bytes of a body that was refused, which are read before the connection ends."""
     client_connections = 0
     """CLIENT_CONNECTIONS."""
 
@@ -268,7 +304,8 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         super().__init__(*args, **kwargs)
         self.server_class = partial(Listener, self)
         self.waiting: dict[Connection, int] = {}
-        """Connections whose client must act, the longest silent first, and how many bytes each holds."""
+        """Connections whose client must act, the longest silent first, and how many bytes each has in memory;
+        `held` is their sum."""
         self.held = self.open = 0
         self.clients: Counter[str] = Counter()
         self._date, self._date_s = "", 0
@@ -284,7 +321,10 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         )
         self._writes_access_log = bool(self.cfg.accesslog or self.cfg.logconfig or self.cfg.logconfig_dict)
         self._pre_request, self._post_request = self.cfg.pre_request, self.cfg.post_request
-        self._environ = base_environ(self.cfg) | {"wsgi.multithread": True, "cedula.drains": True}
+        self._environ = base_environ(self.cfg) | {
+            "wsgi.multithread": True,
+            "cedula.drains": True,  # DRAINED_BY_WORKER in app/http/bodies.py
+        }
         self._script_name = os.environ.get("SCRIPT_NAME", "")
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         needed = self.worker_connections + FILES_OF_OUR_OWN
@@ -367,12 +407,12 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
             self._date, self._date_s = f"Date: {util.http_date(now_s)}", now_s
         return self._date
 
-    def waits(self, connection: Connection, held: int) -> None:
+    def waits(self, connection: Connection, in_memory: int) -> None:
         """The client must act. Where too many bytes wait, the longest silent connection with some ends."""
-        self.waiting[connection] = held
-        self.held += held
-        if held and self.held > self.held_at_most:
-            next(other for other, holds in self.waiting.items() if holds).hang_up()
+        self.waiting[connection] = in_memory
+        self.held += in_memory
+        if in_memory and self.held > self.held_at_most:
+            next(other for other, some in self.waiting.items() if some).hang_up()
 
     def waits_no_more(self, connection: Connection) -> None:
         self.held -= self.waiting.pop(connection, 0)
@@ -383,12 +423,18 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
             connection.hang_up()
             return
 
-    def is_long(self, req: Any) -> bool:
-        """Whether a body is too long to be read only for the next request's sake."""
+    def may_be_long(self, req: Any) -> bool:
+        """Whether a body is longer than `skip_at_most`, or is chunked and does not say how long it is."""
         for name, value in req.headers:
-            if name == "TRANSFER-ENCODING" or (name == "CONTENT-LENGTH" and int(value) > self.kept_body):
+            if name == "TRANSFER-ENCODING" or (name == "CONTENT-LENGTH" and int(value) > self.skip_at_most):
                 return True
         return False
+
+    def skip_body(self, connection: Connection, req: Any) -> bool:
+        """Reads what the application left of the body: it stands before the next request. False when it is
+        too long, or broken."""
+        connection.begin(self.drain_s)
+        return len(req.body.read(self.skip_at_most + 1)) <= self.skip_at_most and not req.body.failed
 
     def _turn_away(self, connection: Connection) -> None:
         connection.begin(self.drain_s)
@@ -407,10 +453,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
                     gevent.sleep(0)
                     connection.begin(self.request_s)
                 proxy_protocol_info = req.proxy_protocol_info = req.proxy_protocol_info or proxy_protocol_info
-                close = self._serve(connection, req, server, addr)
-                if not close:
-                    connection.begin(self.drain_s)
-                    close = req.body.failed or len(req.body.read(self.kept_body + 1)) > self.kept_body
+                close = self._serve(connection, req, server, addr) or not self.skip_body(connection, req)
             except (StopIteration, errors.NoMoreData, ConnectionError):
                 return
             except Exception as error:  # noqa: BLE001 - whatever it is, it ends this connection and no other
@@ -431,8 +474,10 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
             self.log.info("Autorestarting worker after current request.")
             self.alive = False
         started = time.monotonic()
-        answer = Answer(self, connection, req, not self.alive or not self.cfg.keepalive or req.should_close())
-        environ = self._environ_of(connection, req, server, addr)
+        environ = self._environ_of(req, server, addr)
+        if "HTTP_EXPECT" in environ:  # who sends its body without waiting is not told to go on
+            connection.expects_continue = req.version >= (1, 1) and not connection.has_buffered()
+        answer = Answer(self, connection, req)
         pieces: Iterable[bytes] = self.wsgi(environ, answer.start_response)
         try:
             for piece in pieces:
@@ -450,7 +495,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
             self._post_request(self, req, environ, answer)
         return answer.close
 
-    def _environ_of(self, connection: Connection, req: Any, server: Any, addr: Any) -> dict[str, Any]:
+    def _environ_of(self, req: Any, server: Any, addr: Any) -> dict[str, Any]:
         """PEP 3333, with the same keys as under gunicorn's other workers."""
         environ: dict[str, Any] = self._environ.copy()
         environ["wsgi.input"] = req.body
@@ -471,9 +516,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
             elif name == "CONTENT-LENGTH":
                 environ["CONTENT_LENGTH"] = value
             else:
-                if name == "EXPECT":
-                    connection.expects_continue = req.version >= (1, 1)
-                elif name == "SCRIPT_NAME":
+                if name == "SCRIPT_NAME":
                     script_name = value
                 key = "HTTP_" + name.replace("-", "_")
                 environ[key] = f"{environ[key]},{value}" if key in environ else value

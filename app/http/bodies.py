@@ -16,7 +16,7 @@ DISCARD_AT_MOST_BYTES = 16 * 1024 * 1024
 """Drains at most this much of a rejected body: a client that still sends would not see the answer."""
 
 DRAINED_BY_WORKER = "cedula.drains"
-"""A WSGI key by which a server says that it drains rejected bodies itself."""
+"""A WSGI key by which a server says that it drains rejected bodies itself, as gunicorn_worker.py does."""
 
 
 def read_json(req: Request) -> Any:
@@ -73,7 +73,8 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_consta
 def discard_body(req: Request) -> None:
     """Reads the rest of a body that was refused: closing on unread data would cost the client the answer.
 
-    Our own gunicorn worker does that better, after the answer and for a moment only.
+    Our own gunicorn worker does that better, after the answer and for a moment only: there `Answer` decides
+    whether the connection ends, and `Connection.part` drains it (gunicorn_worker.py).
     """
     if DRAINED_BY_WORKER in req.environ:
         return

@@ -134,7 +134,7 @@ def test_a_short_refused_body_keeps_the_connection(guarded: Gunicorn) -> None:
 
 
 def test_who_waits_for_100_continue_gets_it_or_the_answer(guarded: Gunicorn) -> None:
-    """A refused body is not asked for."""
+    """A refused body is not asked for; the connection ends, because it may still come."""
     with RawClient(guarded.port) as client:
         client.send(
             json_head("/api/users", len(BODY), f"Authorization: Bearer {KEY}", "Expect: 100-continue")
@@ -146,6 +146,25 @@ def test_who_waits_for_100_continue_gets_it_or_the_answer(guarded: Gunicorn) -> 
         status, headers, _ = client.answer()
         assert (status, headers["connection"]) == (401, "close")
         assert client.ended()
+
+
+def test_who_does_not_wait_for_100_continue_keeps_its_connection(guarded: Gunicorn) -> None:
+    """The body, or some of it, comes with the head: there is nothing to ask for (RFC 9110 §10.1.1), and it is
+    known where the next request begins. Also when it is refused."""
+    expecting = json_head("/api/users", len(BODY), f"Authorization: Bearer {KEY}", "Expect: 100-continue")
+    with RawClient(guarded.port) as client:
+        client.send(expecting + BODY)
+        status, headers, _ = client.answer()
+        assert (status, headers["connection"]) == (201, "keep-alive")
+        client.send(expecting + BODY[:10])
+        client.send(BODY[10:])
+        status, headers, _ = client.answer()
+        assert (status, headers["connection"]) == (201, "keep-alive")
+        client.send(json_head("/nowhere", len(BODY), "Expect: 100-continue") + BODY)
+        status, headers, _ = client.answer()
+        assert (status, headers["connection"]) == (404, "keep-alive")
+        client.send(head("/healthz", method="GET"))
+        assert client.answer()[0] == 200
 
 
 def test_a_parting_lasts_its_moment_also_after_pipelined_requests(

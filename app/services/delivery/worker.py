@@ -1,7 +1,7 @@
 """The worker: takes one mail from its lease to its settling, and the next where the number was replaced.
 
 Promise: the last mail that it sends to an address carries the live number. A job that nobody waits for and
-that has waited longer than OLDEST_UNAWAITED_S is looked at a second time, before it goes: its registration may
+that has waited longer than OLDEST_UNAWAITED_S is looked at a second time before it goes: its registration may
 have been replaced or erased. Settling then tells whether it was replaced while its mail was under way.
 """
 
