@@ -9,8 +9,9 @@ Listener    accepts connections
 Worker      serves them, and closes the silent ones when places or memory run out
 
 It is no module of `app`: gunicorn's master imports it, and what a master has imported is neither patched by
-gevent nor read again at a reload. So it imports `app` only inside a worker. The reasons for a worker of our own:
-docs/decisions/0014-own-worker-class.md. Tests: tests/faults/test_http_clients.py and
+gevent nor read again at a reload. So it imports `app` only inside a worker.
+
+Why not another worker: docs/decisions/0014-own-worker-class.md. Tests: tests/faults/test_http_clients.py and
 tests/e2e/test_odd_requests.py.
 """
 
@@ -91,8 +92,8 @@ class Connection:
         self.begin(self._worker.idle_s)
         self.idle = True
         self.expects_continue = False
-        """The client waits for 100 Continue before it sends its body. Where this is still true when the answer
-        goes out, the client may or may not send it."""
+        """The client waits for 100 Continue before it sends its body. Still true when the answer goes out: then
+        it may or may not send it."""
         self.received = 0
         """Bytes of the present request."""
 
@@ -434,7 +435,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         """Reads what the application left of the body: it stands before the next request. False when it is
         too long, or broken."""
         connection.begin(self.drain_s)
-        return len(req.body.read(self.skip_at_most + 1)) <= self.skip_at_most and not req.body.failed
+        return not req.body.failed and len(req.body.read(self.skip_at_most + 1)) <= self.skip_at_most
 
     def _turn_away(self, connection: Connection) -> None:
         connection.begin(self.drain_s)
