@@ -92,8 +92,8 @@ class Connection:
         self.begin(self._worker.idle_s)
         self.idle = True
         self.expects_continue = False
-        """The client waits for 100 Continue before it sends its body. Still true when the answer goes out: then
-        it may or may not send it."""
+        """The client waits for 100 Continue before it sends its body. Still true when the answer goes out:
+        then it may or may not send it."""
         self.received = 0
         """Bytes of the present request."""
 
