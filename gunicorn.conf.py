@@ -10,9 +10,15 @@ import tempfile
 
 from dotenv import find_dotenv, load_dotenv
 
-# The same .env that the `flask` command reads by itself; what the environment says already comes first.
+# The same .env that the `flask` command reads by itself; what the environment says already comes first. A
+# reload (SIGHUP) runs this file again, and what an earlier run took from .env must not count as said already.
+FROM_DOTENV = "CEDULA_FROM_DOTENV"
+for _name in os.environ.pop(FROM_DOTENV, "").split():
+    os.environ.pop(_name, None)
 if os.environ.get("FLASK_SKIP_DOTENV", "").lower() in ("", "0", "false", "no"):
+    _given = set(os.environ)
     load_dotenv(find_dotenv(usecwd=True))
+    os.environ[FROM_DOTENV] = " ".join(set(os.environ) - _given)
 
 bind = os.environ.get("BIND") or "0.0.0.0:8000"
 
@@ -63,7 +69,7 @@ METRICS_FOLDER = "CEDULA_METRICS_FOLDER"
 def on_starting(server):
     """Makes the folder. Where none can be made, every worker tells what it has counted itself."""
     share_unix_socket(server)
-    os.environ.pop(METRICS_FOLDER, None)  # of the gunicorn that started this one (SIGUSR2)
+    os.environ.pop(METRICS_FOLDER, None)  # of the gunicorn that started this one: SIGUSR2, with a Unix socket
     parent = "/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettempdir()
     try:
         os.environ[METRICS_FOLDER] = folder = make_folder(parent)

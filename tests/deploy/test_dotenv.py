@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from contextlib import AbstractContextManager
@@ -13,6 +14,7 @@ import requests
 
 from app.http.auth import digest
 from tests.support.servers import ROOT, Gunicorn, MailServer, Valkey, gunicorn
+from tests.support.waiting import wait_until
 
 KEY = "cedula_" + "k" * 40
 
@@ -81,6 +83,29 @@ def test_the_environment_comes_first(
         assert service.register("ada@example.com").status_code == 201
     assert flask(project, "users", "show", "ada@example.com", **given).returncode == 0
     assert flask(project, "users", "show", "ada@example.com").returncode == 1
+
+
+def test_a_reload_reads_the_file_again(
+    project: Path, valkey_server: Valkey, store: redis.Redis, mail_server: MailServer
+) -> None:
+    """SIGHUP: what the file says now, also where it said something else before; the environment still comes
+    first."""
+    settings = {"REDIS_URL": "redis://127.0.0.1:1/0", "MAIL_SERVER": "127.0.0.1", "WEB_CONCURRENCY": "1"}
+    write(project, **settings, API_KEYS=f"me:{digest(KEY)}")
+    given = {"REDIS_URL": valkey_server.url, "MAIL_PORT": str(mail_server.port)}
+    other = KEY.replace("k", "o")
+    with served(project, **given) as service:
+
+        def status(key: str) -> int:
+            headers = {"Authorization": f"Bearer {key}"}
+            return service.register("ada@example.com", headers=headers).status_code
+
+        assert (status(KEY), status(other)) == (201, 401)
+        before = service.workers()
+        write(project, **settings, API_KEYS=f"me:{digest(other)}")
+        service.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: (now := service.workers()) and not set(now) & set(before), 40, "a new worker")
+        assert (status(KEY), status(other)) == (401, 201)
 
 
 def test_a_wrong_setting_in_the_file_stops_both(project: Path) -> None:
