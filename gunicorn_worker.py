@@ -15,6 +15,7 @@ Why not another worker: docs/decisions/0014-own-worker-class.md. Tests: tests/fa
 tests/e2e/test_odd_requests.py.
 """
 
+import contextlib
 import itertools
 import json
 import os
@@ -41,7 +42,7 @@ from gunicorn.http.wsgi import base_environ, proxy_environ
 from gunicorn.workers.ggevent import GeventWorker
 
 FILES_OF_OUR_OWN = 256
-"""File descriptors that stay free of clients: Redis, mail server, logs."""
+"""File descriptors that stay free of clients, beside those of MAIL_CONNECTIONS: Redis, logs."""
 
 READ_AT_MOST = 64 * 1024
 """Bytes for one read: a chunk of a body may say that it has gigabytes."""
@@ -172,7 +173,7 @@ class Answer:
     the connection ends after it."""
 
     __slots__ = (
-        "_connection", "_left", "_req", "_sends_body", "_worker", "chunked", "close", "head_sent", "headers",
+        "_connection", "_req", "_sends_body", "_worker", "chunked", "close", "head_sent", "headers",
         "response_length", "sent", "status",
     )  # fmt: skip
 
@@ -236,9 +237,10 @@ class Answer:
         head = "\r\n".join(lines)
         if head.count("\n") != len(lines) + 1 or head.count("\r") != len(lines) + 1:
             raise ValueError("a header holds a line break")
+        octets = head.encode("latin-1")
         self.head_sent = True
         self._connection.begin(self._worker.answer_s)
-        return head.encode("latin-1")
+        return octets
 
     def _must_close(self, code: int) -> bool:
         """Whether the connection ends after this answer, as far as is known when its head goes out. Later
@@ -268,12 +270,16 @@ class Listener(StreamServer):  # type: ignore[misc]  # gevent has no types
         for name in ("application", "log", "handler_class", "environ"):
             options.pop(name)  # for servers that do more than accept
         super().__init__(listener, handle=partial(worker.handle, listener), spawn=spawn, **options)
+        self._worker, self._listener, self._places = worker, listener, spawn
         if worker.cfg.workers > 1:
             self.max_accept = 1
 
     def close(self) -> None:
-        while not self.closed and not self.full() and (accepted := self.do_read()):
-            self.do_handle(*accepted)
+        if not self._worker.cfg.is_ssl:
+            self._listener.setblocking(False)
+            with contextlib.suppress(OSError):  # nobody waits any more, or no file descriptor is left
+                while self._places.free_count():
+                    self._places.spawn(self._worker.handle, self._listener, *self._listener.accept())
         super().close()
 
 
@@ -312,7 +318,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         self._date, self._date_s = "", 0
 
     def init_process(self) -> None:
-        """Remembers what is the same for all requests, and takes the file descriptors that it needs."""
+        """Remembers what is the same for all requests."""
         self.idle_s = self.cfg.keepalive or self.request_s
         everything = {name: getattr(self.cfg, name) for name in self.cfg.settings}
         self._settings = SimpleNamespace(
@@ -327,12 +333,6 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
             "cedula.drains": True,  # DRAINED_BY_WORKER in app/http/bodies.py
         }
         self._script_name = os.environ.get("SCRIPT_NAME", "")
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        needed = self.worker_connections + FILES_OF_OUR_OWN
-        if soft != resource.RLIM_INFINITY and soft < needed:
-            soft = needed if hard == resource.RLIM_INFINITY else min(hard, needed)
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-            self.worker_connections = max(16, min(self.worker_connections, soft - FILES_OF_OUR_OWN))
         for listener in self.sockets:  # connections inherit it
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         super().init_process()
@@ -343,9 +343,22 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         self._names = {listener: listener.getsockname() for listener in self.sockets}
         from app.config import Settings  # not before: see this module's head
         from app.domain.client import client_of
+        from app.errors import PROBLEMS
 
-        self.client_connections = Settings.from_environment().client_connections
-        self._client_of = client_of
+        settings = Settings.from_environment()
+        # Behind a proxy all connections come from one address.
+        self.client_connections = 0 if settings.trusted_proxies else settings.client_connections
+        self._client_of, self._problems = client_of, PROBLEMS
+        self._take_files(FILES_OF_OUR_OWN + settings.mail_connections)
+
+    def _take_files(self, our_own: int) -> None:
+        """Raises the limit of file descriptors; where it is too low for all connections, there are fewer."""
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        needed = self.worker_connections + our_own
+        if soft != resource.RLIM_INFINITY and soft < needed:
+            soft = needed if hard == resource.RLIM_INFINITY else min(hard, needed)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            self.worker_connections = max(16, min(self.worker_connections, soft - our_own))
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         """Serves one connection. Over TLS gunicorn does it, without our deadlines."""
@@ -358,11 +371,11 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         self.open += 1
         self.clients[name] += 1
         try:
-            if self.open > self.worker_connections * 9 // 10:
-                self.free_place()
             if name and self.clients[name] > self.client_connections:
                 self._turn_away(connection)
             else:
+                if self.open > self.worker_connections * 9 // 10:
+                    self.free_place()
                 self._converse(connection, self._names[listener], addr)
         except OSError:
             pass  # the client has gone, or its time is over
@@ -387,10 +400,10 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
     def problem(self, status: int) -> bytes:
         """A whole RFC 9457 answer that ends the connection."""
         slug = {429: "too-many-requests", 500: "internal-error"}.get(status, "bad-request")
-        title = HTTPStatus(status).phrase
-        body = json.dumps({"type": f"/problems/{slug}", "title": title, "status": status, "detail": title})
+        title, phrase = self._problems[slug].title, HTTPStatus(status).phrase
+        body = json.dumps({"type": f"/problems/{slug}", "title": title, "status": status, "detail": phrase})
         head = [
-            f"HTTP/1.1 {status} {title}",
+            f"HTTP/1.1 {status} {phrase}",
             self.date(),
             "Connection: close",
             "Content-Type: application/problem+json",

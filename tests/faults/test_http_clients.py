@@ -4,6 +4,7 @@ import contextlib
 import signal
 import socket
 from collections.abc import Iterator
+from contextlib import ExitStack
 from hashlib import sha256
 from pathlib import Path
 
@@ -249,6 +250,16 @@ def test_a_proxy_on_a_unix_socket_has_no_bound(tmp_path: Path, environment: dict
         service.process.send_signal(signal.SIGHUP)
         wait_until(lambda: (now := service.workers()) and not set(now) & set(before), 40, "a new worker")
         ask_thrice()
+
+
+def test_behind_a_proxy_an_address_has_no_bound(tmp_path: Path, environment: dict[str, str]) -> None:
+    """All its connections come from the proxy."""
+    own = environment | {"CLIENT_CONNECTIONS": "1", "TRUSTED_PROXIES": "1"}
+    with gunicorn(tmp_path, own) as service, ExitStack() as stack:
+        clients = [stack.enter_context(RawClient(service.port)) for _ in range(5)]
+        for client in clients:
+            client.send(head("/healthz", method="GET"))
+            assert client.answer()[0] == 200
 
 
 def test_the_http_of_every_day_is_right(small: Gunicorn) -> None:

@@ -1,13 +1,19 @@
 """What callers see of a worker that ends."""
 
 import os
+import resource
 import signal
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
+from tests.delivery.conftest import smtp
 from tests.support.faults.http import RawClient, head
 from tests.support.servers import gunicorn
+from tests.support.smtp import Gate, ScriptedSmtp
+
+__all__ = ["smtp"]  # a fixture
 
 CALLERS = 250
 STOPPED_S = 1.5
@@ -31,3 +37,25 @@ def test_a_worker_that_ends_answers_whom_the_kernel_gave_to_it(
             os.kill(pid, signal.SIGTERM)
             os.kill(pid, signal.SIGCONT)
         assert [caller.answer()[0] for caller in callers] == [200] * CALLERS
+
+
+def test_a_worker_without_a_file_descriptor_to_spare_finishes_what_it_has_in_hand(
+    tmp_path: Path, environment: dict[str, str], smtp: ScriptedSmtp
+) -> None:
+    """It cannot accept those who wait; the request that waits for its mail is answered."""
+    smtp.script["content"] = gate = Gate()
+    own = environment | {"MAIL_PORT": str(smtp.port)}
+    with gunicorn(tmp_path, own) as service, ThreadPoolExecutor(1) as pool, ExitStack() as stack:
+        in_hand = pool.submit(service.register, "ada@example.com")
+        gate.wait()
+        (pid,) = service.workers()
+        os.kill(pid, signal.SIGSTOP)
+        callers = [stack.enter_context(RawClient(service.port)) for _ in range(5)]
+        files = 1 + max(int(file.name) for file in Path(f"/proc/{pid}/fd").iterdir())
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (files, files))
+        threading.Event().wait(STOPPED_S)
+        os.kill(pid, signal.SIGTERM)
+        os.kill(pid, signal.SIGCONT)
+        assert callers[-1].ended()
+        gate.open()
+        assert in_hand.result().status_code == 201
