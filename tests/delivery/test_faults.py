@@ -17,6 +17,7 @@ from tests.support.records import Records
 from tests.support.scan import contradictions, kinds
 from tests.support.servers import Valkey, gunicorn
 from tests.support.smtp import Behaviour, Conversation, Cut, ScriptedSmtp, cut, late, say, silence
+from tests.support.values import text
 from tests.support.waiting import wait_until
 
 ADA = "ada.fault@example.com"
@@ -112,7 +113,7 @@ def _play(name: str, valkey: Valkey, database: int, authority: Authority) -> Non
     store = redis.Redis.from_url(url)
     try:
         answer, took = service.register(ADA)
-        assert (answer.status_code, answer.json["delivery"]) == (202, "pending"), answer.text
+        assert (answer.status_code, answer.get_json()["delivery"]) == (202, "pending"), answer.text
         assert took >= MAIL_TIMEOUT_S if fault.waits else took < PATIENT["mail_timeout_s"]
         wait_until(lambda: service.look_up(ADA).get("mail_error") == fault.error, 5, fault.error)
         assert service.delivery(ADA) == "pending"
@@ -159,7 +160,7 @@ def test_an_address_that_is_refused_for_good_is_told_at_once_and_nothing_stays(
     service = serve(smtp, **PATIENT)
     smtp.script["rcpt"] = say(reply)
     answer, took = service.register(ADA)
-    assert (answer.status_code, answer.json["type"]) == (422, "/problems/undeliverable-address")
+    assert (answer.status_code, answer.get_json()["type"]) == (422, "/problems/undeliverable-address")
     assert took < PATIENT["mail_timeout_s"]
     assert set(kinds(store)) <= {"keycheck", "ready", "relay"}
     assert service.smtp_state == "ok"
@@ -187,7 +188,7 @@ def test_an_address_that_is_refused_is_told_although_the_reset_is_not_answered(
     """422: the connection is given up before the request is."""
     smtp.script.update(rcpt=say("550 5.1.1 No such user"), rset=silence)
     answer, _ = serve(smtp, mail_timeout_s=4.0).register(ADA)
-    assert (answer.status_code, answer.json["type"]) == (422, "/problems/undeliverable-address")
+    assert (answer.status_code, answer.get_json()["type"]) == (422, "/problems/undeliverable-address")
     assert kinds(store)["user"] == 0
 
 
@@ -454,7 +455,7 @@ def test_nothing_that_the_server_says_is_logged_counted_or_stored(
                 path = f"{service.url}/api/users/{keys.user_id}"
                 errors.add(str(service.http.get(path).json()["mail_error"]))
                 record = store.hgetall(keys.user).items()
-                kept |= {value.decode() for name, value in record if name.decode() not in SEALED}
+                kept |= {text(value) for name, value in record if text(name) not in SEALED}
                 assert service.http.delete(path).status_code == 204  # not tried again
                 smtp.script.clear()
                 assert service.register("well@example.com").status_code == 201

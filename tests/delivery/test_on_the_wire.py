@@ -15,6 +15,7 @@ from tests.delivery.conftest import MAIL_TIMEOUT_S, Serve, Service
 from tests.support.scan import contradictions, kinds
 from tests.support.servers import Valkey, gunicorn
 from tests.support.smtp import Conversation, Gate, ScriptedSmtp
+from tests.support.values import there
 from tests.support.waiting import wait_until
 
 ADA = "ada.wire@example.com"
@@ -187,7 +188,7 @@ def test_a_refusal_that_redis_does_not_confirm_is_told_as_unknown(tmp_path: Path
             valkey.kill()
             gate.open()
             answer = first.result(10)[0]
-        assert (answer.status_code, answer.json["type"]) == (503, "/problems/storage-unavailable")
+        assert (answer.status_code, answer.get_json()["type"]) == (503, "/problems/storage-unavailable")
         valkey.start()
         wait_until(lambda: service.delivery(ADA) == "gone", 10)
     finally:
@@ -256,7 +257,7 @@ def test_a_registration_whose_process_died_before_the_send_is_mailed_when_its_le
     wait_until(lambda: kinds(store)["outbox"] == 0, 60, "all are mailed")
     assert sorted(mail.recipient for mail in smtp.mails) == sorted(addresses)
     assert kinds(store)["sender"] == 0
-    assert users.find(service.records.keys(addresses[0]).user_id).delivery is Delivery.SENT
+    assert there(users.find(service.records.keys(addresses[0]).user_id)).delivery is Delivery.SENT
 
 
 def test_a_mail_is_not_begun_while_another_owner_has_the_lease(

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Event
 
@@ -34,8 +35,12 @@ def environment(environment: dict[str, str]) -> dict[str, str]:
 
 def kill_workers(service: Gunicorn, acknowledged: list[str], people: int) -> None:
     """Kills a worker KILLS times, each at a random moment of the registrations."""
+
+    def so_many(moment: int) -> bool:
+        return len(acknowledged) >= moment
+
     for moment in sorted(random.sample(range(people), KILLS)):
-        wait_until(lambda moment=moment: len(acknowledged) >= moment, 60, "registrations go on")
+        wait_until(partial(so_many, moment), 60, "registrations go on")
         os.kill(wait_until(lambda: random.sample(service.workers(), 1), 10)[0], signal.SIGKILL)
 
 

@@ -19,6 +19,7 @@ from tests.support.faults.redis import REFUSALS, Fault, everything
 from tests.support.people import KEY, Process, ada, age_mark
 from tests.support.scan import contradictions
 from tests.support.servers import Valkey
+from tests.support.values import text
 
 
 @dataclass
@@ -36,7 +37,7 @@ class Scene:
         if kind == "lock":
             return RELAY_LOCK
         if kind == "number":
-            return keys.number_prefix + (self.store.hget(keys.user, Field.NUMBER) or b"").decode()
+            return keys.number_prefix + text(self.store.hget(keys.user, Field.NUMBER))
         if kind in ONE_KEY:
             (found,) = self.store.scan_iter(ONE_KEY[kind])
             return str(found.decode())

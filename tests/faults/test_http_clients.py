@@ -4,6 +4,7 @@ import contextlib
 import signal
 import socket
 from collections.abc import Iterator
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -301,6 +302,6 @@ def test_a_flood_leaves_the_service_up(
             wait_until(lambda: crowd.sent_first > 2500, 60, "more than the worker has connections")
             for number in range(10):
                 address = f"healthy{number}@example.com"
-                wait_until(lambda address=address: registers(service, address), 60, f"{address} is served")
+                wait_until(partial(registers, service, address), 60, f"{address} is served")
             assert memory_bytes(pid) < 250_000_000
             wait_until(lambda: crowd.alive == 0, 90, "the flood is over")

@@ -21,7 +21,8 @@ from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
 from app.cli.doctor import domain, mail, settings, store
 from app.cli.doctor.findings import Finding, Level
-from app.config import Budget, Settings
+from app.config import Settings
+from app.domain.registration import Budget
 from tests.support.certificates import Certificate
 from tests.support.faults.redis import cannot_save
 from tests.support.names import NameServer, Zone

@@ -26,6 +26,7 @@ from tests.support.records import Records
 from tests.support.scan import contradictions
 from tests.support.servers import ROOT, MailServer, Valkey
 from tests.support.topologies import Cluster, SentinelPair
+from tests.support.values import text
 from tests.support.waiting import wait_until
 
 OLD, NEW, LOST = "o" * 40, "n" * 40, "l" * 40
@@ -105,7 +106,7 @@ def everything(client: redis.Redis) -> dict[bytes, object]:
     found: dict[bytes, object] = {}
     for key in client.scan_iter():
         fields = client.hgetall(key) if client.type(key) == b"hash" else {}
-        kept = {name: value for name, value in fields.items() if name.decode() not in SEALED}
+        kept = {name: value for name, value in fields.items() if text(name) not in SEALED}
         found[key] = (kept, {name: len(fields[name]) for name in fields}, client.pexpiretime(key))
     return found
 

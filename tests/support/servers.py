@@ -96,9 +96,14 @@ class Valkey:
 
     @property
     def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def _process(self) -> "subprocess.Popen[bytes]":
         assert self._server is not None
-        assert self._server._process is not None
-        return self._server._process.pid
+        process: subprocess.Popen[bytes] | None = self._server._process
+        assert process is not None
+        return process
 
     @property
     def alive(self) -> bool:
@@ -110,11 +115,8 @@ class Valkey:
 
     def kill(self) -> None:
         """kill -9, and wait for the end."""
-        assert self._server is not None
-        process = self._server._process
-        assert process is not None
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+        os.kill(self.pid, signal.SIGKILL)
+        self._process.wait()
 
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:
