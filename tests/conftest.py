@@ -7,7 +7,7 @@ import pytest
 import redis
 from hypothesis import settings
 
-from tests.support.servers import Gunicorn, MailServer, Valkey
+from tests.support.servers import Gunicorn, MailServer, Valkey, gunicorn, stopping
 
 settings.register_profile("cedula", deadline=None)  # a busy machine is no wrong answer
 settings.load_profile("cedula")
@@ -18,9 +18,20 @@ WITHOUT_TTL = ("user", "number", "outbox", "keycheck")
 
 @pytest.fixture(scope="session")
 def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
-    server = Valkey(tmp_path_factory.mktemp("valkey"), save="")
-    yield server
-    server.stop()
+    with stopping(Valkey(tmp_path_factory.mktemp("valkey"), save="")) as server:
+        yield server
+
+
+@pytest.fixture
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
+    """A Valkey of the test's own, to be mistreated. What it acknowledges it has written down.
+
+    A module whose tests all want one has a fixture `valkey_server` that returns it: then `store`,
+    `environment` and `service` are about that one.
+    """
+    folder = tmp_path_factory.mktemp("valkey")
+    with stopping(Valkey(folder, save="", appendonly="yes", appendfsync="always")) as server:
+        yield server
 
 
 @pytest.fixture
@@ -40,9 +51,8 @@ def store(valkey_server: Valkey) -> Iterator[redis.Redis]:
 
 @pytest.fixture
 def mail_server() -> Iterator[MailServer]:
-    server = MailServer()
-    yield server
-    server.stop()
+    with stopping(MailServer()) as server:
+        yield server
 
 
 @pytest.fixture
@@ -59,6 +69,5 @@ def environment(valkey_server: Valkey, store: redis.Redis, mail_server: MailServ
 @pytest.fixture
 def service(tmp_path: Path, environment: dict[str, str]) -> Iterator[Gunicorn]:
     """The service under gunicorn with its own configuration."""
-    server = Gunicorn(tmp_path, environment)
-    yield server
-    server.kill()
+    with gunicorn(tmp_path, environment) as server:
+        yield server

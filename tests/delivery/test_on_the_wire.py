@@ -158,10 +158,9 @@ def test_a_refusal_of_a_replaced_number_does_not_erase_the_new_one(
 
 
 def test_a_mail_that_was_accepted_while_redis_was_away_is_settled_and_not_repeated(
-    tmp_path: Path, smtp: ScriptedSmtp, gate: Gate
+    valkey: Valkey, smtp: ScriptedSmtp, gate: Gate
 ) -> None:
     """202, because only Redis knows for sure; the settling is repeated until it is back."""
-    valkey = Valkey(tmp_path, appendonly="yes", appendfsync="always", save="")
     service = Service(valkey.url, smtp)
     try:
         with service.in_thread(lambda: service.register(ADA)) as first:
@@ -174,12 +173,10 @@ def test_a_mail_that_was_accepted_while_redis_was_away_is_settled_and_not_repeat
         assert len(smtp.contents) == 1
     finally:
         service.stop()
-        valkey.stop()
 
 
-def test_a_refusal_that_redis_does_not_confirm_is_told_as_unknown(tmp_path: Path, smtp: ScriptedSmtp) -> None:
+def test_a_refusal_that_redis_does_not_confirm_is_told_as_unknown(valkey: Valkey, smtp: ScriptedSmtp) -> None:
     """503, since the registration may stand; it is gone when Redis is back."""
-    valkey = Valkey(tmp_path, appendonly="yes", appendfsync="always", save="")
     service = Service(valkey.url, smtp)
     smtp.script["rcpt"] = gate = Gate("550 5.1.1 No such user")
     try:
@@ -193,7 +190,6 @@ def test_a_refusal_that_redis_does_not_confirm_is_told_as_unknown(tmp_path: Path
         wait_until(lambda: service.delivery(ADA) == "gone", 10)
     finally:
         service.stop()
-        valkey.stop()
 
 
 @pytest.mark.slow

@@ -4,7 +4,6 @@ import os
 import random
 import signal
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -86,14 +85,6 @@ def test_a_killed_worker_leaves_nothing_half_done_and_no_mail_unsent(
     assert wrong == []
 
 
-@pytest.fixture
-def durable(tmp_path: Path) -> Iterator[Valkey]:
-    """A Valkey that has written down what it acknowledges."""
-    server = Valkey(tmp_path / "valkey", appendonly="yes", appendfsync="always")
-    yield server
-    server.stop()
-
-
 @dataclass
 class Clients:
     """Clients that register new addresses until they are told to stop."""
@@ -120,11 +111,11 @@ class Clients:
 
 
 def test_a_killed_valkey_comes_back_with_every_registration_that_was_acknowledged(
-    tmp_path: Path, durable: Valkey, mail_server: MailServer
+    tmp_path: Path, valkey: Valkey, mail_server: MailServer
 ) -> None:
     """While it is away: 503 within 3 s. Afterwards: 201 again, by itself."""
     environment = {
-        "REDIS_URL": durable.url,
+        "REDIS_URL": valkey.url,
         "MAIL_SERVER": mail_server.host,
         "MAIL_PORT": str(mail_server.port),
         "MAIL_TIMEOUT": "1",
@@ -136,14 +127,14 @@ def test_a_killed_valkey_comes_back_with_every_registration_that_was_acknowledge
             working = [pool.submit(clients.work, client) for client in range(THREADS)]
             try:
                 wait_until(lambda: len(clients.acknowledged) >= 100, 20, "100 registrations")
-                durable.kill()
+                valkey.kill()
                 wait_until(lambda: len(clients.refused) >= 2 * THREADS, 10, "refusals")
                 answer = service.register("ada@example.com")
                 assert_problem(answer, 503, "storage-unavailable")
                 assert answer.headers["Retry-After"].isdigit()
                 assert requests.get(f"{service.url}/readyz", timeout=5).status_code == 503
                 assert requests.get(f"{service.url}/healthz", timeout=5).status_code == 200
-                durable.start()
+                valkey.start()
                 before = len(clients.acknowledged)
                 wait_until(lambda: len(clients.acknowledged) >= before + 100, 20, "100 more registrations")
             finally:
@@ -153,7 +144,7 @@ def test_a_killed_valkey_comes_back_with_every_registration_that_was_acknowledge
         assert requests.get(f"{service.url}/readyz", timeout=5).status_code == 200
         assert set(clients.refused) == {503}
         assert clients.slowest_s < 3
-        with durable.client() as store:
+        with valkey.client() as store:
             records = Records(store)
             stored = {address: records.of(address) for address in clients.acknowledged}
             assert [address for address, record in stored.items() if record is None] == []

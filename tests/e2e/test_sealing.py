@@ -1,6 +1,5 @@
 """Sealed storage, from the outside: what is on the disk, what a rotation keeps, which starts are refused."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,26 +20,9 @@ NEW_KEY = "the secret of this year: forty characters"
 
 
 @pytest.fixture
-def valkey(tmp_path: Path) -> Iterator[Valkey]:
-    """A Valkey that writes everything down."""
-    server = Valkey(tmp_path / "valkey", appendonly="yes", appendfsync="always")
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def store(valkey: Valkey) -> Iterator[redis.Redis]:
-    with valkey.client() as client:
-        yield client
-
-
-@pytest.fixture
-def environment(valkey: Valkey, mail_server: MailServer) -> dict[str, str]:
-    return {
-        "REDIS_URL": valkey.url,
-        "MAIL_SERVER": mail_server.host,
-        "MAIL_PORT": str(mail_server.port),
-    }
+def valkey_server(valkey: Valkey) -> Valkey:
+    """One of each test's own."""
+    return valkey
 
 
 def register_people(service: Gunicorn, mail_server: MailServer, people: int) -> list[str]:
@@ -96,7 +78,7 @@ def test_one_warning_tells_of_storage_in_clear(
     tmp_path: Path, environment: dict[str, str], mail_server: MailServer
 ) -> None:
     """An operator who forgot the key hears of it at the start."""
-    with gunicorn(tmp_path, environment | {"WEB_CONCURRENCY": "1"}) as service:
+    with gunicorn(tmp_path, environment) as service:
         assert service.log.count('"stored_in_clear"') == 1
 
 
@@ -182,7 +164,6 @@ def test_a_start_into_the_data_of_another_key_is_refused(
     second: dict[str, str],
 ) -> None:
     """With a sentence that says why, without a key in it, and with an exit status that tells."""
-    environment |= {"WEB_CONCURRENCY": "1"}
     with gunicorn(tmp_path, environment | first) as service:
         assert service.register(ADA).status_code == 201
     with gunicorn(tmp_path, environment | second, ready=False) as refused:

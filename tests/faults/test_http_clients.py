@@ -71,14 +71,13 @@ def test_waiting_bodies_take_bounded_memory(tmp_path: Path, environment: dict[st
             assert service.register("healthy@example.com").status_code == 201
 
 
-def test_requests_in_hand_leave_others_their_room(tmp_path: Path, environment: dict[str, str]) -> None:
+def test_requests_in_hand_leave_others_their_room(
+    tmp_path: Path, valkey: Valkey, environment: dict[str, str]
+) -> None:
     """2 MB may wait for clients: 45 whole requests of 60 KB that wait for Redis are nothing that waits for a
     client, so a client that is half-way through its own is not ended for them."""
     whole = json_head("/api/users", 60_000) + BODY.ljust(60_000)
     with contextlib.ExitStack() as stack:
-        (tmp_path / "valkey").mkdir()
-        valkey = Valkey(tmp_path / "valkey", save="")
-        stack.callback(valkey.stop)
         settings = environment | {"REDIS_URL": valkey.url, "REDIS_TIMEOUT": "60", "ADDRESS_LIMIT": ""}
         service = stack.enter_context(gunicorn(tmp_path, settings, *PATIENT, "--workers", "1"))
         half = stack.enter_context(RawClient(service.port))

@@ -17,7 +17,7 @@ from tests.support.faults.redis import everything
 from tests.support.layout import INDEX, KEY, LONG_TOKEN, PEOPLE, SECRET, TOKEN, address, restore
 from tests.support.people import Process, ada
 from tests.support.scan import contradictions
-from tests.support.servers import Gunicorn, MailServer, Valkey, gunicorn
+from tests.support.servers import Gunicorn, MailServer, Valkey, gunicorn, stopping
 from tests.support.values import text, there
 from tests.support.waiting import wait_until
 
@@ -30,9 +30,8 @@ MAILED = ("due", "pending", "running")
 @pytest.fixture(scope="module")
 def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
     """One of this module's own: other services must not see these records."""
-    server = Valkey(tmp_path_factory.mktemp("valkey"), save="")
-    yield server
-    server.stop()
+    with stopping(Valkey(tmp_path_factory.mktemp("valkey"), save="")) as server:
+        yield server
 
 
 def email(person: str) -> str:

@@ -61,14 +61,6 @@ def test_a_file_that_stops_the_start_is_found(tmp_path: Path) -> None:
 # Redis
 
 
-@pytest.fixture
-def valkey(tmp_path: Path) -> Iterator[Valkey]:
-    """A Valkey of its own, kept as an operator should keep it."""
-    server = Valkey(tmp_path, save="", appendonly="yes")
-    yield server
-    server.stop()
-
-
 def test_a_redis_as_it_should_be_has_nothing_to_complain_about(valkey: Valkey) -> None:
     """All is well, and what was written to find out is gone."""
     assert worst(store.examine(Settings(redis_url=valkey.url))) == []

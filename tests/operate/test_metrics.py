@@ -20,6 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from app.domain.number import SHARDS
 from app.http.auth import digest
 from app.repositories.census import Census
+from app.repositories.guard import Guard
 from app.repositories.keys import Field, keys_of, outbox_key
 from app.repositories.sealing import Sealer
 from app.services.monitoring import LOOK_AGAIN_S, Monitoring
@@ -406,7 +407,7 @@ def test_without_our_configuration_a_process_tells_what_it_counted(
 # At what cost
 
 
-class CountingGuard:
+class CountingGuard(Guard):
     """Is always ready, and counts how often it is asked."""
 
     def __init__(self) -> None:
@@ -439,7 +440,7 @@ def monitoring(store: redis.Redis) -> Callable[..., Monitoring]:
     def build(guard: CountingGuard, clock: Callable[[], float] = time.monotonic) -> Monitoring:
         storage = storage_of(store)
         outbox, census = Outbox(storage, Sealer([]), 1000), Census(storage, Sealer([]))
-        return Monitoring(Metrics(), guard, outbox, census, NumberGenerator(12), clock)  # type: ignore[arg-type]
+        return Monitoring(Metrics(), guard, outbox, census, NumberGenerator(12), clock)
 
     return build
 

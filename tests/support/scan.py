@@ -6,13 +6,15 @@ import redis
 
 from tests.support.values import text
 
+Client = redis.Redis | redis.RedisCluster
 
-def kinds(client: redis.Redis) -> Counter[str]:
+
+def kinds(client: Client) -> Counter[str]:
     """How many keys there are of each kind: `user`, `number`, `sender`, `outbox` …"""
     return Counter(text(key).split(":")[1] for key in client.scan_iter(count=1000))
 
 
-def contradictions(client: redis.Redis) -> list[str]:
+def contradictions(client: Client) -> list[str]:
     """Every record must have exactly its one number, every number its record, every outbox entry a record."""
     found: list[str] = []
     keys = [text(key) for key in client.scan_iter(count=1000)]
