@@ -122,7 +122,7 @@ def test_an_address_that_is_erased_meanwhile_stays_erased(
     assert kinds(store)["sender"] == 1
     gate.open()
     wait_until(lambda: kinds(store)["sender"] == 0)
-    assert service.look_up(ADA) is None
+    assert service.look_up(ADA) == {}
     assert kinds(store)["user"] == kinds(store)["number"] == kinds(store)["outbox"] == 0
     assert len(smtp.to(ADA)) == 1
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import redis
 
-from tests.operate.test_metrics import scraped
 from tests.support.authority import Authority
 from tests.support.faults.smtp import Accepted, OddSmtp, at_random, ordinary
+from tests.support.metrics import scraped
 from tests.support.records import Records
 from tests.support.servers import NUMBER, Gunicorn, gunicorn
 from tests.support.values import there
