@@ -7,7 +7,7 @@ import pytest
 import redis
 from hypothesis import settings
 
-from tests.support.servers import Gunicorn, MailServer, Valkey, gunicorn, stopping
+from tests.support.servers import Gunicorn, MailServer, Valkey, gunicorn, settings_for, stopping
 
 settings.register_profile("cedula", deadline=None)  # a busy machine is no wrong answer
 settings.load_profile("cedula")
@@ -57,13 +57,21 @@ def mail_server() -> Iterator[MailServer]:
 
 @pytest.fixture
 def environment(valkey_server: Valkey, store: redis.Redis, mail_server: MailServer) -> dict[str, str]:
-    """What the service is told: where the servers are, and nothing else."""
-    return {
-        "REDIS_URL": valkey_server.url,
-        "MAIL_SERVER": "127.0.0.1",
-        "MAIL_PORT": str(mail_server.port),
-        "FLASK_SKIP_DOTENV": "1",  # a developer's .env
-    }
+    return settings_for(valkey_server, mail_server)
+
+
+@pytest.fixture(scope="module")
+def mailbox() -> Iterator[MailServer]:
+    """One mail server for a module. It keeps the mails of all its tests: each looks for its own."""
+    with stopping(MailServer()) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def shared_environment(valkey_server: Valkey, mailbox: MailServer) -> dict[str, str]:
+    """For services that the tests of a module share. A start costs a second of CPU; who needs no fresh one
+    takes a shared one, and `store`, which empties Redis under it."""
+    return settings_for(valkey_server, mailbox)
 
 
 @pytest.fixture

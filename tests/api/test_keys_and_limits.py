@@ -22,7 +22,16 @@ from app.repositories.client_limits import ClientLimits
 from app.repositories.keys import Names
 from app.storage.storage import Storage
 from tests.api.conftest import API_KEYS, BANK, SHOP, SHOP_NEXT, Api, at_once, bearer
-from tests.support.servers import ROOT, Gunicorn, MailServer, Valkey, free_port, gunicorn, stopping
+from tests.support.servers import (
+    ROOT,
+    Gunicorn,
+    MailServer,
+    Valkey,
+    free_port,
+    gunicorn,
+    settings_for,
+    stopping,
+)
 from tests.support.waiting import wait_until
 
 
@@ -296,12 +305,7 @@ def test_limits_that_cannot_be_read_are_not_ignored(
     tmp_path: Path, valkey: Valkey, mail_server: MailServer, email: str
 ) -> None:
     """Redis away: 503 with Retry-After, and every request again when it is back."""
-    settings = {
-        "REDIS_URL": valkey.url,
-        "MAIL_SERVER": "127.0.0.1",
-        "MAIL_PORT": str(mail_server.port),
-        "CLIENT_LIMIT": "100/minute",
-    }
+    settings = settings_for(valkey, mail_server) | {"CLIENT_LIMIT": "100/minute"}
     with gunicorn(tmp_path, settings) as server:
         api = Api(server, mail_server)
         assert api.register(email).status_code == 201

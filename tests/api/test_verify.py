@@ -17,7 +17,7 @@ from stdnum import damm
 from tests.api.conftest import Api, at_once, wrong
 from tests.support.records import Records
 from tests.support.scan import kinds
-from tests.support.servers import ROOT, MailServer, Valkey, gunicorn
+from tests.support.servers import ROOT, MailServer, Valkey, gunicorn, settings_for
 from tests.support.waiting import wait_until
 
 
@@ -184,12 +184,7 @@ def test_a_record_sealed_with_a_key_that_is_not_here_is_left_alone(
     tmp_path: Path, valkey: Valkey, mail_server: MailServer, email: str
 ) -> None:
     """While a new SECRET_KEY is rolled out, the token is not consumed by a process that cannot open it."""
-    common = {
-        "REDIS_URL": valkey.url,
-        "MAIL_SERVER": "127.0.0.1",
-        "MAIL_PORT": str(mail_server.port),
-        "INDEX_KEY": "i" * 32,
-    }
+    common = settings_for(valkey, mail_server) | {"INDEX_KEY": "i" * 32}
     with gunicorn(tmp_path, {**common, "SECRET_KEY": "n" * 32}) as server:
         new = Api(server, mail_server)
         number = new.registered(email)

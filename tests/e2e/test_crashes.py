@@ -17,7 +17,7 @@ import requests
 from tests.support.problems import assert_problem
 from tests.support.records import Records
 from tests.support.scan import contradictions, kinds
-from tests.support.servers import Gunicorn, MailServer, Valkey
+from tests.support.servers import Gunicorn, MailServer, Valkey, settings_for
 from tests.support.waiting import wait_until
 
 THREADS = 16
@@ -114,13 +114,7 @@ def test_a_killed_valkey_comes_back_with_every_registration_that_was_acknowledge
     tmp_path: Path, valkey: Valkey, mail_server: MailServer
 ) -> None:
     """While it is away: 503 within 3 s. Afterwards: 201 again, by itself."""
-    environment = {
-        "REDIS_URL": valkey.url,
-        "MAIL_SERVER": mail_server.host,
-        "MAIL_PORT": str(mail_server.port),
-        "MAIL_TIMEOUT": "1",
-    }
-    service = Gunicorn(tmp_path, environment)
+    service = Gunicorn(tmp_path, settings_for(valkey, mail_server) | {"MAIL_TIMEOUT": "1"})
     clients = Clients(service, Event(), [], [])
     try:
         with ThreadPoolExecutor(THREADS) as pool:

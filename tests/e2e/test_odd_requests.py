@@ -27,33 +27,19 @@ from tests.e2e.odd import (
 )
 from tests.support.problems import assert_problem
 from tests.support.records import Records
-from tests.support.servers import Gunicorn, MailServer, Valkey
-
-
-@pytest.fixture(scope="module")
-def mailbox() -> Iterator[MailServer]:
-    """One mail server for all odd requests."""
-    server = MailServer()
-    yield server
-    server.stop()
+from tests.support.servers import Gunicorn, MailServer, Valkey, gunicorn
 
 
 @pytest.fixture(scope="module")
 def service(
-    valkey_server: Valkey, mailbox: MailServer, tmp_path_factory: pytest.TempPathFactory
+    valkey_server: Valkey, shared_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Gunicorn]:
     """One service for all odd requests: what one of them breaks, the next ones notice."""
     with valkey_server.client() as client:
         client.flushall()
-    environment = {
-        "REDIS_URL": valkey_server.url,
-        "MAIL_SERVER": mailbox.host,
-        "MAIL_PORT": str(mailbox.port),
-        "ADDRESS_LIMIT": "",
-    }
-    server = Gunicorn(tmp_path_factory.mktemp("odd"), environment)
-    yield server
-    server.kill()
+    environment = shared_environment | {"ADDRESS_LIMIT": ""}
+    with gunicorn(tmp_path_factory.mktemp("odd"), environment) as server:
+        yield server
 
 
 def send(

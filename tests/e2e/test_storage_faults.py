@@ -1,7 +1,7 @@
 """A Redis that is silent, refuses writes or forgets: 503, nothing half done, and recovery by itself."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -22,16 +22,31 @@ from tests.support.faults.redis import (
 from tests.support.problems import assert_problem
 from tests.support.records import Records
 from tests.support.scan import contradictions, kinds
-from tests.support.servers import Gunicorn, Valkey, gunicorn
+from tests.support.servers import Gunicorn, MailServer, Valkey, gunicorn, settings_for, stopping
 from tests.support.waiting import wait_until
 
 ADA, BOB = "ada@example.com", "bob@example.com"
 
 
+@pytest.fixture(scope="module")
+def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
+    """One of this module's own, to be mistreated."""
+    with stopping(Valkey(tmp_path_factory.mktemp("valkey"), save="")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def shared_service(
+    tmp_path_factory: pytest.TempPathFactory, shared_environment: dict[str, str]
+) -> Iterator[Gunicorn]:
+    with gunicorn(tmp_path_factory.mktemp("service"), shared_environment) as server:
+        yield server
+
+
 @pytest.fixture
-def valkey_server(valkey: Valkey) -> Valkey:
-    """One of each test's own."""
-    return valkey
+def service(shared_service: Gunicorn, store: redis.Redis) -> Gunicorn:
+    """One for all: it has to recover from every fault."""
+    return shared_service
 
 
 FAULTS: dict[str, tuple[Fault, str]] = {
@@ -46,13 +61,13 @@ FAULTS: dict[str, tuple[Fault, str]] = {
 
 @pytest.mark.parametrize(("fault", "told"), FAULTS.values(), ids=FAULTS)
 def test_a_redis_that_refuses_writes_is_a_503_and_changes_nothing(
-    service: Gunicorn, valkey: Valkey, store: redis.Redis, fault: Fault, told: str
+    service: Gunicorn, valkey_server: Valkey, store: redis.Redis, fault: Fault, told: str
 ) -> None:
     """Neither for a new address nor for one that would lose its old data; then all is well again. Only the
     log says why."""
     assert service.register(ADA).status_code == 201
     before = everything(store, "{*")
-    with fault(valkey, store):
+    with fault(valkey_server, store):
         for address in (ADA, BOB):
             answer = service.register(address)
             assert_problem(answer, 503, "storage-unavailable")
@@ -68,7 +83,7 @@ def test_a_redis_that_refuses_writes_is_a_503_and_changes_nothing(
 
 
 def test_a_silent_redis_is_a_503_within_three_seconds(
-    service: Gunicorn, valkey: Valkey, store: redis.Redis
+    service: Gunicorn, valkey_server: Valkey, store: redis.Redis
 ) -> None:
     """Many at once do not wait for each other; when it answers again, all is well by itself."""
     assert service.register(ADA).status_code == 201
@@ -77,7 +92,7 @@ def test_a_silent_redis_is_a_503_within_three_seconds(
         began = time.monotonic()
         return request(), time.monotonic() - began
 
-    with valkey.frozen(), ThreadPoolExecutor(20) as pool:
+    with valkey_server.frozen(), ThreadPoolExecutor(20) as pool:
         answers = [
             pool.submit(timed, partial(service.register, f"person{one}@example.com")) for one in range(19)
         ]
@@ -88,7 +103,7 @@ def test_a_silent_redis_is_a_503_within_three_seconds(
             assert seconds < 3
         assert ready.status_code == 503
         assert ready_s < 3
-        assert requests.get(f"{service.url}/healthz", timeout=1).status_code == 200
+        assert requests.get(f"{service.url}/healthz", timeout=20).status_code == 200
     wait_until(lambda: service.register(ADA).status_code == 201, 20, "registrations go on")
     assert contradictions(store) == []
 
@@ -110,11 +125,11 @@ def test_a_redis_that_was_emptied_takes_registrations_again(service: Gunicorn, s
 
 
 def test_a_service_that_starts_before_its_redis_serves_as_soon_as_it_is_there(
-    tmp_path: Path, valkey: Valkey, environment: dict[str, str]
+    tmp_path: Path, valkey: Valkey, mailbox: MailServer
 ) -> None:
     """Nobody has to start things in order."""
     valkey.kill()
-    with gunicorn(tmp_path, environment) as service:
+    with gunicorn(tmp_path, settings_for(valkey, mailbox)) as service:
         assert_problem(service.register(ADA), 503, "storage-unavailable")
         assert "redis_away_at_start" in service.log
         valkey.start()

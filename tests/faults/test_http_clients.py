@@ -9,6 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+import redis
 import requests
 
 from tests.support.faults.http import Crowd, RawClient, head, json_head, memory_bytes
@@ -23,11 +24,18 @@ BODY = b'{"email": "raw@example.com", "token": "t"}'
 KEY = "k" * 40
 
 
-@pytest.fixture
-def small(tmp_path: Path, environment: dict[str, str]) -> Iterator[Gunicorn]:
-    """One worker with 200 connections and short deadlines."""
-    with gunicorn(tmp_path, environment, *HASTY, *SMALL) as server:
+@pytest.fixture(scope="module")
+def small_service(
+    tmp_path_factory: pytest.TempPathFactory, shared_environment: dict[str, str]
+) -> Iterator[Gunicorn]:
+    with gunicorn(tmp_path_factory.mktemp("small"), shared_environment, *HASTY, *SMALL) as server:
         yield server
+
+
+@pytest.fixture
+def small(small_service: Gunicorn, store: redis.Redis) -> Gunicorn:
+    """One worker with 200 connections and short deadlines. What one crowd leaves the next one meets."""
+    return small_service
 
 
 CROWDS: dict[str, tuple[bytes, bytes]] = {
@@ -51,10 +59,10 @@ def test_a_crowd_of_slow_clients_is_ended_and_others_are_served(
 ) -> None:
     """More of them than the worker has connections, and each ends by its deadline."""
     with Crowd(small.port, CROWD, first, drip) as crowd:
-        wait_until(crowd.all_there, 30, "the crowd has connected")
+        wait_until(crowd.all_there, 100, "the crowd has connected")
         for number in range(5):
             assert small.register(f"healthy{number}@example.com").status_code == 201
-        wait_until(lambda: crowd.alive == 0, 40, "the crowd is gone")
+        wait_until(lambda: crowd.alive == 0, 100, "the crowd is gone")
     assert small.register("after@example.com").status_code == 201
 
 
@@ -66,7 +74,7 @@ def test_waiting_bodies_take_bounded_memory(tmp_path: Path, environment: dict[st
         service.register("first@example.com")
         before = memory_bytes(pid)
         with Crowd(service.port, 1000, json_head("/api/users", 65_000) + b" " * 64_999) as crowd:
-            wait_until(lambda: crowd.all_there() and crowd.alive < 100, 40, "most are closed")
+            wait_until(lambda: crowd.all_there() and crowd.alive < 100, 100, "most are closed")
             assert memory_bytes(pid) - before < 80_000_000
             assert service.register("healthy@example.com").status_code == 201
 
@@ -101,11 +109,13 @@ REFUSED: dict[str, tuple[int, bytes]] = {
 }
 
 
-@pytest.fixture
-def guarded(tmp_path: Path, environment: dict[str, str]) -> Iterator[Gunicorn]:
+@pytest.fixture(scope="module")
+def guarded(
+    tmp_path_factory: pytest.TempPathFactory, shared_environment: dict[str, str]
+) -> Iterator[Gunicorn]:
     """As `small`, and closed to callers without a key."""
-    keys = {"API_KEYS": f"shop:{sha256(KEY.encode()).hexdigest()}"}
-    with gunicorn(tmp_path, environment | keys, *HASTY, *SMALL) as server:
+    settings = shared_environment | {"API_KEYS": f"shop:{sha256(KEY.encode()).hexdigest()}"}
+    with gunicorn(tmp_path_factory.mktemp("guarded"), settings, *HASTY, *SMALL) as server:
         yield server
 
 

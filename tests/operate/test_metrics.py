@@ -1,8 +1,10 @@
 """/metrics, asked as Prometheus asks: what is counted, whatever serves, and whatever dies meanwhile."""
 
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 import redis
 import requests
 
@@ -17,20 +19,39 @@ from tests.support.metrics import (
     scraped,
     several,
 )
-from tests.support.servers import Gunicorn, MailServer, Valkey, gunicorn
+from tests.support.servers import Gunicorn, MailServer, Valkey, gunicorn, settings_for
 from tests.support.waiting import wait_until
 
 
-def test_a_registration_is_counted_at_every_step(service: Gunicorn, mail_server: MailServer) -> None:
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory, shared_environment: dict[str, str]) -> Iterator[Gunicorn]:
+    """A service with one worker, for tests that look at what is added."""
+    with gunicorn(tmp_path_factory.mktemp("one"), shared_environment) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory, shared_environment: dict[str, str]) -> Iterator[Gunicorn]:
+    """The same with two workers; they may be killed."""
+    settings = shared_environment | {"WEB_CONCURRENCY": "2"}
+    with gunicorn(tmp_path_factory.mktemp("two"), settings) as service:
+        yield service
+
+
+def test_a_registration_is_counted_at_every_step(one: Gunicorn, store: redis.Redis) -> None:
     """Request, store, candidates, mail, delivery; each once, by route and status."""
-    service.register("ada@example.com")
-    found = latest(service)
-    assert found[answers("/api/users", "POST", 201)] == 1
-    assert found['cedula_request_duration_seconds_count{route="/api/users"}'] == 1
-    assert found["cedula_registration_duration_seconds_count"] == 1
-    assert found["cedula_registration_candidates_sum"] == 1
-    assert found["cedula_mail_duration_seconds_count"] == 1
-    assert found['cedula_deliveries_total{outcome="sent"}'] == 1
+    before = latest(one)
+    one.register("ada@example.com")
+    found = latest(one)
+    for counter in (
+        answers("/api/users", "POST", 201),
+        'cedula_request_duration_seconds_count{route="/api/users"}',
+        "cedula_registration_duration_seconds_count",
+        "cedula_registration_candidates_sum",
+        "cedula_mail_duration_seconds_count",
+        'cedula_deliveries_total{outcome="sent"}',
+    ):
+        assert found[counter] - before.get(counter, 0.0) == 1, counter
     assert found["cedula_storage_up"] == 1
     assert found["cedula_outbox_depth"] == found["cedula_outbox_oldest_age_seconds"] == 0
 
@@ -63,36 +84,35 @@ def test_refusals_are_counted_by_kind(
     assert "BREW" not in text
 
 
-def test_nothing_personal_is_in_the_metrics(service: Gunicorn, mail_server: MailServer) -> None:
+def test_nothing_personal_is_in_the_metrics(one: Gunicorn, mailbox: MailServer, store: redis.Redis) -> None:
     """Neither address nor id, token or number; the id of a path stays out of the route."""
-    answer = service.register("ada.lovelace@example.com", token="t0ken-of-ada")
+    answer = one.register("ada.lovelace@example.com", token="t0ken-of-ada")
     user_id = answer.json()["id"]
-    service.http.get(f"{service.url}/api/users/{user_id}", timeout=10)
-    (mail,) = mail_server.box.wait_for("ada.lovelace@example.com")
-    latest(service)
-    text = requests.get(f"{service.url}/metrics", timeout=10).text
+    one.http.get(f"{one.url}/api/users/{user_id}", timeout=10)
+    (mail,) = mailbox.box.wait_for("ada.lovelace@example.com")
+    latest(one)
+    text = requests.get(f"{one.url}/metrics", timeout=10).text
     for personal in ("lovelace", "example.com", "t0ken", user_id, mail.number):
         assert personal not in text
     assert answers("/api/users/<user_id:user_id>", "GET", 200) in read(text)
 
 
-def test_a_mail_server_that_is_down_shows(
-    service: Gunicorn, mail_server: MailServer, store: redis.Redis
-) -> None:
+def test_a_mail_server_that_is_down_shows(tmp_path: Path, valkey: Valkey, mail_server: MailServer) -> None:
     """The breaker opens, mails are put off and owed; when it is back, the breaker closes and all is sent."""
-    mail_server.stop()
-    for turn in range(4):
-        assert service.register(f"ada{turn}@example.com").status_code == 202
-    wait_until(lambda: owed(scraped(service)) >= 4, 10, "the outbox shows")
-    down = latest(service)
-    assert breakers(down) == 1
-    assert down['cedula_mail_faults_total{blame="server"}'] >= 3
-    assert down['cedula_deliveries_total{outcome="put_off"}'] >= 3
-    mail_server.start()
-    wait_until(lambda: owed(scraped(service)) == 0, 30, "the outbox is empty")
-    up = latest(service)
-    assert breakers(up) == 0
-    assert up['cedula_deliveries_total{outcome="sent"}'] == 4
+    with gunicorn(tmp_path, settings_for(valkey, mail_server)) as service:
+        mail_server.stop()
+        for turn in range(4):
+            assert service.register(f"ada{turn}@example.com").status_code == 202
+        wait_until(lambda: owed(scraped(service)) >= 4, 10, "the outbox shows")
+        down = latest(service)
+        assert breakers(down) == 1
+        assert down['cedula_mail_faults_total{blame="server"}'] >= 3
+        assert down['cedula_deliveries_total{outcome="put_off"}'] >= 3
+        mail_server.start()
+        wait_until(lambda: owed(scraped(service)) == 0, 30, "the outbox is empty")
+        up = latest(service)
+        assert breakers(up) == 0
+        assert up['cedula_deliveries_total{outcome="sent"}'] == 4
 
 
 def owed(found: Samples) -> float:
@@ -134,62 +154,54 @@ def test_the_metrics_need_a_key_like_the_api(
         wait_until(counted, 10, "both are counted")
 
 
-def test_two_workers_count_together(
-    tmp_path: Path, environment: dict[str, str], mail_server: MailServer
-) -> None:
+def test_two_workers_count_together(two: Gunicorn, store: redis.Redis) -> None:
     """Whichever is asked, the sums are of both, a second later at most."""
-    with gunicorn(tmp_path, environment | {"WEB_CONCURRENCY": "2"}) as service:
-        for turn in range(20):
-            requests.post(
-                f"{service.url}/api/users",
-                json={"email": f"ada{turn}@example.com", "token": "t"},
-                timeout=10,
-            )
-        registered = answers("/api/users", "POST", 201)
-        wait_until(lambda: all(found.get(registered) == 20 for found in several(service)), 10, "both")
-        for found in several(service):
-            assert {'cedula_mail_breaker_open{pid="1"}', 'cedula_mail_breaker_open{pid="2"}'} <= set(found)
-            assert found['cedula_thread_restarts_total{thread="outbox-relay"}'] == 0
-            assert found['cedula_thread_unwell{pid="2",thread="outbox-relay"}'] == 0
+    registered = answers("/api/users", "POST", 201)
+    before = scraped(two).get(registered, 0.0)
+    for turn in range(20):
+        requests.post(
+            f"{two.url}/api/users",
+            json={"email": f"ada{turn}@example.com", "token": "t"},
+            timeout=10,
+        )
+    wait_until(lambda: all(found.get(registered) == before + 20 for found in several(two)), 10, "both")
+    for found in several(two):
+        assert {'cedula_mail_breaker_open{pid="1"}', 'cedula_mail_breaker_open{pid="2"}'} <= set(found)
+        assert found['cedula_thread_restarts_total{thread="outbox-relay"}'] == 0
+        assert found['cedula_thread_unwell{pid="2",thread="outbox-relay"}'] == 0
 
 
-def test_a_scrape_never_tells_less_than_the_one_before(
-    tmp_path: Path, environment: dict[str, str], mail_server: MailServer
-) -> None:
+def test_a_scrape_never_tells_less_than_the_one_before(two: Gunicorn, store: redis.Redis) -> None:
     """Two workers answer in turns, and are killed meanwhile: what was told once stands."""
-    with gunicorn(tmp_path, environment | {"WEB_CONCURRENCY": "2"}) as service:
-        told = 0.0
-        for turn in range(40):
-            if turn in (10, 25):
-                service.kill_workers()
-                wait_until(service.answers_again, 20, "it answers again")
-            with contextlib.suppress(requests.RequestException):  # its worker was killed
-                found = scraped(service)
-                now = found.get(answers("/metrics", "GET", 200), 0.0)
-                assert now >= told
-                told = now
-        assert told > 0
+    told = 0.0
+    for turn in range(40):
+        if turn in (10, 25):
+            two.kill_workers()
+            wait_until(two.answers_again, 20, "it answers again")
+        with contextlib.suppress(requests.RequestException):  # its worker was killed
+            found = scraped(two)
+            now = found.get(answers("/metrics", "GET", 200), 0.0)
+            assert now >= told
+            told = now
+    assert told > 0
 
 
 def test_what_one_worker_knows_of_the_mail_server_all_tell(
-    tmp_path: Path, environment: dict[str, str], mail_server: MailServer
+    two: Gunicorn, mailbox: MailServer, store: redis.Redis
 ) -> None:
     """One worker's breaker is open: asked a hundred times, /readyz says the same."""
-    with gunicorn(tmp_path, environment | {"WEB_CONCURRENCY": "2"}) as service:
-        mail_server.stop()
-        for turn in range(4):  # on one connection, so by one worker
-            assert service.register(f"ada{turn}@example.com").status_code == 202
+    mailbox.stop()
+    for turn in range(4):  # on one connection, so by one worker
+        assert two.register(f"ada{turn}@example.com").status_code == 202
 
-        def told() -> set[str]:
-            return {ready(service)["smtp"] for _ in range(100)}
+    def told() -> set[str]:
+        return {ready(two)["smtp"] for _ in range(100)}
 
-        (state,) = wait_until(
-            lambda: states if len(states := told()) == 1 and states != {"ok"} else set(), 20
-        )
-        assert told() == {state}
-        assert breakers(scraped(service)) == 1
-        mail_server.start()
-        wait_until(lambda: told() == {"ok"}, 40, "all tell that it is back")
+    (state,) = wait_until(lambda: states if len(states := told()) == 1 and states != {"ok"} else set(), 20)
+    assert told() == {state}
+    assert breakers(scraped(two)) == 1
+    mailbox.start()
+    wait_until(lambda: told() == {"ok"}, 40, "all tell that it is back")
 
 
 def test_without_our_configuration_a_process_tells_what_it_counted(

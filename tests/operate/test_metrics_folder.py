@@ -5,39 +5,47 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
+import redis
 import requests
 
-from tests.support.metrics import answers, folders_of, read, ready, scraped, several
+from tests.support.metrics import answers, folders_of, latest, read, ready, scraped, several
 from tests.support.servers import ROOT, Gunicorn, MailServer, free_port, gunicorn
 from tests.support.waiting import wait_until
 
 
-@pytest.mark.parametrize("trouble", ["removed", "garbage"])
-def test_a_folder_in_trouble_never_hurts(
-    tmp_path: Path, environment: dict[str, str], mail_server: MailServer, trouble: str
-) -> None:
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory, shared_environment: dict[str, str]) -> Iterator[Gunicorn]:
+    """A service with two workers."""
+    settings = shared_environment | {"WEB_CONCURRENCY": "2"}
+    with gunicorn(tmp_path_factory.mktemp("two"), settings) as service:
+        yield service
+
+
+@pytest.mark.parametrize("trouble", ["garbage", "removed"])
+def test_a_folder_in_trouble_never_hurts(two: Gunicorn, store: redis.Redis, trouble: str) -> None:
     """It is removed, or what is in it is broken: requests are answered, and the workers share again."""
-    with gunicorn(tmp_path, environment | {"WEB_CONCURRENCY": "2"}) as service:
-        (folder,) = folders_of(service)
-        wait_until(lambda: len(list(folder.glob("*.json"))) == 2, 10, "two snapshots")
-        if trouble == "removed":
-            shutil.rmtree(folder)
-        for turn in range(10):
-            if trouble == "garbage":
-                for path in folder.glob("*.json"):
-                    path.write_bytes((b"", b"{", b"[1]", b'{"pid": 1}')[turn % 4])
-            ready(service)
-            scraped(service)
-            answer = requests.post(
-                f"{service.url}/api/users", json={"email": f"ada{turn}@example.com", "token": "t"}, timeout=10
-            )
-            assert answer.status_code == 201
-        registered = answers("/api/users", "POST", 201)
-        wait_until(lambda: all(found.get(registered) == 10 for found in several(service)), 10, "both")
+    (folder,) = folders_of(two)
+    wait_until(lambda: len(list(folder.glob("*.json"))) == 2, 10, "two snapshots")
+    registered = answers("/api/users", "POST", 201)
+    before = latest(two).get(registered, 0.0)
+    if trouble == "removed":
+        shutil.rmtree(folder)
+    for turn in range(10):
+        if trouble == "garbage":
+            for path in folder.glob("*.json"):
+                path.write_bytes((b"", b"{", b"[1]", b'{"pid": 1}')[turn % 4])
+        ready(two)
+        scraped(two)
+        answer = requests.post(
+            f"{two.url}/api/users", json={"email": f"ada{turn}@example.com", "token": "t"}, timeout=10
+        )
+        assert answer.status_code == 201
+    wait_until(lambda: all(found.get(registered) == before + 10 for found in several(two)), 10, "both")
 
 
 @pytest.mark.slow

@@ -212,6 +212,16 @@ class MailServer:
             self._controller = None
 
 
+def settings_for(valkey: Valkey, mail_server: MailServer) -> dict[str, str]:
+    """What the service is told: where the servers are, and nothing else."""
+    return {
+        "REDIS_URL": valkey.url,
+        "MAIL_SERVER": mail_server.host,
+        "MAIL_PORT": str(mail_server.port),
+        "FLASK_SKIP_DOTENV": "1",  # a developer's .env
+    }
+
+
 DEFAULTS = {"PYTHONUNBUFFERED": "1", "FLASK_SKIP_DOTENV": "1", "WEB_CONCURRENCY": "1"}
 """A developer's .env is not the test's."""
 

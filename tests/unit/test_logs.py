@@ -102,7 +102,7 @@ def test_long_lines_that_nobody_reads_fill_no_memory() -> None:
         os.close(reader)
         stream.settle(10)
         os.close(writer)
-    assert stream.dropped == 100
+    assert stream.dropped in (100, 101)  # with the line that tells of them, where it came to be written
 
 
 @pytest.mark.parametrize("target", ["/dev/full", "closed", "no reader"])
