@@ -176,7 +176,7 @@ def service(valkey: Valkey, smtp: MailServer) -> Iterator[FlaskClient]:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("runs", [60, pytest.param(500, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("runs", [20, pytest.param(500, marks=pytest.mark.slow)])
 def test_the_api_does_what_the_model_does(
     valkey_server: Valkey, store: redis.Redis, mail: MailServer, runs: int
 ) -> None:
