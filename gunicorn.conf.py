@@ -3,10 +3,12 @@
 import contextlib
 import fcntl
 import glob
-import importlib.util
 import os
 import shutil
 import tempfile
+from importlib.machinery import SourceFileLoader
+from types import ModuleType
+from typing import Any
 
 from dotenv import find_dotenv, load_dotenv
 
@@ -45,7 +47,7 @@ control_socket_disable = True
 # No client names the path under which the service is mounted: that would lead around a rule of the proxy. Nor
 # the scheme, which nothing asks for. As no header is believed, gunicorn need not look who sends it.
 forwarder_headers = ""
-secure_scheme_headers = {}
+secure_scheme_headers: dict[str, str] = {}
 forwarded_allow_ips = "*"
 
 # The application writes one JSON line for each request.
@@ -54,11 +56,9 @@ loglevel = "info"
 
 # Nobody waits for the reader of the log, and no full disk ends a thread. The file is loaded by itself: the
 # package `app` must not be imported before gevent has patched the worker.
-_spec = importlib.util.spec_from_file_location(
-    "cedula_lines", os.path.join(os.path.dirname(os.path.abspath(__file__)), "app/telemetry/lines.py")
-)
-_lines = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_lines)
+_path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "app/telemetry/lines.py")
+_lines = ModuleType("cedula_lines")
+SourceFileLoader("cedula_lines", _path).exec_module(_lines)
 _lines.install()
 
 # Metrics: the workers' snapshots lie in a folder that they share, so that any of them answers for all.
@@ -66,7 +66,7 @@ METRICS_PREFIX = "cedula-metrics-"
 METRICS_FOLDER = "CEDULA_METRICS_FOLDER"
 
 
-def on_starting(server):
+def on_starting(server: Any) -> None:
     """Makes the folder. Where none can be made, every worker tells what it has counted itself."""
     share_unix_socket(server)
     os.environ.pop(METRICS_FOLDER, None)  # of the gunicorn that started this one: SIGUSR2, with a Unix socket
@@ -79,17 +79,17 @@ def on_starting(server):
         server.log.warning("no folder for metrics in %s: workers count for themselves", parent)
 
 
-def on_reload(server):
+def on_reload(server: Any) -> None:
     share_unix_socket(server)
 
 
-def share_unix_socket(server):
+def share_unix_socket(server: Any) -> None:
     """Behind a Unix socket all workers accept from one: it knows no reuse_port."""
     if any(isinstance(address, str) for address in server.cfg.address):
         server.cfg.set("reuse_port", False)
 
 
-def make_folder(parent):
+def make_folder(parent: str) -> str:
     """Its path. It carries a lock for as long as a process of ours lives, which tells it from the folder of
     a gunicorn that was killed; such ones are removed. Raises OSError."""
     for left in glob.glob(os.path.join(parent, f"{METRICS_PREFIX}*")):
@@ -105,7 +105,7 @@ def make_folder(parent):
             return folder
 
 
-def lock_folder(path):
+def lock_folder(path: str) -> int:
     """Raises OSError where the folder is another's. The lock ends with the last process that has it open."""
     folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)  # a FIFO of that name would be waited for
     try:
@@ -116,6 +116,6 @@ def lock_folder(path):
     return folder
 
 
-def on_exit(server):
+def on_exit(server: Any) -> None:
     if METRICS_FOLDER in os.environ:
         shutil.rmtree(os.environ[METRICS_FOLDER], ignore_errors=True)

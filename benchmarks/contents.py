@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from benchmarks.fill import Filler, FullShard
 from benchmarks.load import Load, cpu_s, pss_mb, wrk
@@ -50,7 +51,7 @@ def _median(loads: list[Load], figure: Callable[[Load], float]) -> float:
     return statistics.median(figure(load) for load in loads)
 
 
-def served(on: Stage, service: Gunicorn, script: str, seconds: int, **environment: str) -> Load:
+def served(on: Stage, service: Gunicorn, script: str, seconds: int, **environment: Any) -> Load:
     """One round of wrk, and what it left to do, with the CPU time of both, and of Redis until wrk ends."""
     redis_before = cpu_s([on.valkey.pid])
     load = wrk(service.url, script, service.workers(), seconds=seconds, **environment)

@@ -105,8 +105,11 @@ class FullShard:
             users, Guard(storage, names, sealer), NumberGenerator(12, self._below), UNLIMITED, NO_MAIL
         )
         taken = []
-        for n in secrets.SystemRandom().sample(range(space), int(space * share)):
-            number = NumberGenerator(12, lambda _, n=n: n).draw(SHARD)
+        draws = secrets.SystemRandom().sample(range(space), int(space * share))
+        drawn = iter(draws)
+        generator = NumberGenerator(12, lambda _: next(drawn))
+        for _ in draws:
+            number = generator.draw(SHARD)
             taken.append(("SET", f"{{{SHARD:03}}}:number:{names.number(number)}", "taken"))
             if len(taken) == BATCH:
                 storage.pipeline(taken)

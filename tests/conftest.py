@@ -7,7 +7,7 @@ import pytest
 import redis
 from hypothesis import settings
 
-from tests.support.servers import Gunicorn, MailServer, Valkey
+from tests.support.servers import Gunicorn, MailServer, Valkey, gunicorn, settings_for, stopping
 
 settings.register_profile("cedula", deadline=None)  # a busy machine is no wrong answer
 settings.load_profile("cedula")
@@ -18,9 +18,20 @@ WITHOUT_TTL = ("user", "number", "outbox", "keycheck")
 
 @pytest.fixture(scope="session")
 def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
-    server = Valkey(tmp_path_factory.mktemp("valkey"), save="")
-    yield server
-    server.stop()
+    with stopping(Valkey(tmp_path_factory.mktemp("valkey"), save="")) as server:
+        yield server
+
+
+@pytest.fixture
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
+    """A Valkey of the test's own, to be mistreated. What it acknowledges it has written down.
+
+    A module whose tests all want one has a fixture `valkey_server` that returns it: then `store`,
+    `environment` and `service` are about that one.
+    """
+    folder = tmp_path_factory.mktemp("valkey")
+    with stopping(Valkey(folder, save="", appendonly="yes", appendfsync="always")) as server:
+        yield server
 
 
 @pytest.fixture
@@ -40,25 +51,31 @@ def store(valkey_server: Valkey) -> Iterator[redis.Redis]:
 
 @pytest.fixture
 def mail_server() -> Iterator[MailServer]:
-    server = MailServer()
-    yield server
-    server.stop()
+    with stopping(MailServer()) as server:
+        yield server
 
 
 @pytest.fixture
 def environment(valkey_server: Valkey, store: redis.Redis, mail_server: MailServer) -> dict[str, str]:
-    """What the service is told: where the servers are, and nothing else."""
-    return {
-        "REDIS_URL": valkey_server.url,
-        "MAIL_SERVER": "127.0.0.1",
-        "MAIL_PORT": str(mail_server.port),
-        "FLASK_SKIP_DOTENV": "1",  # a developer's .env
-    }
+    return settings_for(valkey_server, mail_server)
+
+
+@pytest.fixture(scope="module")
+def mailbox() -> Iterator[MailServer]:
+    """One mail server for a module. It keeps the mails of all its tests: each looks for its own."""
+    with stopping(MailServer()) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def shared_environment(valkey_server: Valkey, mailbox: MailServer) -> dict[str, str]:
+    """For services that the tests of a module share. A start costs a second of CPU; who needs no fresh one
+    takes a shared one, and `store`, which empties Redis under it."""
+    return settings_for(valkey_server, mailbox)
 
 
 @pytest.fixture
 def service(tmp_path: Path, environment: dict[str, str]) -> Iterator[Gunicorn]:
     """The service under gunicorn with its own configuration."""
-    server = Gunicorn(tmp_path, environment)
-    yield server
-    server.kill()
+    with gunicorn(tmp_path, environment) as server:
+        yield server

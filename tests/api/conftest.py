@@ -5,6 +5,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 import pytest
@@ -13,7 +14,7 @@ import requests
 from stdnum import damm
 
 from tests.support.records import Records
-from tests.support.servers import Gunicorn, MailServer, Valkey
+from tests.support.servers import Gunicorn, MailServer, Valkey, gunicorn, settings_for, stopping
 
 T = TypeVar("T")
 
@@ -57,12 +58,17 @@ def named(key: str) -> dict[str, str]:
 
 
 class Api:
-    """One service, and the mailboxes of its users."""
+    """One service, and the mailboxes of its users (None: the test looks into them itself)."""
 
-    def __init__(self, server: Gunicorn, mail: MailServer, key: str = "") -> None:
-        self.server, self.mail = server, mail
+    def __init__(self, server: Gunicorn, mail: MailServer | None = None, key: str = "") -> None:
+        self.server, self._mail = server, mail
         self.url = server.url
         self.headers = bearer(key) if key else {}
+
+    @property
+    def mail(self) -> MailServer:
+        assert self._mail is not None
+        return self._mail
 
     def call(self, method: str, path: str, **options: Any) -> requests.Response:
         headers = {**self.headers, **options.pop("headers", {})}
@@ -85,7 +91,7 @@ class Api:
 
     def number_of(self, email: str) -> str:
         """The number that was mailed last."""
-        return self.mail.box.wait_for(email)[-1].number
+        return str(self.mail.box.wait_for(email)[-1].number)
 
 
 @pytest.fixture
@@ -96,42 +102,34 @@ def email() -> str:
 
 @pytest.fixture(scope="package")
 def mail() -> Iterator[MailServer]:
-    server = MailServer()
-    yield server
-    server.stop()
+    with stopping(MailServer()) as server:
+        yield server
 
 
 @pytest.fixture(scope="package")
-def boundless(
+def serving(
     valkey_server: Valkey, mail: MailServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Gunicorn]:
+) -> Callable[..., AbstractContextManager[Gunicorn]]:
+    """Starts a service on the shared servers."""
+
+    def start(**settings: str) -> AbstractContextManager[Gunicorn]:
+        return gunicorn(tmp_path_factory.mktemp("service"), settings_for(valkey_server, mail) | settings)
+
+    return start
+
+
+@pytest.fixture(scope="package")
+def boundless(serving: Callable[..., AbstractContextManager[Gunicorn]]) -> Iterator[Gunicorn]:
     """The service, open and without budgets."""
-    environment = {
-        "REDIS_URL": valkey_server.url,
-        "MAIL_SERVER": "127.0.0.1",
-        "MAIL_PORT": str(mail.port),
-        "ADDRESS_LIMIT": "",
-        "VERIFY_LIMIT": "",
-    }
-    server = Gunicorn(tmp_path_factory.mktemp("boundless"), environment)
-    yield server
-    server.kill()
+    with serving(ADDRESS_LIMIT="", VERIFY_LIMIT="") as server:
+        yield server
 
 
 @pytest.fixture(scope="package")
-def guarded(
-    valkey_server: Valkey, mail: MailServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Gunicorn]:
+def guarded(serving: Callable[..., AbstractContextManager[Gunicorn]]) -> Iterator[Gunicorn]:
     """The service as it comes, with API keys."""
-    environment = {
-        "REDIS_URL": valkey_server.url,
-        "MAIL_SERVER": "127.0.0.1",
-        "MAIL_PORT": str(mail.port),
-        "API_KEYS": API_KEYS,
-    }
-    server = Gunicorn(tmp_path_factory.mktemp("guarded"), environment)
-    yield server
-    server.kill()
+    with serving(API_KEYS=API_KEYS) as server:
+        yield server
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,16 @@ from app.repositories.client_limits import ClientLimits
 from app.repositories.keys import Names
 from app.storage.storage import Storage
 from tests.api.conftest import API_KEYS, BANK, SHOP, SHOP_NEXT, Api, at_once, bearer
-from tests.support.servers import ROOT, MailServer, Valkey, free_port, gunicorn
+from tests.support.servers import (
+    ROOT,
+    Gunicorn,
+    MailServer,
+    Valkey,
+    free_port,
+    gunicorn,
+    settings_for,
+    stopping,
+)
 from tests.support.waiting import wait_until
 
 
@@ -161,18 +171,21 @@ def test_a_refused_request_costs_nothing_of_the_budget(keyed: Api, email: str, s
     assert not list(store.scan_iter("*:sends:*"))
 
 
+Limited = Callable[..., AbstractContextManager[Gunicorn]]
+
+
 @pytest.fixture
-def limited(tmp_path: Path, environment: dict[str, str], mail_server: MailServer) -> Callable[..., object]:
-    def start(**settings: str) -> object:
+def limited(tmp_path: Path, environment: dict[str, str], mail_server: MailServer) -> Limited:
+    def start(**settings: str) -> AbstractContextManager[Gunicorn]:
         return gunicorn(tmp_path, {**environment, "CLIENT_LIMIT": "3/minute", **settings})
 
     return start
 
 
-def test_a_client_may_ask_so_often(limited: Callable[..., object], store: redis.Redis, email: str) -> None:
+def test_a_client_may_ask_so_often(limited: Limited, store: redis.Redis, email: str) -> None:
     """Per owner of a key; probes and documentation are not counted, and 401 is not either."""
-    with limited(API_KEYS=API_KEYS) as server:  # type: ignore[attr-defined]
-        api = Api(server, MailServer)  # type: ignore[arg-type]
+    with limited(API_KEYS=API_KEYS) as server:
+        api = Api(server)
         path = "/api/users/" + "a" * 26
         for _ in range(5):
             assert api.call("GET", path).status_code == 401
@@ -246,10 +259,10 @@ def test_log_and_metrics_name_the_caller(keyed: Api, email: str) -> None:
     assert any('caller="shop"' in line for line in counted)
 
 
-def test_without_keys_a_client_is_its_ip_address(limited: Callable[..., object], store: redis.Redis) -> None:
+def test_without_keys_a_client_is_its_ip_address(limited: Limited, store: redis.Redis) -> None:
     """No proxy is believed, and no address stands in Redis."""
-    with limited() as server:  # type: ignore[attr-defined]
-        api = Api(server, MailServer)  # type: ignore[arg-type]
+    with limited() as server:
+        api = Api(server)
         path = "/api/users/" + "a" * 26
         statuses = [
             api.call("GET", path, headers={"X-Forwarded-For": f"10.0.0.{turn}"}).status_code
@@ -261,10 +274,10 @@ def test_without_keys_a_client_is_its_ip_address(limited: Callable[..., object],
             assert b"10.0.0" not in key
 
 
-def test_behind_a_proxy_a_client_is_who_the_proxy_says(limited: Callable[..., object]) -> None:
+def test_behind_a_proxy_a_client_is_who_the_proxy_says(limited: Limited) -> None:
     """Of the forwarded addresses, only the one that the nearest proxy has added counts."""
-    with limited(TRUSTED_PROXIES="1") as server:  # type: ignore[attr-defined]
-        api = Api(server, MailServer)  # type: ignore[arg-type]
+    with limited(TRUSTED_PROXIES="1") as server:
+        api = Api(server)
         path = "/api/users/" + "a" * 26
 
         def ask(forwarded: str) -> int:
@@ -274,10 +287,10 @@ def test_behind_a_proxy_a_client_is_who_the_proxy_says(limited: Callable[..., ob
         assert ask("10.0.0.2") == 404
 
 
-def test_an_ipv6_client_is_its_network(limited: Callable[..., object]) -> None:
+def test_an_ipv6_client_is_its_network(limited: Limited) -> None:
     """Whoever has one address of a /64 has all of them; a port that the proxy adds does not count."""
-    with limited(TRUSTED_PROXIES="1") as server:  # type: ignore[attr-defined]
-        api = Api(server, MailServer)  # type: ignore[arg-type]
+    with limited(TRUSTED_PROXIES="1") as server:
+        api = Api(server)
         path = "/api/users/" + "a" * 26
 
         def ask(forwarded: str) -> int:
@@ -289,31 +302,22 @@ def test_an_ipv6_client_is_its_network(limited: Callable[..., object]) -> None:
 
 
 def test_limits_that_cannot_be_read_are_not_ignored(
-    tmp_path: Path, mail_server: MailServer, email: str
+    tmp_path: Path, valkey: Valkey, mail_server: MailServer, email: str
 ) -> None:
     """Redis away: 503 with Retry-After, and every request again when it is back."""
-    valkey = Valkey(tmp_path, save="")
-    try:
-        settings = {
-            "REDIS_URL": valkey.url,
-            "MAIL_SERVER": "127.0.0.1",
-            "MAIL_PORT": str(mail_server.port),
-            "CLIENT_LIMIT": "100/minute",
-        }
-        with gunicorn(tmp_path, settings) as server:
-            api = Api(server, mail_server)
-            assert api.register(email).status_code == 201
-            valkey.kill()
-            for answer in (api.register(email), api.call("GET", "/api/users/" + "a" * 26)):
-                assert answer.status_code == 503
-                assert answer.json()["type"] == "/problems/storage-unavailable"
-                assert int(answer.headers["Retry-After"]) >= 1
-            assert api.call("GET", "/healthz").status_code == 200
-            assert api.call("GET", "/readyz").status_code == 503
-            valkey.start()
-            assert api.register(email).status_code == 201
-    finally:
-        valkey.stop()
+    settings = settings_for(valkey, mail_server) | {"CLIENT_LIMIT": "100/minute"}
+    with gunicorn(tmp_path, settings) as server:
+        api = Api(server, mail_server)
+        assert api.register(email).status_code == 201
+        valkey.kill()
+        for answer in (api.register(email), api.call("GET", "/api/users/" + "a" * 26)):
+            assert answer.status_code == 503
+            assert answer.json()["type"] == "/problems/storage-unavailable"
+            assert int(answer.headers["Retry-After"]) >= 1
+        assert api.call("GET", "/healthz").status_code == 200
+        assert api.call("GET", "/readyz").status_code == 503
+        valkey.start()
+        assert api.register(email).status_code == 201
 
 
 def test_every_setting_of_limits_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -329,8 +333,7 @@ def test_every_setting_of_limits_is_read(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_clients_are_counted_on_a_cluster_too(tmp_path: Path, mail_server: MailServer, email: str) -> None:
     """CLIENT_LIMIT counts through the same client as everything else."""
     cluster = {"cluster-enabled": "yes", "cluster-port": free_port()}  # by default 10,000 higher: too high
-    valkey = Valkey(tmp_path, save="", **cluster)
-    try:
+    with stopping(Valkey(tmp_path, save="", **cluster)) as valkey:
         valkey.client().execute_command("CLUSTER ADDSLOTSRANGE", 0, 16383)
         info = valkey.client().execute_command
         wait_until(lambda: info("CLUSTER INFO")["cluster_state"] == "ok")
@@ -346,5 +349,3 @@ def test_clients_are_counted_on_a_cluster_too(tmp_path: Path, mail_server: MailS
             answer = api.register(email)
             assert answer.status_code == 429
             assert int(answer.headers["Retry-After"]) >= 1
-    finally:
-        valkey.stop()

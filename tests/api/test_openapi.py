@@ -109,7 +109,13 @@ def test_every_reference_leads_somewhere(document: Document) -> None:
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
-    "keys", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["with keys", "open"]
+    ("keys", "examples"),
+    [
+        (True, 10),
+        pytest.param(True, 50, marks=pytest.mark.slow),
+        pytest.param(False, 50, marks=pytest.mark.slow),
+    ],
+    ids=["with keys", "with keys, long", "open, long"],
 )
 def test_schemathesis_finds_nothing(
     tmp_path: Path,
@@ -117,8 +123,9 @@ def test_schemathesis_finds_nothing(
     mail_server: MailServer,
     store: redis.Redis,
     keys: bool,
+    examples: int,
 ) -> None:
-    """All checks in all phases, 50 examples for each operation. It may register and guess without end."""
+    """All checks in all phases, so many examples an operation. It may register and guess without end."""
     environment = {
         "REDIS_URL": valkey_server.url,
         "MAIL_SERVER": "127.0.0.1",
@@ -130,7 +137,14 @@ def test_schemathesis_finds_nothing(
     with gunicorn(tmp_path, environment) as server:
         command = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(ROOT / "schemathesis.toml")]
         command += ["run", f"{server.url}/openapi.json", "--checks", "all", "--no-color"]
-        command += ["--phases", "examples,coverage,fuzzing,stateful", "--max-examples", "50", "--seed", "1"]
+        command += [
+            "--phases",
+            "examples,coverage,fuzzing,stateful",
+            "--max-examples",
+            str(examples),
+            "--seed",
+            "1",
+        ]
         command += ["--generation-database", "none"]
         command += ["--header", f"Authorization: Bearer {SHOP}"] if keys else []
         found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)

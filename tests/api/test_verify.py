@@ -6,6 +6,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ from stdnum import damm
 from tests.api.conftest import Api, at_once, wrong
 from tests.support.records import Records
 from tests.support.scan import kinds
-from tests.support.servers import ROOT, MailServer, Valkey, gunicorn
+from tests.support.servers import ROOT, MailServer, Valkey, gunicorn, settings_for
 from tests.support.waiting import wait_until
 
 
@@ -55,7 +57,7 @@ def test_of_a_hundred_clients_with_the_right_number_exactly_one_gets_the_token(
     """All ask at the same moment; the others hear what everybody hears."""
     for round_ in range(rounds):
         number = api.registered(email, f"token {round_}")
-        answers = at_once(100, lambda number=number: api.verify(email, number))
+        answers = at_once(100, partial(api.verify, email, number))
         assert Counter(answer.status_code for answer in answers) == {200: 1, 403: 99}
         (winner,) = [answer.json() for answer in answers if answer.status_code == 200]
         assert winner["token"] == f"token {round_}"
@@ -95,11 +97,13 @@ def test_all_failures_have_the_same_status_and_body(api: Api, email: str, store:
     ],
     ids=["check digit", "short", "long", "empty", "letters", "separators", "endless", "other digits"],
 )
-def test_a_mistyped_number_is_told_so_and_costs_no_try(keyed: Api, email: str, change: object) -> None:
+def test_a_mistyped_number_is_told_so_and_costs_no_try(
+    keyed: Api, email: str, change: Callable[[str], str]
+) -> None:
     """Ten typing errors, and the right number is still taken (five wrong ones would have been too many)."""
     number = keyed.registered(email)
     for _ in range(10):
-        answer = keyed.verify(email, change(number))  # type: ignore[operator]
+        answer = keyed.verify(email, change(number))
         assert answer.status_code == 422
         assert answer.json()["type"] == "/problems/mistyped-number"
     assert keyed.verify(email, number).status_code == 200
@@ -177,39 +181,30 @@ def test_a_hundred_guesses_at_once_are_all_counted(keyed: Api, email: str, store
 
 
 def test_a_record_sealed_with_a_key_that_is_not_here_is_left_alone(
-    tmp_path: Path, mail_server: MailServer, email: str
+    tmp_path: Path, valkey: Valkey, mail_server: MailServer, email: str
 ) -> None:
     """While a new SECRET_KEY is rolled out, the token is not consumed by a process that cannot open it."""
-    valkey = Valkey(tmp_path, save="")
-    common = {
-        "REDIS_URL": valkey.url,
-        "MAIL_SERVER": "127.0.0.1",
-        "MAIL_PORT": str(mail_server.port),
-        "INDEX_KEY": "i" * 32,
-    }
-    try:
-        with gunicorn(tmp_path, {**common, "SECRET_KEY": "n" * 32}) as server:
-            new = Api(server, mail_server)
-            number = new.registered(email)
-            with gunicorn(tmp_path, {**common, "SECRET_KEY": "o" * 32}) as other:
-                old = Api(other, mail_server)
-                user_id = Records(valkey.client(), index_key="i" * 32).keys(email).user_id
-                for answer in (old.verify(email, number), old.call("GET", f"/api/users/{user_id}")):
-                    assert (answer.status_code, answer.json()["type"]) == (
-                        503,
-                        "/problems/storage-unavailable",
-                    )
-                    assert "a key that this process lacks" in answer.json()["detail"]
-                assert "a key that this process lacks" in other.log
-                settings = {**os.environ, **common, "SECRET_KEY": "o" * 32}
-                command = [sys.executable, "-m", "flask", "--app", "wsgi", "users", "show", email]
-                shown = subprocess.run(command, cwd=ROOT, env=settings, capture_output=True, text=True)
-                assert shown.returncode == 1
-                assert "a key that this process lacks" in shown.stderr
-                assert "Redis does not answer" not in shown.stderr
-            assert new.verify(email, number).status_code == 200
-    finally:
-        valkey.stop()
+    common = settings_for(valkey, mail_server) | {"INDEX_KEY": "i" * 32}
+    with gunicorn(tmp_path, {**common, "SECRET_KEY": "n" * 32}) as server:
+        new = Api(server, mail_server)
+        number = new.registered(email)
+        with gunicorn(tmp_path, {**common, "SECRET_KEY": "o" * 32}) as other:
+            old = Api(other, mail_server)
+            user_id = Records(valkey.client(), index_key="i" * 32).keys(email).user_id
+            for answer in (old.verify(email, number), old.call("GET", f"/api/users/{user_id}")):
+                assert (answer.status_code, answer.json()["type"]) == (
+                    503,
+                    "/problems/storage-unavailable",
+                )
+                assert "a key that this process lacks" in answer.json()["detail"]
+            assert "a key that this process lacks" in other.log
+            settings = {**os.environ, **common, "SECRET_KEY": "o" * 32}
+            command = [sys.executable, "-m", "flask", "--app", "wsgi", "users", "show", email]
+            shown = subprocess.run(command, cwd=ROOT, env=settings, capture_output=True, text=True)
+            assert shown.returncode == 1
+            assert "a key that this process lacks" in shown.stderr
+            assert "Redis does not answer" not in shown.stderr
+        assert new.verify(email, number).status_code == 200
 
 
 @pytest.mark.slow

@@ -70,27 +70,26 @@ class Service:
         with ThreadPoolExecutor(1) as pool:
             yield pool.submit(work)
 
-    def look_up(self, address: str) -> dict[str, Any] | None:
+    def look_up(self, address: str) -> dict[str, Any]:
+        """Empty where there is none."""
         answer = self.app.test_client().get(f"/api/users/{self.records.keys(address).user_id}")
-        return answer.json if answer.status_code == 200 else None
+        return dict(answer.get_json()) if answer.status_code == 200 else {}
 
     def erase(self, address: str) -> int:
         path = f"/api/users/{self.records.keys(address).user_id}"
         return self.app.test_client().delete(path).status_code
 
     def delivery(self, address: str) -> str:
-        found = self.look_up(address)
-        return found["delivery"] if found else "gone"
+        return str(self.look_up(address).get("delivery", "gone"))
 
-    def wait_for_delivery(
-        self, address: str, delivery: str, timeout_s: float = 15.0
-    ) -> dict[str, Any] | None:
+    def wait_for_delivery(self, address: str, delivery: str, timeout_s: float = 15.0) -> dict[str, Any]:
+        """What a look-up then says; empty where it is to be gone."""
         wait_until(lambda: self.delivery(address) == delivery, timeout_s, f"delivery is {delivery}")
         return self.look_up(address)
 
     @property
     def smtp_state(self) -> str:
-        return self.app.test_client().get("/readyz").json["smtp"]
+        return str(self.app.test_client().get("/readyz").get_json()["smtp"])
 
     def stop(self) -> None:
         self.container.stop()

@@ -19,6 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import cycle
 from pathlib import Path
 
 import requests
@@ -28,6 +29,7 @@ from tests.support.records import Records
 from tests.support.scan import contradictions, kinds
 from tests.support.servers import Gunicorn, Received, Valkey
 from tests.support.smtp import Conversation, ScriptedSmtp
+from tests.support.values import text
 from tests.support.waiting import wait_until
 
 CLIENTS = 32
@@ -62,22 +64,23 @@ class UnevenSmtp(ScriptedSmtp):
         super().__init__()
         self.delay: Callable[[], float] = lambda: 0.0
         self.settling_slow = False
+        self._busy_until: dict[Conversation, float] = {}
         self.script.update(mail=self._begin, content=self._end)
 
     def in_hand(self) -> int:
         """Sends that a cut or a kill right now can lead to a repeat of."""
         now = time.monotonic()
-        return sum(1 for each in list(self.open_connections) if getattr(each, "busy_until", 0.0) > now)
+        return sum(1 for each in list(self.open_connections) if self._busy_until.get(each, 0.0) > now)
 
     async def _begin(self, conversation: Conversation, usual: str) -> str:
-        conversation.busy_until = float("inf")
+        self._busy_until[conversation] = float("inf")
         return usual
 
     async def _end(self, conversation: Conversation, usual: str) -> str:
         if delay := self.delay():
             await asyncio.sleep(delay)
         if not self.settling_slow:
-            conversation.busy_until = time.monotonic() + SETTLED_WITHIN_S
+            self._busy_until[conversation] = time.monotonic() + SETTLED_WITHIN_S
         return usual
 
 
@@ -161,22 +164,19 @@ class Storm:
                     os.kill(random.choice(workers), signal.SIGKILL)
 
     def _mail_weather(self) -> None:
-        weathers = [
-            lambda: 0.0,
-            lambda: 0.4,
-            self._down,
-            lambda: random.choice((0.0, 0.0, 3.0)),
-        ]
-        turn = 0
-        while not self._over.is_set():
-            weather = weathers[turn % len(weathers)]
-            turn += 1
-            if weather == self._down:
+        def uneven() -> float:
+            return random.choice((0.0, 0.0, 3.0))
+
+        weathers: list[Callable[[], float] | None] = [lambda: 0.0, lambda: 0.4, None, uneven]
+        for weather in cycle(weathers):
+            if self._over.is_set():
+                break
+            if weather is None:
                 self._down()
             else:
                 self.smtp.delay = weather
                 self._over.wait(self.seconds / 12)
-        self.smtp.delay = weathers[-1]  # ends unevenly: what comes late must not come last
+        self.smtp.delay = uneven  # at the end: what comes late must not come last
 
     def _down(self) -> None:
         self.report.in_flight += self.smtp.in_hand()
@@ -220,10 +220,10 @@ class Storm:
                     self.report.problems.append(f"acknowledged and lost: {address}")
                 continue
             if delivery != b"sent":
-                self.report.problems.append(f"{address} is {delivery.decode()}")
+                self.report.problems.append(f"{address} is {text(delivery)}")
             if address not in last:
                 self.report.problems.append(f"never mailed: {address}")
-            elif last[address].message_id != f"<{registration.decode()}@example.com>":
+            elif last[address].message_id != f"<{text(registration)}@example.com>":
                 self.report.problems.append(f"the last mail has not the live number: {address}")
             elif last[address].number != records.number_of(address):
                 self.report.problems.append(f"the mail has not the number of its registration: {address}")

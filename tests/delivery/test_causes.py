@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from pathlib import Path
+import uuid
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -21,6 +22,23 @@ def lines(service: Gunicorn, event: str) -> list[dict[str, Any]]:
     return [line for line in found if line["event"] == event]
 
 
+@pytest.fixture(scope="module")
+def shop(
+    tmp_path_factory: pytest.TempPathFactory, shared_environment: dict[str, str]
+) -> Iterator[tuple[Gunicorn, ScriptedSmtp]]:
+    """A service with a caller, and its mail server."""
+    smtp = ScriptedSmtp()
+    own = {
+        **shared_environment,
+        "MAIL_PORT": str(smtp.port),
+        "MAIL_DEFAULT_SENDER": "no-reply@example.com",
+        "API_KEYS": f"shop:{hashlib.sha256(KEY.encode()).hexdigest()}",
+    }
+    with gunicorn(tmp_path_factory.mktemp("shop"), own) as service:
+        yield service, smtp
+    smtp.close()
+
+
 @pytest.mark.parametrize(
     ("reply", "event"),
     [("450 4.2.1 Later", "mail_put_off"), ("550 5.7.1 Relaying denied", "mail_refused_by_server")],
@@ -30,23 +48,20 @@ def test_a_senders_line_names_request_and_caller_also_when_the_mail_is_tried_aga
     headers: dict[str, str],
     reply: str,
     event: str,
-    tmp_path: Path,
-    environment: dict[str, str],
-    smtp: ScriptedSmtp,
     store: redis.Redis,
+    shop: tuple[Gunicorn, ScriptedSmtp],
 ) -> None:
     """The first try beside the request, and the second from the relay."""
+    service, smtp = shop
     smtp.script["rcpt"] = say(reply)
-    own = {
-        **environment,
-        "MAIL_PORT": str(smtp.port),
-        "MAIL_DEFAULT_SENDER": "no-reply@example.com",
-        "API_KEYS": f"shop:{hashlib.sha256(KEY.encode()).hexdigest()}",
-    }
-    with gunicorn(tmp_path, own, "--workers", "1") as service:
-        told = {"Authorization": f"Bearer {KEY}", "X-Request-ID": "ada-1", **headers}
-        assert service.register("ada@example.com", headers=told).status_code == 202
-        wait_until(lambda: len(lines(service, event)) >= 2, 15, "it is tried again")
-        for line in lines(service, event):
-            assert (line["request_id"], line["caller"]) == ("ada-1", "shop")
-        assert "ada@example.com" not in service.log
+    cause = uuid.uuid4().hex
+    told = {"Authorization": f"Bearer {KEY}", "X-Request-ID": cause, **headers}
+    assert service.register("ada@example.com", headers=told).status_code == 202
+
+    def told_of() -> list[dict[str, Any]]:
+        return [line for line in lines(service, event) if line["request_id"] == cause]
+
+    wait_until(lambda: len(told_of()) >= 2, 40, "it is tried again")
+    assert {line["caller"] for line in told_of()} == {"shop"}
+    assert all(line["request_id"] for line in lines(service, event))
+    assert "ada@example.com" not in service.log

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -18,6 +19,15 @@ CHILD = "child@example.com"
 KINDS = ["gevent", "gthread", "sync"]
 
 
+def combined(others: list[Any], quick: Any) -> list[Any]:
+    """Every kind of worker with every other thing; the kind that we ship, with `quick`, is the quick one."""
+    return [
+        pytest.param(kind, other, marks=[] if (kind, other) == ("gevent", quick) else [pytest.mark.slow])
+        for kind in KINDS
+        for other in others
+    ]
+
+
 @pytest.fixture
 def settings(environment: dict[str, str], smtp: ScriptedSmtp, tmp_path: Path) -> dict[str, str]:
     return {
@@ -30,8 +40,7 @@ def settings(environment: dict[str, str], smtp: ScriptedSmtp, tmp_path: Path) ->
     }
 
 
-@pytest.mark.parametrize("way", ["/fork/os", "/fork/multiprocessing"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "way"), combined(["/fork/os", "/fork/multiprocessing"], "/fork/os"))
 def test_a_worker_that_forks_goes_on_and_its_child_uses_none_of_its_sockets(
     kind: str,
     way: str,
@@ -49,15 +58,15 @@ def test_a_worker_that_forks_goes_on_and_its_child_uses_none_of_its_sockets(
         application="tests.support.forking:app",
         own_configuration=False,
     ) as service:
-        wait_until(lambda: kinds(store)["relay"] == 1, 10, "the relay is at work")
+        wait_until(lambda: kinds(store)["relay"] == 1, 30, "the relay is at work")
         smtp.script["content"] = gate = Gate(holds=IN_HAND)
         for number in range(IN_HAND):
             assert service.register(f"parent{number}@example.com", headers=ASYNC).status_code == 202
         gate.wait(IN_HAND)
         assert requests.post(f"{service.url}{way}", timeout=20).status_code == 204
-        wait_until((tmp_path / "report").exists, 20, "the child has registered")
+        wait_until((tmp_path / "report").exists, 40, "the child has registered")
         gate.open()
-        wait_until(lambda: kinds(store)["outbox"] == kinds(store)["sender"] == 0, 10, "all is settled")
+        wait_until(lambda: kinds(store)["outbox"] == kinds(store)["sender"] == 0, 30, "all is settled")
         assert (tmp_path / "report").read_text() == "201"
         assert smtp.connections == IN_HAND + 1
 
@@ -72,8 +81,7 @@ def test_a_worker_that_forks_goes_on_and_its_child_uses_none_of_its_sockets(
     assert sorted(recipients) == sorted(expected)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("preload", [(), ("--preload",)], ids=["", "preload"])
+@pytest.mark.parametrize(("kind", "preload"), combined([(), ("--preload",)], ()))
 def test_every_worker_has_a_relay_and_a_preloading_master_has_none(
     kind: str,
     preload: tuple[str, ...],
@@ -90,13 +98,13 @@ def test_every_worker_has_a_relay_and_a_preloading_master_has_none(
         *("-k", kind, "-w", "2", "--threads", "4", *preload),
         own_configuration=False,
     ) as service:
-        wait_until(lambda: kinds(store)["relay"] == 1, 10, "a relay sweeps")
+        wait_until(lambda: kinds(store)["relay"] == 1, 30, "a relay sweeps")
         for worker in service.workers():
             os.kill(worker, 19)
-        wait_until(lambda: kinds(store)["relay"] == 0, 15, "none sweeps while the workers are stopped")
+        wait_until(lambda: kinds(store)["relay"] == 0, 30, "none sweeps while the workers are stopped")
         store.flushall()
         for worker in service.workers():
             os.kill(worker, 9)
-        wait_until(lambda: kinds(store)["relay"] == 1, 15, "a new worker's relay sweeps")
+        wait_until(lambda: kinds(store)["relay"] == 1, 40, "a new worker's relay sweeps")
         assert service.stop() == 0
         assert "Traceback" not in service.log

@@ -3,8 +3,9 @@
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from threading import Barrier
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 import redis
@@ -21,6 +22,7 @@ from app.repositories.users import Terms, Users
 from app.storage.storage import Storage
 from tests.support.scan import contradictions, kinds
 from tests.support.servers import Valkey
+from tests.support.values import text, there
 from tests.support.waiting import wait_until
 
 LEASE_MS = 60_000
@@ -53,11 +55,19 @@ class Store:
         assert isinstance(stored, Stored)
         return stored
 
-    def settle(self, registration: Registration, owner: str, delivery: Delivery, **more: object) -> Settled:
-        return self.outbox.settle(registration.user_id, registration.registration_id, owner, delivery, **more)
+    def settle(
+        self, registration: Registration, owner: str | None, delivery: Delivery, **more: Any
+    ) -> Settled:
+        """`owner`: of one who got the lease."""
+        return self.outbox.settle(
+            registration.user_id, registration.registration_id, there(owner), delivery, **more
+        )
 
-    def release(self, registration: Registration, owner: str) -> Settled:
-        return self.outbox.release(registration.user_id, registration.registration_id, owner)
+    def release(self, registration: Registration, owner: str | None) -> Settled:
+        return self.outbox.release(registration.user_id, registration.registration_id, there(owner))
+
+    def renew(self, user_id: str, owner: str | None) -> bool:
+        return self.outbox.renew(user_id, there(owner))
 
     def delivery(self, registration: Registration) -> Delivery | None:
         found = self.users.find(registration.user_id)
@@ -69,16 +79,17 @@ def here(valkey_server: Valkey, store: redis.Redis) -> Store:
     return Store(valkey_server.url)
 
 
+def beginning(barrier: Barrier, work: Callable[[], T]) -> T:
+    """Does the work when all have come to the barrier."""
+    barrier.wait()
+    return work()
+
+
 def at_once(work: Callable[[int], T], threads: int = THREADS) -> list[T]:
     """Does the work in so many threads, all starting together."""
     barrier = Barrier(threads)
-
-    def begin(number: int) -> T:
-        barrier.wait()
-        return work(number)
-
     with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(begin, range(threads)))
+        return list(pool.map(lambda number: beginning(barrier, partial(work, number)), range(threads)))
 
 
 # Claiming
@@ -88,10 +99,9 @@ def test_a_due_mail_is_claimed_by_one_of_many(here: Store) -> None:
     """The others hear how long the lease may last."""
     registration = here.register(lease_ms=0).registration
     claims = at_once(lambda number: here.outbox.claim(registration.user_id, f"owner{number}"))
-    winners = [claim for claim in claims if claim.registration]
-    assert len(winners) == 1
-    assert winners[0].registration.number == registration.number
-    assert all(0 < claim.later_ms <= LEASE_MS for claim in claims if not claim.registration)
+    (winner,) = [claim.registration for claim in claims if claim.registration]
+    assert winner.number == registration.number
+    assert all(0 < there(claim.later_ms) <= LEASE_MS for claim in claims if not claim.registration)
 
 
 def test_a_registration_and_a_claim_never_both_get_the_lease(here: Store) -> None:
@@ -114,7 +124,7 @@ def test_a_mail_that_waits_for_its_next_try_is_not_claimed_before(here: Store) -
     here.settle(stored.registration, stored.owner, Delivery.PENDING, wait_ms=30_000, error="recipient 450")
     claim = here.outbox.claim(stored.registration.user_id, "other")
     assert claim.registration is None
-    assert 29_000 < claim.later_ms <= 30_000
+    assert 29_000 < there(claim.later_ms) <= 30_000
 
 
 def test_an_entry_without_a_record_is_dropped(here: Store, store: redis.Redis) -> None:
@@ -132,7 +142,7 @@ def test_a_mail_that_is_older_than_a_day_is_given_up(here: Store, store: redis.R
     keys = keys_of(registration.user_id)
     store.hset(keys.user, Field.CREATED_MS, registration.created_ms - GIVE_UP_MS)
     assert here.outbox.claim(registration.user_id, "me").registration is None
-    assert here.users.find(registration.user_id).error == "too old"
+    assert there(here.users.find(registration.user_id)).error == "too old"
     assert here.delivery(registration) is Delivery.FAILED
     stored = here.register("bob@example.com")
     store.hset(
@@ -177,7 +187,7 @@ def test_many_settlings_of_one_mail_count_once(here: Store, store: redis.Redis) 
         lambda _: here.settle(stored.registration, stored.owner, Delivery.PENDING, wait_ms=1000)
     )
     assert sum(not each.lost for each in settled) == 1
-    assert here.users.find(stored.registration.user_id).attempts == 1
+    assert there(here.users.find(stored.registration.user_id)).attempts == 1
 
 
 def test_a_settling_by_someone_else_changes_nothing(here: Store) -> None:
@@ -193,13 +203,15 @@ def test_a_settling_races_with_registering_again_and_the_last_number_is_mailed(h
     """Whoever comes first: the sender gets the new number, or the new registration starts its own send."""
     for _ in range(50):
         stored = here.register()
-
-        def race(number: int, old: Stored = stored) -> object:
-            if number == 0:
-                return here.settle(old.registration, old.owner, Delivery.SENT, go_on=True)
-            return here.register()
-
-        settled, new = at_once(race, 2)
+        with ThreadPoolExecutor(2) as pool:
+            begin = Barrier(2)
+            settling = pool.submit(
+                beginning,
+                begin,
+                partial(here.settle, stored.registration, stored.owner, Delivery.SENT, go_on=True),
+            )
+            registering = pool.submit(beginning, begin, here.register)
+        settled, new = settling.result(), registering.result()
         if settled.replacement:
             assert settled.replacement.registration_id == new.registration.registration_id
             assert new.owner is None
@@ -216,7 +228,7 @@ def test_an_erasure_after_a_refusal_takes_only_the_registration_that_was_refused
     stored = here.register()
     new = here.register().registration
     settled = here.settle(stored.registration, stored.owner, Delivery.REFUSED, go_on=True)
-    assert settled.replacement.registration_id == new.registration_id
+    assert there(settled.replacement).registration_id == new.registration_id
     assert kinds(store)["user"] == kinds(store)["number"] == kinds(store)["outbox"] == 1
     here.settle(new, stored.owner, Delivery.REFUSED)
     assert kinds(store).total() == 0
@@ -245,8 +257,8 @@ def test_a_late_mail_that_overtook_the_live_number_has_it_mailed_again(
     new = here.register()
     here.settle(new.registration, new.owner, Delivery.SENT)
     settled = here.settle(stored.registration, stored.owner, Delivery.SENT, go_on=True)
-    assert settled.replacement.registration_id == new.registration.registration_id
-    assert store.get(keys.sender).decode() == stored.owner
+    assert there(settled.replacement).registration_id == new.registration.registration_id
+    assert text(store.get(keys.sender)) == stored.owner
 
 
 def test_a_lease_that_is_given_back_makes_the_mail_due_and_counts_no_attempt(here: Store) -> None:
@@ -265,12 +277,12 @@ def test_a_lease_is_kept_by_its_owner_alone(here: Store, store: redis.Redis) -> 
     stored = here.register()
     keys = keys_of(stored.registration.user_id)
     store.pexpire(keys.sender, 1000)
-    kept = at_once(lambda number: here.outbox.renew(keys.user_id, stored.owner if number == 5 else "thief"))
+    kept = at_once(lambda number: here.renew(keys.user_id, stored.owner if number == 5 else "thief"))
     assert sum(kept) == 1
     assert store.pttl(keys.sender) > 50_000
-    assert store.zscore(keys.outbox, keys.user_id) - stored.registration.created_ms >= LEASE_MS
+    assert there(store.zscore(keys.outbox, keys.user_id)) - stored.registration.created_ms >= LEASE_MS
     store.delete(keys.sender)
-    assert not here.outbox.renew(keys.user_id, stored.owner)
+    assert not here.renew(keys.user_id, stored.owner)
     assert not store.exists(keys.sender)
 
 
@@ -278,7 +290,7 @@ def test_a_renewal_after_an_erasure_brings_no_entry_back(here: Store, store: red
     """The lease outlives the record; the outbox entry does not."""
     stored = here.register()
     here.users.erase(stored.registration.user_id)
-    assert here.outbox.renew(stored.registration.user_id, stored.owner)
+    assert here.renew(stored.registration.user_id, stored.owner)
     assert kinds(store)["outbox"] == 0
 
 
@@ -316,7 +328,7 @@ def test_every_script_survives_the_loss_of_the_script_cache(here: Store, store: 
 
     stored = flushed().register()
     user_id = stored.registration.user_id
-    assert flushed().outbox.renew(user_id, stored.owner)
+    assert flushed().renew(user_id, stored.owner)
     assert flushed().settle(stored.registration, stored.owner, Delivery.PENDING).delivery is Delivery.PENDING
     assert flushed().outbox.claim(user_id, "me").registration is not None
     assert flushed().outbox.hold_relay("me", 1000)
@@ -338,7 +350,7 @@ def test_an_operator_sees_what_is_pending_and_failed(here: Store) -> None:
     here.settle(sent.registration, sent.owner, Delivery.SENT)
     (one,) = here.census.pending()
     assert (one.user_id, one.error, one.attempts) == (pending.registration.user_id, "connect refused", 1)
-    assert one.due_ms - one.created_ms >= 60_000
+    assert there(one.due_ms) - one.created_ms >= 60_000
     assert here.census.address(one) == "pending@example.com"
     (other,) = here.census.failed()
     assert (other.user_id, other.error, other.due_ms) == (
@@ -374,7 +386,7 @@ def test_a_mail_can_be_dropped_unless_it_is_being_sent(here: Store, store: redis
     dropped = at_once(lambda _: here.outbox.drop(user_id))
     assert dropped.count(Dropped.DROPPED) == 1
     assert dropped.count(Dropped.NONE) == THREADS - 1
-    assert here.users.find(user_id).error == "dropped by the operator"
+    assert there(here.users.find(user_id)).error == "dropped by the operator"
     assert contradictions(store) == []
 
 

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -38,7 +39,7 @@ def cpu_s(pid: int) -> float:
 
 
 def register_all(
-    service: Gunicorn, addresses: list[str], clients: int, **more: object
+    service: Gunicorn, addresses: list[str], clients: int, **more: Any
 ) -> list[tuple[int, float]]:
     """Status and seconds of each."""
 
@@ -90,11 +91,11 @@ def test_every_kind_of_worker_relays_and_finishes_what_it_has_in_hand(
             os.kill(worker, signal.SIGKILL)
         gate.open()
         smtp.script["content"] = late(0.7)
-        wait_until(lambda: len(set(service.workers()) - before) == 2, 10, "new workers")
-        wait_until(service.answers, 10)
-        wait_until(lambda: kinds(store)["outbox"] == 0, 12, "the relay found it")
+        wait_until(lambda: len(set(service.workers()) - before) == 2, 30, "new workers")
+        wait_until(service.answers_again, 30, "it answers again")
+        wait_until(lambda: kinds(store)["outbox"] == 0, 40, "the relay found it")
         service.register("last@example.com", headers=ASYNC)
-        wait_until(lambda: smtp.contents and b"last@" in smtp.contents[-1], 5)
+        wait_until(lambda: smtp.contents and b"last@" in smtp.contents[-1], 20)
         assert service.stop() == 0
         assert len(smtp.to("last@example.com")) == 1
         assert kinds(store)["outbox"] == kinds(store)["sender"] == kinds(store)["relay"] == 0
@@ -113,19 +114,15 @@ def test_at_a_shutdown_mails_in_hand_are_finished_and_the_rest_given_back(
         assert {status for status, _ in answers} == {202}
         assert kinds(store)["sender"] == 4
         service.process.terminate()
-        wait_until(lambda: kinds(store)["sender"] == 2, 10, "two are given back")
+        wait_until(lambda: kinds(store)["sender"] == 2, 30, "two are given back")
         gate.open()
-        assert service.process.wait(20) == 0
+        assert service.process.wait(40) == 0
     assert len(smtp.mails) == 2
     assert kinds(store)["sender"] == 0
     now_ms = time.time() * 1000
-    owed = [
-        due
-        for key in store.scan_iter(match="*:outbox")
-        for _, due in store.zrange(key, 0, -1, withscores=True)
-    ]
-    assert len(owed) == 2
-    assert max(owed) <= now_ms
+    boxes = list(store.scan_iter(match="*:outbox"))
+    assert sum(store.zcard(box) for box in boxes) == 2
+    assert sum(store.zcount(box, "-inf", now_ms) for box in boxes) == 2
 
 
 @pytest.mark.parametrize("count", [300, pytest.param(2000, marks=pytest.mark.slow)])
@@ -143,7 +140,7 @@ def test_with_the_mail_server_away_everybody_is_answered_and_every_mail_comes_on
         smtp.start()
         began = time.monotonic()
         wait_until(lambda: len(smtp.mails) >= count, 60, "all mails within a minute")
-        wait_until(lambda: kinds(store)["outbox"] == 0, 10)
+        wait_until(lambda: kinds(store)["outbox"] == 0, 40)
         print(f"{count} mails {time.monotonic() - began:.1f} s after the server came back")  # noqa: T201
     assert_each_once(smtp, addresses)
     assert contradictions(store) == []
@@ -201,7 +198,7 @@ def test_with_few_connections_nobody_gets_an_error_or_waits_longer_than_the_time
         assert max(took for _, took in answers) < 10
         assert smtp.connections <= 4
         wait_until(lambda: len(smtp.mails) >= len(addresses), 60)
-        wait_until(lambda: kinds(store)["outbox"] == 0, 10)
+        wait_until(lambda: kinds(store)["outbox"] == 0, 40)
     assert_each_once(smtp, addresses)
 
 

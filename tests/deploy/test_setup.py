@@ -100,7 +100,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module", params=[OLDEST_PIP, "newest"])
+@pytest.fixture(scope="module", params=[OLDEST_PIP, pytest.param("newest", marks=pytest.mark.slow)])
 def python(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A Python with nothing but this pip."""
     folder = tmp_path_factory.mktemp("python")

@@ -4,9 +4,9 @@ import os
 import random
 import signal
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Event
 
@@ -17,7 +17,7 @@ import requests
 from tests.support.problems import assert_problem
 from tests.support.records import Records
 from tests.support.scan import contradictions, kinds
-from tests.support.servers import Gunicorn, MailServer, Valkey
+from tests.support.servers import Gunicorn, MailServer, Valkey, settings_for
 from tests.support.waiting import wait_until
 
 THREADS = 16
@@ -34,8 +34,12 @@ def environment(environment: dict[str, str]) -> dict[str, str]:
 
 def kill_workers(service: Gunicorn, acknowledged: list[str], people: int) -> None:
     """Kills a worker KILLS times, each at a random moment of the registrations."""
+
+    def so_many(moment: int) -> bool:
+        return len(acknowledged) >= moment
+
     for moment in sorted(random.sample(range(people), KILLS)):
-        wait_until(lambda moment=moment: len(acknowledged) >= moment, 60, "registrations go on")
+        wait_until(partial(so_many, moment), 60, "registrations go on")
         os.kill(wait_until(lambda: random.sample(service.workers(), 1), 10)[0], signal.SIGKILL)
 
 
@@ -81,14 +85,6 @@ def test_a_killed_worker_leaves_nothing_half_done_and_no_mail_unsent(
     assert wrong == []
 
 
-@pytest.fixture
-def durable(tmp_path: Path) -> Iterator[Valkey]:
-    """A Valkey that has written down what it acknowledges."""
-    server = Valkey(tmp_path / "valkey", appendonly="yes", appendfsync="always")
-    yield server
-    server.stop()
-
-
 @dataclass
 class Clients:
     """Clients that register new addresses until they are told to stop."""
@@ -115,30 +111,24 @@ class Clients:
 
 
 def test_a_killed_valkey_comes_back_with_every_registration_that_was_acknowledged(
-    tmp_path: Path, durable: Valkey, mail_server: MailServer
+    tmp_path: Path, valkey: Valkey, mail_server: MailServer
 ) -> None:
     """While it is away: 503 within 3 s. Afterwards: 201 again, by itself."""
-    environment = {
-        "REDIS_URL": durable.url,
-        "MAIL_SERVER": mail_server.host,
-        "MAIL_PORT": str(mail_server.port),
-        "MAIL_TIMEOUT": "1",
-    }
-    service = Gunicorn(tmp_path, environment)
+    service = Gunicorn(tmp_path, settings_for(valkey, mail_server) | {"MAIL_TIMEOUT": "1"})
     clients = Clients(service, Event(), [], [])
     try:
         with ThreadPoolExecutor(THREADS) as pool:
             working = [pool.submit(clients.work, client) for client in range(THREADS)]
             try:
                 wait_until(lambda: len(clients.acknowledged) >= 100, 20, "100 registrations")
-                durable.kill()
+                valkey.kill()
                 wait_until(lambda: len(clients.refused) >= 2 * THREADS, 10, "refusals")
                 answer = service.register("ada@example.com")
                 assert_problem(answer, 503, "storage-unavailable")
                 assert answer.headers["Retry-After"].isdigit()
                 assert requests.get(f"{service.url}/readyz", timeout=5).status_code == 503
                 assert requests.get(f"{service.url}/healthz", timeout=5).status_code == 200
-                durable.start()
+                valkey.start()
                 before = len(clients.acknowledged)
                 wait_until(lambda: len(clients.acknowledged) >= before + 100, 20, "100 more registrations")
             finally:
@@ -148,7 +138,7 @@ def test_a_killed_valkey_comes_back_with_every_registration_that_was_acknowledge
         assert requests.get(f"{service.url}/readyz", timeout=5).status_code == 200
         assert set(clients.refused) == {503}
         assert clients.slowest_s < 3
-        with durable.client() as store:
+        with valkey.client() as store:
             records = Records(store)
             stored = {address: records.of(address) for address in clients.acknowledged}
             assert [address for address, record in stored.items() if record is None] == []

@@ -159,7 +159,14 @@ def test_a_second_run_on_the_same_data_is_refused(shared_run: Run, tmp_path: Pat
     assert register_with(shared_run.curl_lines()[0]).status_code == 201
 
 
-@pytest.mark.parametrize("program", ["valkey-server", "dev.mailbox", "gunicorn"])
+@pytest.mark.parametrize(
+    "program",
+    [
+        "gunicorn",
+        pytest.param("valkey-server", marks=pytest.mark.slow),
+        pytest.param("dev.mailbox", marks=pytest.mark.slow),
+    ],
+)
 def test_everything_ends_when_one_program_dies(run: Run, program: str) -> None:
     """The exit status says that something went wrong, and nothing is left running."""
     processes = run.processes()

@@ -11,10 +11,21 @@ from tests.support.scan import contradictions, kinds
 from tests.support.servers import Gunicorn, MailServer, Valkey, gunicorn
 
 
-@pytest.fixture
-def environment(environment: dict[str, str]) -> dict[str, str]:
+@pytest.fixture(scope="module")
+def service(
+    tmp_path_factory: pytest.TempPathFactory, shared_environment: dict[str, str]
+) -> Iterator[Gunicorn]:
     """Two workers, as on a machine with two cores."""
-    return environment | {"WEB_CONCURRENCY": "2"}
+    settings = shared_environment | {"WEB_CONCURRENCY": "2"}
+    with gunicorn(tmp_path_factory.mktemp("service"), settings) as server:
+        yield server
+
+
+@pytest.fixture
+def mail_server(mailbox: MailServer) -> MailServer:
+    """The shared one, emptied."""
+    mailbox.box.mails.clear()
+    return mailbox
 
 
 def test_a_registration_is_stored_and_its_number_arrives_by_mail(
@@ -52,7 +63,9 @@ def test_registering_again_replaces_the_number_and_mails_the_new_one(
     assert kinds(store)["user"] == kinds(store)["number"] == 1
 
 
-def test_a_caller_may_go_on_before_the_mail_is_sent(service: Gunicorn, mail_server: MailServer) -> None:
+def test_a_caller_may_go_on_before_the_mail_is_sent(
+    service: Gunicorn, mail_server: MailServer, store: redis.Redis
+) -> None:
     """`Prefer: respond-async` (RFC 7240) among other preferences; the mail comes all the same."""
     answer = service.register("ada@example.com", headers={"Prefer": "wait=5, respond-async"})
     assert answer.status_code == 202

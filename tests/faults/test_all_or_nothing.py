@@ -18,7 +18,8 @@ from tests.api.conftest import wrong
 from tests.support.faults.redis import REFUSALS, Fault, everything
 from tests.support.people import KEY, Process, ada, age_mark
 from tests.support.scan import contradictions
-from tests.support.servers import Valkey
+from tests.support.servers import Valkey, stopping
+from tests.support.values import text
 
 
 @dataclass
@@ -36,7 +37,7 @@ class Scene:
         if kind == "lock":
             return RELAY_LOCK
         if kind == "number":
-            return keys.number_prefix + (self.store.hget(keys.user, Field.NUMBER) or b"").decode()
+            return keys.number_prefix + text(self.store.hget(keys.user, Field.NUMBER))
         if kind in ONE_KEY:
             (found,) = self.store.scan_iter(ONE_KEY[kind])
             return str(found.decode())
@@ -94,9 +95,8 @@ FIELDS = (Field.LAYOUT, Field.CREATED_MS, Field.ATTEMPTS, Field.SINCE_MS, Field.
 @pytest.fixture(scope="module")
 def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
     """One of this module's own, to be mistreated."""
-    server = Valkey(tmp_path_factory.mktemp("valkey"), save="")
-    yield server
-    server.stop()
+    with stopping(Valkey(tmp_path_factory.mktemp("valkey"), save="")) as server:
+        yield server
 
 
 @pytest.fixture

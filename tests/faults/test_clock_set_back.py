@@ -13,6 +13,7 @@ from app.repositories.outbox import LONGEST_LEASE_MS, LONGEST_WAIT_MS
 from tests.api.conftest import wrong
 from tests.support.people import HOUR_MS, KEY, LEASE_MS, Process, ada
 from tests.support.servers import MailServer, Valkey, gunicorn
+from tests.support.values import text
 
 
 def set_back(store: redis.Redis) -> None:
@@ -23,13 +24,13 @@ def set_back(store: redis.Redis) -> None:
         kind = key.split(b":")[1]
         if kind == b"outbox":
             for user_id in store.zrange(key, 0, -1):
-                store.zincrby(key, HOUR_MS, user_id)
+                store.zincrby(key, HOUR_MS, text(user_id))
         elif kind == b"user":
             for name in ("c", "x", "m", "t"):
                 if store.hexists(key, name):
                     store.hincrby(key, name, HOUR_MS)
         elif kind == b"idempotency":
-            fingerprint, registration, created, delivery = (store.get(key) or b"").decode().split("|")
+            fingerprint, registration, created, delivery = text(store.get(key)).split("|")
             later = f"{fingerprint}|{registration}|{int(created) + HOUR_MS}|{delivery}"
             store.set(key, later, keepttl=True)
 

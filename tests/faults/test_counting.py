@@ -4,7 +4,6 @@ import secrets
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 import redis
@@ -15,28 +14,32 @@ from tests.api.conftest import Api, wrong
 from tests.support.faults.redis import REFUSALS, Fault, everything
 from tests.support.people import Process, ada
 from tests.support.scan import contradictions, kinds
-from tests.support.servers import Gunicorn, MailServer, Valkey, gunicorn
+from tests.support.servers import Gunicorn, MailServer, Valkey, gunicorn, stopping
 
 GUESSES = 2000
 
 
-@pytest.fixture
-def valkey(tmp_path: Path) -> Iterator[Valkey]:
-    """A Valkey of this test's own, to be mistreated."""
-    server = Valkey(tmp_path / "valkey", save="")
-    yield server
-    server.stop()
+@pytest.fixture(scope="module")
+def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
+    """One of this module's own, to be mistreated."""
+    with stopping(Valkey(tmp_path_factory.mktemp("valkey"), save="")) as server:
+        yield server
 
 
-@pytest.fixture
-def store(valkey: Valkey) -> Iterator[redis.Redis]:
-    with valkey.client() as client:
-        yield client
+@pytest.fixture(scope="module")
+def limited_service(
+    tmp_path_factory: pytest.TempPathFactory, shared_environment: dict[str, str]
+) -> Iterator[Gunicorn]:
+    with gunicorn(tmp_path_factory.mktemp("limited"), shared_environment) as server:
+        yield server
 
 
-@pytest.fixture
-def environment(valkey: Valkey, mail_server: MailServer) -> dict[str, str]:
-    return {"REDIS_URL": valkey.url, "MAIL_SERVER": "127.0.0.1", "MAIL_PORT": str(mail_server.port)}
+@pytest.fixture(scope="module")
+def unlimited_service(
+    tmp_path_factory: pytest.TempPathFactory, shared_environment: dict[str, str]
+) -> Iterator[Gunicorn]:
+    with gunicorn(tmp_path_factory.mktemp("unlimited"), shared_environment | {"VERIFY_LIMIT": ""}) as server:
+        yield server
 
 
 def verdicts(api: Api, asked: list[tuple[str, str]]) -> Counter[tuple[int, str]]:
@@ -53,43 +56,42 @@ def verdicts(api: Api, asked: list[tuple[str, str]]) -> Counter[tuple[int, str]]
 REFUSED = (503, "/problems/storage-unavailable")
 
 
-@pytest.mark.parametrize("limited", ["5/15 minutes", ""], ids=["limit", "no limit"])
+@pytest.mark.parametrize("kind", ["limited_service", "unlimited_service"], ids=["limit", "no limit"])
 @pytest.mark.parametrize("fault", REFUSALS.values(), ids=REFUSALS)
 def test_where_redis_refuses_the_count_no_number_is_told_from_another(
-    tmp_path: Path,
-    environment: dict[str, str],
-    mail_server: MailServer,
-    valkey: Valkey,
+    request: pytest.FixtureRequest,
+    mailbox: MailServer,
+    valkey_server: Valkey,
     store: redis.Redis,
     fault: Fault,
-    limited: str,
+    kind: str,
 ) -> None:
     """Right and wrong, of a known and of an unknown address: 503. Then the right one is taken, and had cost
     nothing."""
-    with gunicorn(tmp_path, environment | {"VERIFY_LIMIT": limited}) as server:
-        api = Api(server, mail_server)
-        number = api.registered("ada@example.com")
-        before = everything(store, "{*")
-        with fault(valkey, store):
-            asked = [
-                (address, guess)
-                for address in ("ada@example.com", "nobody@example.com")
-                for guess in (number, wrong(number))
-            ]
-            assert verdicts(api, asked * 5) == {REFUSED: 20}
-            assert everything(store, "{*") == before
-        assert api.verify("ada@example.com", number).status_code == 200
-        assert not kinds(store) - Counter({"keycheck": 1, "relay": 1, "ready": 1, "sends": 1})
+    api = Api(request.getfixturevalue(kind), mailbox)
+    number = api.registered("ada@example.com")
+    before = everything(store, "{*")
+    with fault(valkey_server, store):
+        asked = [
+            (address, guess)
+            for address in ("ada@example.com", "nobody@example.com")
+            for guess in (number, wrong(number))
+        ]
+        assert verdicts(api, asked * 5) == {REFUSED: 20}
+        assert everything(store, "{*") == before
+    assert api.verify("ada@example.com", number).status_code == 200
+    assert not kinds(store) - Counter({"keycheck": 1, "relay": 1, "ready": 1, "sends": 1})
 
 
 def test_thousands_of_guesses_at_a_full_redis_learn_nothing(
-    service: Gunicorn, mail_server: MailServer, store: redis.Redis
+    limited_service: Gunicorn, mailbox: MailServer, store: redis.Redis, request: pytest.FixtureRequest
 ) -> None:
     """An outsider fills Redis with registrations of large tokens, then guesses, and the right number is among
     the guesses."""
-    api = Api(service, mail_server)
+    api = Api(limited_service, mailbox)
     number = api.registered("ada@example.com", "the token")
     store.config_set("maxmemory-policy", "noeviction")
+    request.addfinalizer(lambda: store.config_set("maxmemory", "0"))
     store.config_set("maxmemory", str(store.info("memory")["used_memory"] + 1_000_000))
 
     def fill(turn: int) -> int:
@@ -112,9 +114,9 @@ def test_thousands_of_guesses_at_a_full_redis_learn_nothing(
     assert contradictions(store) == []
 
 
-def test_a_right_number_costs_no_try(valkey: Valkey, store: redis.Redis) -> None:
+def test_a_right_number_costs_no_try(valkey_server: Valkey, store: redis.Redis) -> None:
     """Neither the first of a window nor a later one; the window ends when it would have."""
-    process = Process(valkey.url)
+    process = Process(valkey_server.url)
     number = process.registered(ada()).registration.number
     tries = process.users.keys(ada()).tries
     for count in (1, 2):
@@ -132,9 +134,9 @@ def test_a_right_number_costs_no_try(valkey: Valkey, store: redis.Redis) -> None
     process.close()
 
 
-def test_without_a_limit_nothing_is_left_of_a_count(valkey: Valkey, store: redis.Redis) -> None:
+def test_without_a_limit_nothing_is_left_of_a_count(valkey_server: Valkey, store: redis.Redis) -> None:
     """It is made all the same, since Redis may refuse it."""
-    process = Process(valkey.url, limit=0)
+    process = Process(valkey_server.url, limit=0)
     number = process.registered(ada()).registration.number
     for guess in (wrong(number), number, number):
         try:
@@ -145,13 +147,15 @@ def test_without_a_limit_nothing_is_left_of_a_count(valkey: Valkey, store: redis
     process.close()
 
 
-def test_a_limit_that_was_taken_away_leaves_the_count_as_it_was(valkey: Valkey, store: redis.Redis) -> None:
+def test_a_limit_that_was_taken_away_leaves_the_count_as_it_was(
+    valkey_server: Valkey, store: redis.Redis
+) -> None:
     """A counter of before goes on to its end, and does not live for ever."""
-    process = Process(valkey.url)
+    process = Process(valkey_server.url)
     number = process.registered(ada()).registration.number
     tries = process.users.keys(ada()).tries
     store.set(tries, 3, px=60_000)
-    without = Process(valkey.url, limit=0)
+    without = Process(valkey_server.url, limit=0)
     with pytest.raises(VerificationFailed):
         without.users.verify(ada(), wrong(number), without.budget)
     assert store.get(tries) == b"3"
@@ -162,15 +166,15 @@ def test_a_limit_that_was_taken_away_leaves_the_count_as_it_was(valkey: Valkey, 
 
 @pytest.mark.parametrize("fault", REFUSALS.values(), ids=REFUSALS)
 def test_a_used_up_budget_is_told_whatever_redis_refuses(
-    valkey: Valkey, store: redis.Redis, fault: Fault
+    valkey_server: Valkey, store: redis.Redis, fault: Fault
 ) -> None:
     """Nothing is counted for it and nothing compared."""
-    process = Process(valkey.url)
+    process = Process(valkey_server.url)
     number = process.registered(ada()).registration.number
     for _ in range(process.limit):
         with pytest.raises(VerificationFailed):
             process.users.verify(ada(), wrong(number), process.budget)
-    with fault(valkey, store):
+    with fault(valkey_server, store):
         for guess in (number, wrong(number)):
             with pytest.raises(TooManyAttempts):
                 process.users.verify(ada(), guess, process.budget)
@@ -180,10 +184,10 @@ def test_a_used_up_budget_is_told_whatever_redis_refuses(
 
 
 def test_the_service_is_well_again_when_redis_is(
-    service: Gunicorn, mail_server: MailServer, valkey: Valkey, store: redis.Redis
+    limited_service: Gunicorn, mailbox: MailServer, valkey_server: Valkey, store: redis.Redis
 ) -> None:
     """Registering, handing in and erasing, each refused and then done."""
-    api = Api(service, mail_server)
+    api = Api(limited_service, mailbox)
     number = api.registered("ada@example.com")
     user_id = api.register("bob@example.com").json()["id"]
     calls = (
@@ -196,6 +200,6 @@ def test_the_service_is_well_again_when_redis_is(
         found: list[requests.Response] = [call() for call in calls]
         return [answer.status_code for answer in found]
 
-    with REFUSALS["NOREPLICAS"](valkey, store):
+    with REFUSALS["NOREPLICAS"](valkey_server, store):
         assert statuses() == [503, 503, 503]
     assert statuses() == [201, 200, 204]

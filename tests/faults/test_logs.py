@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.operate.test_metrics import scraped
 from tests.support.faults.logs import FAULTS, file_that_is_full
+from tests.support.metrics import scraped
 from tests.support.servers import Gunicorn, MailServer, gunicorn
 from tests.support.waiting import wait_until
 

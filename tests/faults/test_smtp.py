@@ -11,6 +11,7 @@ import traceback
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import flask
 import pytest
@@ -43,7 +44,7 @@ def mail(number: int = 0) -> Mail:
 
 
 @contextmanager
-def session(port: int, timeout_s: float = TIMEOUT_S, **settings: object) -> Iterator[SmtpSession]:
+def session(port: int, timeout_s: float = TIMEOUT_S, **settings: Any) -> Iterator[SmtpSession]:
     app = flask.Flask("mail")
     app.config.update(MAIL_SERVER="127.0.0.1", MAIL_PORT=port, **settings)
     one = SmtpSession(SmtpMail(app, timeout_s))
@@ -127,7 +128,7 @@ def test_a_login_without_end_ends() -> None:
         assert time.monotonic() - began < HANGS_S
 
 
-LOGIN = {"MAIL_USERNAME": "ada", "MAIL_PASSWORD": "secret"}
+LOGIN: dict[str, Any] = {"MAIL_USERNAME": "ada", "MAIL_PASSWORD": "secret"}
 
 
 @pytest.mark.parametrize("slow", [("connect", "ehlo"), ("ehlo", "auth"), ("auth",)], ids=" ".join)

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 import redis
 
-from tests.operate.test_metrics import scraped
 from tests.support.authority import Authority
 from tests.support.faults.smtp import Accepted, OddSmtp, at_random, ordinary
+from tests.support.metrics import scraped
 from tests.support.records import Records
 from tests.support.servers import NUMBER, Gunicorn, gunicorn
+from tests.support.values import there
 from tests.support.waiting import wait_until
 
 CLIENTS = 20
@@ -44,7 +45,7 @@ def assert_right(mail: Accepted, number: str) -> str:
     assert not [defect for part in message.walk() for defect in part.defects]
     assert mail.content.endswith(f"--{message.get_boundary()}--\r\n".encode())
     for kind in ("plain", "html"):
-        text = message.get_body((kind,)).get_content()
+        text = there(message.get_body((kind,))).get_content()
         assert {found.replace(" ", "") for found in NUMBER.findall(text)} >= {number}
     return str(message["Message-ID"])
 

@@ -135,9 +135,8 @@ def test_what_a_dying_sender_was_just_handed_goes_to_another(
 
 
 @pytest.mark.parametrize("refusal", REFUSALS)
-def test_threads_live_on_while_redis_refuses_writes(refusal: str, tmp_path: Path, smtp: ScriptedSmtp) -> None:
+def test_threads_live_on_while_redis_refuses_writes(refusal: str, valkey: Valkey, smtp: ScriptedSmtp) -> None:
     """A mail is under way when it begins; afterwards it is settled, nobody died, and mails go on."""
-    valkey = Valkey(tmp_path, save="")
     service = Service(valkey.url, smtp, mail_timeout_s=3.0)
     store = valkey.client()
     try:
@@ -157,7 +156,6 @@ def test_threads_live_on_while_redis_refuses_writes(refusal: str, tmp_path: Path
     finally:
         service.stop()
         store.close()
-        valkey.stop()
 
 
 @pytest.mark.parametrize("reply", ["450 4.2.1 Later", "550 5.7.1 Relaying denied", "421 4.3.2 Shutting down"])

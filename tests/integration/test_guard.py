@@ -1,7 +1,5 @@
 """The guard: a process writes only into data that its own keys made."""
 
-from pathlib import Path
-
 import pytest
 import redis
 
@@ -57,12 +55,11 @@ def test_the_mark_tells_nothing_about_the_key(store: redis.Redis) -> None:
     assert KEY.encode() not in (store.get(mark) or b"")
 
 
-def test_what_has_passed_is_not_asked_again(tmp_path: Path) -> None:
+def test_what_has_passed_is_not_asked_again(valkey: Valkey) -> None:
     """The check costs a registration nothing; also none where Redis has just gone away."""
-    server = Valkey(tmp_path)
-    passed = guard(Storage(server.url, 1.0))
+    passed = guard(Storage(valkey.url, 1.0))
     passed.check()
-    server.stop()
+    valkey.stop()
     passed.check()
 
 

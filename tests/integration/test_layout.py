@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -16,7 +17,8 @@ from tests.support.faults.redis import everything
 from tests.support.layout import INDEX, KEY, LONG_TOKEN, PEOPLE, SECRET, TOKEN, address, restore
 from tests.support.people import Process, ada
 from tests.support.scan import contradictions
-from tests.support.servers import Gunicorn, MailServer, Valkey, gunicorn
+from tests.support.servers import Gunicorn, MailServer, Valkey, gunicorn, stopping
+from tests.support.values import text, there
 from tests.support.waiting import wait_until
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
@@ -28,9 +30,8 @@ MAILED = ("due", "pending", "running")
 @pytest.fixture(scope="module")
 def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
     """One of this module's own: other services must not see these records."""
-    server = Valkey(tmp_path_factory.mktemp("valkey"), save="")
-    yield server
-    server.stop()
+    with stopping(Valkey(tmp_path_factory.mktemp("valkey"), save="")) as server:
+        yield server
 
 
 def email(person: str) -> str:
@@ -108,7 +109,7 @@ def test_requests_of_an_earlier_release_are_not_carried_out_again(left: Left) ->
         answer = api.register(email("running"), TOKEN, headers=named(KEY))
         return None if answer.status_code == 409 else answer
 
-    assert wait_until(answered, 10).json()["id"] == user_id("running")
+    assert there(wait_until(answered, 10)).json()["id"] == user_id("running")
     for person in ("sent", "pending", "running"):
         assert api.verify(email(person), numbers[person]).status_code == 200
 
@@ -130,8 +131,12 @@ def newer(service: Gunicorn, mail_server: MailServer, store: redis.Redis) -> tup
     api = Api(service, mail_server)
     found = api.register("ada@example.com").json()["id"]
     keys = keys_of(found)
-    fields = {Field.LAYOUT: LAYOUT_VERSION + 1, Field.DELIVERY: "elsewhere", Field.CREATED_MS: "0x1"}
-    store.hset(keys.user, mapping={str(name): value for name, value in fields.items()})
+    fields: dict[Any, Any] = {
+        Field.LAYOUT: LAYOUT_VERSION + 1,
+        Field.DELIVERY: "elsewhere",
+        Field.CREATED_MS: "0x1",
+    }
+    store.hset(keys.user, mapping=fields)
     store.hdel(keys.user, Field.REGISTRATION, Field.NUMBER, Field.ATTEMPTS, "d0")
     return api, str(found)
 
@@ -209,7 +214,7 @@ def test_a_mark_of_a_later_release_is_a_503(valkey_server: Valkey, store: redis.
     process = Process(valkey_server.url)
     process.registered(ada(), key=KEY)
     (mark,) = store.scan_iter("*:idempotency:*")
-    fingerprint, registration, created_ms, _ = (store.get(mark) or b"").decode().split("|")
+    fingerprint, registration, created_ms, _ = text(store.get(mark)).split("|")
     for value in ("2|whatever", f"{fingerprint}|{registration}|{created_ms}|bounced"):
         store.set(mark, value, keepttl=True)
         with pytest.raises(NewerRecord):

@@ -18,6 +18,7 @@ from app.storage.storage import Storage
 from tests.support.records import Records
 from tests.support.scan import contradictions, kinds
 from tests.support.servers import Valkey
+from tests.support.values import text
 from tests.support.waiting import wait_until
 
 THREADS = 32
@@ -42,7 +43,9 @@ def records(store: redis.Redis) -> Records:
 
 def numbers(shard: int, count: int) -> list[str]:
     """The first numbers of a shard."""
-    return [NumberGenerator(12, lambda _, draw=draw: draw).draw(shard) for draw in range(count)]
+    draws = iter(range(count))
+    generator = NumberGenerator(12, lambda _: next(draws))
+    return [generator.draw(shard) for _ in range(count)]
 
 
 def register(
@@ -188,7 +191,7 @@ def test_a_registration_with_a_life_ends_whole(users: Users, records: Records, s
     (number,) = numbers(records.keys(ADA).shard, 1)
     register(users, ADA, [number], terms=Terms(life_ms=300, budget=Budget(), mark_ms=0))
     keys = records.keys(ADA)
-    digest = (store.hget(keys.user, Field.NUMBER) or b"").decode()
+    digest = text(store.hget(keys.user, Field.NUMBER))
     assert store.pexpiretime(keys.user) == store.pexpiretime(keys.number_prefix + digest)
     wait_until(lambda: not kinds(store)["user"] and not kinds(store)["number"], 2, "both are gone")
 
@@ -212,13 +215,13 @@ def test_the_mail_is_due_when_the_lease_of_its_sender_ends(
     keys = records.keys(ADA)
     outcome = register(users, ADA, [first], lease_ms=LEASE_MS)
     assert outcome is not None
-    assert (store.get(keys.sender) or b"").decode() == outcome.owner
+    assert text(store.get(keys.sender)) == outcome.owner
     due = store.zscore(keys.outbox, keys.user_id)
     assert due == outcome.registration.created_ms + LEASE_MS
     second_outcome = register(users, ADA, [second], lease_ms=LEASE_MS)
     assert second_outcome is not None
     assert second_outcome.owner is None
-    assert (store.get(keys.sender) or b"").decode() == outcome.owner
+    assert text(store.get(keys.sender)) == outcome.owner
     assert abs((store.zscore(keys.outbox, keys.user_id) or 0) - due) <= 5
 
 

@@ -1,5 +1,7 @@
 """`doctor` looks at a sample of the records and says which keys they need."""
 
+from typing import Any
+
 import pytest
 import redis
 
@@ -30,7 +32,7 @@ class Put:
             self._count += 1
             name = f"{self._count:026}"
             sealed = Sealer(secrets).seal(b"en\n1\nada@example.com\nt", user_id or name)
-            fields = {Field.LAYOUT: version, Field.REGISTRATION: "r", "d0": sealed}
+            fields: dict[Any, Any] = {Field.LAYOUT: version, Field.REGISTRATION: "r", "d0": sealed}
             self._client.hset(keys_of(name).user, mapping=fields)
 
 

@@ -4,7 +4,6 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from pathlib import Path
 
 import pytest
 
@@ -21,14 +20,6 @@ SAID = {
     "NOREPLICAS": ("fewer replicas are connected", "min-replicas-to-write"),
 }
 """What is wrong and what to do, by the code word of Redis."""
-
-
-@pytest.fixture
-def valkey(tmp_path: Path) -> Iterator[Valkey]:
-    """One of its own, which then refuses."""
-    server = Valkey(tmp_path, save="", appendonly="yes")
-    yield server
-    server.stop()
 
 
 def problems(url: str) -> list[Finding]:

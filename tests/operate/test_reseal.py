@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 import redis
@@ -26,6 +25,7 @@ from tests.support.records import Records
 from tests.support.scan import contradictions
 from tests.support.servers import ROOT, MailServer, Valkey
 from tests.support.topologies import Cluster, SentinelPair
+from tests.support.values import text
 from tests.support.waiting import wait_until
 
 OLD, NEW, LOST = "o" * 40, "n" * 40, "l" * 40
@@ -105,7 +105,7 @@ def everything(client: redis.Redis) -> dict[bytes, object]:
     found: dict[bytes, object] = {}
     for key in client.scan_iter():
         fields = client.hgetall(key) if client.type(key) == b"hash" else {}
-        kept = {name: value for name, value in fields.items() if name.decode() not in SEALED}
+        kept = {name: value for name, value in fields.items() if text(name) not in SEALED}
         found[key] = (kept, {name: len(fields[name]) for name in fields}, client.pexpiretime(key))
     return found
 
@@ -275,10 +275,9 @@ def test_an_end_in_the_middle_loses_nothing_and_the_next_run_goes_on(
 
 
 def test_a_redis_that_dies_meanwhile_is_a_sentence(
-    tmp_path: Path, environment: dict[str, str], mail_server: MailServer
+    valkey: Valkey, environment: dict[str, str], mail_server: MailServer
 ) -> None:
     """Not a traceback; when it is back, the next run seals the rest."""
-    valkey = Valkey(tmp_path, appendonly="yes", appendfsync="always", save="")
     before = House(valkey.url, (OLD,), mail_server.port)
     try:
         before.register(*PEOPLE)
@@ -300,7 +299,6 @@ def test_a_redis_that_dies_meanwhile_is_a_sentence(
             assert set(opens_with(client, NEW)) == set(PEOPLE)
     finally:
         before.stop()
-        valkey.stop()
 
 
 def test_the_rate_is_kept_and_progress_is_told(houses: list[House]) -> None:

@@ -25,7 +25,7 @@ SECRET = "s" * 40
 
 def commands(begins: str) -> str:
     """The block of the page that begins with this comment."""
-    found = re.findall(r"^```sh\n(# .*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    found: list[str] = re.findall(r"^```sh\n(# .*?)^```", PAGE, re.MULTILINE | re.DOTALL)
     (block,) = [block for block in found if re.match(rf"# {begins}(:|\n)", block)]
     return block
 

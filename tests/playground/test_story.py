@@ -167,8 +167,8 @@ def opened(chromium: Browser, url: str, axe: str) -> Any:
 
     @contextmanager
     def open_with(size: tuple[int, int] = DESK, language: str = "en", **options: Any) -> Iterator[Playground]:
-        viewport = {"width": size[0], "height": size[1]}
-        context: BrowserContext = chromium.new_context(viewport=viewport, locale=language, **options)  # type: ignore[arg-type]
+        viewport: Any = {"width": size[0], "height": size[1]}
+        context: BrowserContext = chromium.new_context(viewport=viewport, locale=language, **options)
         context.set_default_timeout(15_000)
         try:
             yield Playground(context.new_page(), url, axe)

@@ -26,7 +26,7 @@ class Run:
     def __init__(self, instance: Path, log: Path, **environment: str) -> None:
         self.instance, self._log = instance, log
         self.ports = {name: free_port() for name in ("PORT", "SMTP_PORT", "MAILBOX_PORT")}
-        own = {name: str(port) for name, port in self.ports.items()}
+        own = {name: str(port) for name, port in self.ports.items()} | {"WEB_CONCURRENCY": "1"}
         with log.open("wb") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "dev.run", "--instance", str(instance)],

@@ -26,6 +26,7 @@ from app.repositories.sealing import Sealer
 from app.repositories.users import Terms, Users
 from app.storage.storage import Storage
 from tests.support.servers import Valkey
+from tests.support.values import text
 
 SECRET, INDEX = "the secret key of the layout fixtures", "the index key of the layout fixtures"
 DIGITS = 12
@@ -47,12 +48,12 @@ def kept(client: redis.Redis) -> list[dict[str, Any]]:
     """Every key as plain JSON: kind, value, and how long it still lives (ms, None = for ever)."""
     found = []
     for key in sorted(client.scan_iter(count=1000)):
-        kind = client.type(key).decode()
+        kind = text(client.type(key))
         value: Any
         if kind == "hash":
-            value = {name.decode(): _text(held) for name, held in client.hgetall(key).items()}
+            value = {text(name): _text(held) for name, held in client.hgetall(key).items()}
         elif kind == "zset":
-            value = {name.decode(): score for name, score in client.zrange(key, 0, -1, withscores=True)}
+            value = {text(name): client.zscore(key, text(name)) for name in client.zrange(key, 0, -1)}
         else:
             value = _text(client.get(key) or b"")
         left_ms = client.pttl(key)
@@ -73,7 +74,7 @@ def restore(client: redis.Redis, path: Path) -> dict[str, str]:
             for name in ("c", "m", "x", "t"):
                 if name in fields:
                     fields[name] = str(int(fields[name]) + later_ms).encode()
-            client.hset(key, mapping=fields)  # type: ignore[arg-type]  # bytes are values, too
+            client.hset(key, mapping=fields)
         elif entry["kind"] == "zset":
             client.zadd(key, {name: due + later_ms for name, due in value.items()})
         else:
@@ -156,7 +157,8 @@ def main(folder: Path) -> None:
         (folder / f"{name}.json").write_text(json.dumps(fixture, indent=1) + "\n")
 
 
-def _text(held: bytes) -> str:
+def _text(held: bytes | str) -> str:
+    assert isinstance(held, bytes)
     return base64.b64encode(held).decode()
 
 

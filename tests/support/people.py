@@ -13,6 +13,7 @@ from app.repositories.outbox import Outbox
 from app.repositories.sealing import Sealer
 from app.repositories.users import Terms, Users
 from app.storage.storage import Storage
+from tests.support.values import text
 
 HOUR_MS = 3_600_000
 LEASE_MS = 25_000
@@ -26,7 +27,7 @@ def ada() -> Address:
 def age_mark(store: redis.Redis, seconds: int) -> None:
     """Makes the one idempotency mark older, as if so much time had passed."""
     (mark,) = store.scan_iter("*:idempotency:*")
-    fingerprint, registration, created_ms, answer = (store.get(mark) or b"").decode().split("|")
+    fingerprint, registration, created_ms, answer = text(store.get(mark)).split("|")
     older = "|".join([fingerprint, registration, str(int(created_ms) - seconds * 1000), answer])
     store.set(mark, older, keepttl=True)
 

@@ -4,12 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import redis
-
 from app.domain.address import Address
 from app.repositories.keys import SEALED, Names, UserKeys
 from app.repositories.sealing import Sealer
 from app.storage.storage import Storage
+from tests.support.scan import Client
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,7 @@ class Stored:
 class Records:
     """The records of one store, opened with the secrets of the service (none: stored in clear)."""
 
-    def __init__(self, client: redis.Redis | Storage, *secrets: str, index_key: str = "") -> None:
+    def __init__(self, client: Client | Storage, *secrets: str, index_key: str = "") -> None:
         ask: Any = client.command if isinstance(client, Storage) else client.execute_command
         self._ask: Callable[..., Any] = ask
         self._names = Names(index_key or (secrets[0] if secrets else None))

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from email.message import EmailMessage
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import redis
 import requests
@@ -96,9 +96,14 @@ class Valkey:
 
     @property
     def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def _process(self) -> "subprocess.Popen[bytes]":
         assert self._server is not None
-        assert self._server._process is not None
-        return self._server._process.pid
+        process: subprocess.Popen[bytes] | None = self._server._process
+        assert process is not None
+        return process
 
     @property
     def alive(self) -> bool:
@@ -110,11 +115,8 @@ class Valkey:
 
     def kill(self) -> None:
         """kill -9, and wait for the end."""
-        assert self._server is not None
-        process = self._server._process
-        assert process is not None
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+        os.kill(self.pid, signal.SIGKILL)
+        self._process.wait()
 
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:
@@ -208,6 +210,16 @@ class MailServer:
         if self._controller is not None:
             self._controller.stop()
             self._controller = None
+
+
+def settings_for(valkey: Valkey, mail_server: MailServer) -> dict[str, str]:
+    """What the service is told: where the servers are, and nothing else."""
+    return {
+        "REDIS_URL": valkey.url,
+        "MAIL_SERVER": mail_server.host,
+        "MAIL_PORT": str(mail_server.port),
+        "FLASK_SKIP_DOTENV": "1",  # a developer's .env
+    }
 
 
 DEFAULTS = {"PYTHONUNBUFFERED": "1", "FLASK_SKIP_DOTENV": "1", "WEB_CONCURRENCY": "1"}
@@ -315,6 +327,7 @@ class Gunicorn:
 
     def stop(self, timeout_s: float = 40.0) -> int:
         """SIGTERM, and wait for the end; returns the exit status."""
+        self.http.close()  # an idle connection would delay it by its five seconds
         if self.process.poll() is None:
             self.process.terminate()
             try:
@@ -330,6 +343,22 @@ class Gunicorn:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+
+
+class Stoppable(Protocol):
+    def stop(self) -> object: ...
+
+
+S = TypeVar("S", bound=Stoppable)
+
+
+@contextlib.contextmanager
+def stopping(server: S) -> Iterator[S]:
+    """The server, which ends with the block."""
+    try:
+        yield server
+    finally:
+        server.stop()
 
 
 @contextlib.contextmanager

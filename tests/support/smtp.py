@@ -220,9 +220,9 @@ class ScriptedSmtp:
             verb, _, argument = line.decode("ascii").strip().partition(" ")
             verb = verb.lower()
             self.heard[verb] += 1
-            if conversation.reader._buffer and verb == "mail":  # type: ignore[attr-defined]
+            if conversation.reader._buffer and verb == "mail":  # type: ignore[attr-defined] # see ruff's exceptions
                 self.pipelined += 1
-            if conversation.reader._buffer and not self.pipelining:  # type: ignore[attr-defined]
+            if conversation.reader._buffer and not self.pipelining:  # type: ignore[attr-defined] # see ruff's exceptions
                 self.violations.append(f"pipelined after {verb}")
             if not await self._command(conversation, verb, argument):
                 return

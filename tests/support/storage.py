@@ -10,6 +10,7 @@ from app.storage.scripts import SCRIPTS
 from app.storage.storage import Storage
 from app.storage.url import RedisUrl
 from app.storage.watchdog import Watchdog
+from tests.support.values import text
 
 
 def storage_of(client: redis.Redis, timeout_s: float = 5.0) -> Storage:
@@ -23,15 +24,15 @@ def line_to(url: str, timeout_s: float = 2.0) -> Line:
     return Line(Connections(RedisUrl.read(url), timeout_s).connect(), Watchdog(timeout_s))
 
 
-class FakeStorage:
+class FakeStorage(Storage):
     """What services need of a store, on fakeredis."""
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: redis.Redis) -> None:  # opens no connection
         self._client = client
 
     def command(self, *words: Any) -> Any:
-        return self._client.execute_command(*words)  # type: ignore[no-untyped-call]
+        return self._client.execute_command(*words)
 
     def run(self, call: tuple[Any, ...]) -> Any:
         script = SCRIPTS[type(call)]
-        return self._client.eval(script.text, *script.arguments(call))
+        return self._client.eval(text(script.text), *script.arguments(call))

@@ -1,15 +1,15 @@
 """A cluster and a pair watched by sentinels, each started once for all tests here."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.authority import Authority
-from tests.support.servers import Valkey
+from tests.support.servers import Valkey, stopping
 from tests.support.topologies import Cluster, SentinelPair
 from tests.topologies import places
-from tests.topologies.places import Place, RedisServer, stopping
+from tests.topologies.places import Place, RedisServer
 
 PLACES = [
     pytest.param("server", marks=pytest.mark.slow),  # what most other tests run on
@@ -42,7 +42,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     elif request.param == "sentinels":
         found = places.sentinels(request.getfixturevalue("pair"))
     else:
-        kinds = {
+        kinds: dict[str, Callable[[], Valkey | RedisServer]] = {
             "server": lambda: Valkey(tmp_path / "server", save=""),
             "redis-server": lambda: RedisServer(tmp_path / "server"),
             "tls": lambda: RedisServer(tmp_path / "server", Authority(tmp_path)),

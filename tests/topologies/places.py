@@ -4,7 +4,7 @@ import contextlib
 import os
 import re
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import redis
 
 from tests.support.authority import Authority
+from tests.support.scan import Client
 from tests.support.servers import ROOT, Valkey, free_port
 from tests.support.topologies import Cluster, SentinelPair, has_replica
 from tests.support.waiting import wait_until
@@ -27,7 +28,7 @@ class Place:
     """`url`: what the service is told. `client`: sees every key. `servers`: one client for each server."""
 
     url: str
-    client: redis.Redis
+    client: Client
     servers: Callable[[], list[redis.Redis]]
     environment: dict[str, str] = field(default_factory=dict)
 
@@ -77,7 +78,7 @@ def clustered(cluster: Cluster) -> Place:
 
     for server in servers():
         server.execute_command(*documented_user("every node of a cluster"))
-    return Place(with_login(cluster.url), cluster.client(), servers)  # type: ignore[arg-type]
+    return Place(with_login(cluster.url), cluster.client(), servers)
 
 
 class RedisServer:
@@ -133,14 +134,6 @@ class RedisServer:
         with contextlib.suppress(redis.ConnectionError), self.client() as client:
             return bool(client.ping())
         return False
-
-
-@contextlib.contextmanager
-def stopping(server: Any) -> Iterator[Any]:
-    try:
-        yield server
-    finally:
-        server.stop()
 
 
 def is_master(node: Valkey) -> bool:

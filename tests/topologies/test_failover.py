@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-import redis
 
 from app.repositories.scripts import lua
 from app.storage.scripts import Key, script
 from app.storage.storage import Storage
 from tests.support.records import Records
-from tests.support.scan import contradictions
+from tests.support.scan import Client, contradictions
 from tests.support.servers import Valkey
 from tests.support.topologies import FAILOVER_MS, Cluster, SentinelPair, has_replica
 from tests.support.waiting import wait_until
@@ -55,7 +54,7 @@ def kill(victim: Valkey, running: Load) -> float:
     return killed_at
 
 
-def assert_no_half_state(client: redis.Redis) -> None:
+def assert_no_half_state(client: Client) -> None:
     """Entries without a record are dropped by the next sweep."""
     wait_until(lambda: contradictions(client) == [], 30, "no half state")
 
@@ -79,7 +78,7 @@ def test_a_cluster_loses_a_master(cluster: Cluster, tmp_path: Path) -> None:
     tell("cluster", running, killed_at)
     running.assert_only_503_and_in_time()
     assert max(running.refused_since(killed_at)) < WITHIN_S
-    assert_no_half_state(cluster.client())  # type: ignore[arg-type]
+    assert_no_half_state(cluster.client())
 
 
 @pytest.mark.timeout(150)
@@ -127,7 +126,7 @@ def test_with_an_acknowledging_replica_a_killed_master_takes_nothing_with_it(
             served_again(running)
     tell(f"{kills} kills, acknowledged by a replica", running, killed_at)
     running.assert_only_503_and_in_time()
-    client: redis.Redis = cluster.client()  # type: ignore[assignment]
+    client = cluster.client()
     running.assert_nothing_lost(Records(client))
     assert_no_half_state(client)
 

@@ -10,10 +10,9 @@ import pytest
 from app.errors import StorageUnavailable
 from app.repositories.scripts import HoldLock
 from app.storage.storage import Storage
-from tests.support.servers import free_port
+from tests.support.servers import free_port, stopping
 from tests.support.topologies import Cluster
 from tests.support.waiting import wait_until
-from tests.topologies.places import stopping
 
 TIMEOUT_S = 1.0
 

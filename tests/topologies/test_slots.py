@@ -12,11 +12,10 @@ from redis.crc import key_slot
 from tests.support.problems import assert_problem
 from tests.support.records import Records
 from tests.support.scan import contradictions
-from tests.support.servers import MailServer, Valkey, gunicorn
+from tests.support.servers import MailServer, Valkey, gunicorn, stopping
 from tests.support.topologies import Cluster, node_id
 from tests.support.waiting import wait_until
 from tests.topologies.load import CLIENTS, load
-from tests.topologies.places import stopping
 
 SHARDS = (7, 123, 999)
 ADDRESSES_A_SHARD = 16
@@ -87,11 +86,14 @@ def at_once(cluster: Growing, slot: int, source: Valkey, target: Valkey) -> None
     wait_until(lambda: cluster.owner(slot) is target, 30, f"slot {slot} has moved")
 
 
+Move = Callable[[Growing, int, Valkey, Valkey], None]
+
+
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("move", [key_by_key, pytest.param(at_once, marks=pytest.mark.slow)])
-def test_slots_move_under_load(growing: Growing, tmp_path: Path, move: object) -> None:
+def test_slots_move_under_load(growing: Growing, tmp_path: Path, move: Move) -> None:
     """To another master, and to one that had none before: no half state, no lost token, only 503s."""
-    client: redis.Redis = growing.client()  # type: ignore[assignment]
+    client = growing.client()
     records = Records(client)
     people = [email for shard in SHARDS for email in records.addresses_in_shard(shard, ADDRESSES_A_SHARD)]
     with load(tmp_path, growing.url, lambda number: people[number::CLIENTS]) as running:
@@ -101,7 +103,7 @@ def test_slots_move_under_load(growing: Growing, tmp_path: Path, move: object) -
             source = growing.owner(slot)
             others = [node for node in growing.nodes if node is not source]
             target = growing.newcomer if source is not growing.newcomer else others[shard % 3]
-            move(growing, slot, source, target)  # type: ignore[operator]
+            move(growing, slot, source, target)
         moved = time.monotonic()
         wait_until(lambda: running.successes(moved) > 100, 30, "the load goes on")
     print(f"5 slots moved: {dict(running.statuses)}")  # noqa: T201 - the figure
@@ -130,7 +132,7 @@ def test_a_script_stops_whole_where_half_a_slot_has_gone(
 ) -> None:
     """Every key that the scripts declare is here and the number, which they cannot declare, is there. Each
     waits and then answers 503, and has changed nothing; with the whole slot moved, all goes on."""
-    client: redis.Redis = growing.client()  # type: ignore[assignment]
+    client = growing.client()
     records = Records(client)
     ada, eve, zoe = records.addresses_in_shard(321, 3)
     environment = {

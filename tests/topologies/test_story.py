@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -42,7 +43,7 @@ class Caller:
         self._service, self._mail = service, mail
         self._headers = {"X-Forwarded-For": ip}
 
-    def call(self, method: str, path: str, body: object = None, **headers: str) -> requests.Response:
+    def call(self, method: str, path: str, body: Any = None, **headers: str) -> requests.Response:
         names = {name.replace("_", "-"): value for name, value in headers.items()}
         return self._service.http.request(
             method, self._service.url + path, json=body, headers={**self._headers, **names}, timeout=30

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,10 +14,10 @@ from app.storage.scripts import SCRIPTS
 from app.storage.storage import Storage
 from tests.support.authority import Authority
 from tests.support.problems import assert_problem
-from tests.support.servers import Gunicorn, MailServer, Valkey, gunicorn
+from tests.support.servers import Gunicorn, MailServer, Valkey, gunicorn, stopping
 from tests.support.topologies import Cluster
 from tests.support.waiting import wait_until
-from tests.topologies.places import LOGIN, RedisServer, documented_user, one, stopping
+from tests.topologies.places import LOGIN, RedisServer, documented_user, one
 
 
 @pytest.fixture
@@ -124,7 +124,10 @@ def test_the_documented_user_is_granted_what_is_called_and_nothing_more() -> Non
 @pytest.fixture(params=["valkey", pytest.param("redis-server", marks=pytest.mark.system)])
 def guarded(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Valkey | RedisServer]:
     folder = tmp_path / "server"
-    kinds = {"valkey": lambda: Valkey(folder, save=""), "redis-server": lambda: RedisServer(folder)}
+    kinds: dict[str, Callable[[], Valkey | RedisServer]] = {
+        "valkey": lambda: Valkey(folder, save=""),
+        "redis-server": lambda: RedisServer(folder),
+    }
     with stopping(kinds[request.param]()) as server:
         yield server
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -164,7 +165,7 @@ def test_a_histogram_is_told_with_cumulative_buckets() -> None:
 def test_all_workers_tell_of_the_mail_server_what_one_knows() -> None:
     """The fault that began last."""
     states = ["ok", "ok", "ok"]
-    workers = [worker(lambda place=place: states[place]) for place in range(3)]  # type: ignore[misc]
+    workers = [worker(partial(states.__getitem__, place)) for place in range(3)]
 
     def told() -> list[str]:
         for each in workers:

@@ -8,6 +8,7 @@ import pytest
 from app.domain.registration import Delivery
 from app.errors import StorageUnavailable
 from app.mail.smtp import Blame, MailFault
+from app.repositories.outbox import Outbox
 from app.services.delivery.breaker import FAILURES_TO_OPEN, LONGEST_TRIAL_S, MailBreaker
 from app.services.delivery.leases import Leases
 from app.services.delivery.queue import MAX_REMEMBERED, Job, JobQueue
@@ -300,12 +301,11 @@ def test_an_operators_fault_is_shown_until_a_mail_is_accepted(breaker: MailBreak
 # Leases
 
 
-class Renewals:
-    """Stands in for the outbox: remembers who asked for a renewal."""
-
-    lease_ms = 9000
+class Renewals(Outbox):
+    """An outbox without a store: remembers who asked for a renewal."""
 
     def __init__(self) -> None:
+        self.lease_ms = 9000
         self.asked: list[str] = []
         self.held = True
 
@@ -317,7 +317,7 @@ class Renewals:
 def test_a_lease_is_renewed_when_a_third_of_it_is_used_up(clock: Clock) -> None:
     """Not earlier, and then not again before the next third."""
     renewals = Renewals()
-    leases = Leases(renewals, clock)  # type: ignore[arg-type]
+    leases = Leases(renewals, clock)
     leases.hold("me", "ada", clock.now)
     for _ in range(9):
         leases.renew()
@@ -328,7 +328,7 @@ def test_a_lease_is_renewed_when_a_third_of_it_is_used_up(clock: Clock) -> None:
 
 def test_a_lease_that_was_not_renewed_in_time_is_not_ours(clock: Clock) -> None:
     """By our clock, from before Redis was asked: never later than Redis thinks."""
-    leases = Leases(Renewals(), clock)  # type: ignore[arg-type]
+    leases = Leases(Renewals(), clock)
     leases.hold("me", "ada", clock.now)
     clock.now += 9
     assert not leases.ours("me")
@@ -338,7 +338,7 @@ def test_a_lease_that_redis_gave_to_another_is_not_ours(clock: Clock) -> None:
     """Noticed at the renewal."""
     renewals = Renewals()
     renewals.held = False
-    leases = Leases(renewals, clock)  # type: ignore[arg-type]
+    leases = Leases(renewals, clock)
     leases.hold("me", "ada", clock.now)
     clock.now += 4
     leases.renew()

@@ -102,7 +102,7 @@ def test_long_lines_that_nobody_reads_fill_no_memory() -> None:
         os.close(reader)
         stream.settle(10)
         os.close(writer)
-    assert stream.dropped == 100
+    assert stream.dropped in (100, 101)  # with the line that tells of them, where it came to be written
 
 
 @pytest.mark.parametrize("target", ["/dev/full", "closed", "no reader"])
@@ -131,7 +131,12 @@ def test_a_line_that_was_cut_short_is_ended_before_the_next(tmp_path: Path) -> N
     stream.write("x" * 200_000 + "\n")
     stream.write("after\n")
     parts: list[bytes] = []
-    wait_until(lambda: parts.append(os.read(reader, 65536)) or b"".join(parts).endswith(b"after\n"), 20)
+
+    def all_read() -> bool:
+        parts.append(os.read(reader, 65536))
+        return b"".join(parts).endswith(b"after\n")
+
+    wait_until(all_read, 20)
     assert b"".join(parts) == b"x" * 200_000 + b"\nafter\n"
     os.close(reader)
     os.close(writer)

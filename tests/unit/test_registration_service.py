@@ -24,6 +24,7 @@ from app.services.registration import (
     RegistrationService,
 )
 from tests.support.storage import FakeStorage
+from tests.support.values import text
 
 ADA = Draft(Address.parse("ada@example.com"), "t0ken", "en")
 BOB = Draft(Address.parse("bob@example.com"), "t0ken", "en")
@@ -225,7 +226,7 @@ def test_registering_again_gives_another_number_and_frees_the_old_one(
     assert first.number != second.number
     assert first.registration_id != second.registration_id
     live = users.keys(ADA.address).number_prefix + Names(None).number(second.number)
-    assert [key.decode() for key in fake_redis.keys("*:number:*")] == [live]
+    assert [text(key) for key in fake_redis.keys("*:number:*")] == [live]
 
 
 def test_nothing_is_registered_in_the_data_of_another_key(fake_redis: fakeredis.FakeRedis) -> None:

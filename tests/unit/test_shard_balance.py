@@ -1,6 +1,7 @@
 """How evenly the thousand shards lie on the masters of a cluster; docs/capacity.md shows it."""
 
 import re
+from bisect import bisect_right
 from collections import Counter
 from pathlib import Path
 
@@ -13,21 +14,18 @@ SLOTS = 16_384
 MASTERS = range(3, 31)
 
 
-def even_split(masters: int) -> list[int]:
-    """The master of each slot, as `redis-cli --cluster create` deals them out."""
-    return [
-        next(m for m in range(masters) if slot < round((m + 1) * SLOTS / masters)) for slot in range(SLOTS)
-    ]
+SLOT_OF = [key_slot(b"{%03d}" % shard) for shard in range(SHARDS)]
 
 
 def shards_of_masters(masters: int) -> list[int]:
-    owner = even_split(masters)
-    return sorted(Counter(owner[key_slot(b"{%03d}" % shard)] for shard in range(SHARDS)).values())
+    """Slots go to masters as `redis-cli --cluster create` deals them out."""
+    ends = [round((master + 1) * SLOTS / masters) for master in range(masters)]
+    return sorted(Counter(bisect_right(ends, slot) for slot in SLOT_OF).values())
 
 
 def test_every_shard_has_a_slot_of_its_own() -> None:
     """So that shards can be moved one by one."""
-    assert len({key_slot(b"{%03d}" % shard) for shard in range(SHARDS)}) == SHARDS
+    assert len(set(SLOT_OF)) == SHARDS
 
 
 def test_the_documented_table_is_the_balance() -> None:

@@ -50,7 +50,11 @@ def test_a_death_is_told_for_a_while_and_then_forgotten() -> None:
 def test_a_thread_that_does_not_beat_is_told() -> None:
     """Alive is not enough: one that waits for ever does nothing either."""
     now = [0.0]
-    thread = WatchedThread("relay", lambda t: t.stopping.wait() and None, silent_s=5, clock=lambda: now[0])
+
+    def waits(thread: WatchedThread) -> None:
+        thread.stopping.wait()
+
+    thread = WatchedThread("relay", waits, silent_s=5, clock=lambda: now[0])
     thread.start()
     now[0] = 4.9
     assert thread.fault == ""

@@ -4,12 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.servers import Valkey
+from tests.support.servers import Valkey, stopping
 
 
 @pytest.fixture(scope="module")
 def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
     """One of a module's own: the relay of a service that other tests share would mail what is left here."""
-    server = Valkey(tmp_path_factory.mktemp("valkey"), save="")
-    yield server
-    server.stop()
+    with stopping(Valkey(tmp_path_factory.mktemp("valkey"), save="")) as server:
+        yield server

@@ -12,7 +12,7 @@ from tests.api.conftest import Api, named
 from tests.support.faults.redis import REFUSALS
 from tests.support.people import age_mark
 from tests.support.scan import contradictions, kinds
-from tests.support.servers import Gunicorn, MailServer, Valkey, gunicorn
+from tests.support.servers import Valkey, gunicorn
 from tests.support.smtp import Gate, ScriptedSmtp, say
 from tests.support.waiting import wait_until
 
@@ -29,18 +29,13 @@ def settings(valkey_server: Valkey, store: redis.Redis, smtp: ScriptedSmtp) -> d
     return {"REDIS_URL": valkey_server.url, "MAIL_SERVER": "127.0.0.1", "MAIL_PORT": str(smtp.port)}
 
 
-def api_of(server: Gunicorn) -> Api:
-    """For those whose mails are in `smtp`."""
-    return Api(server, MailServer)  # type: ignore[arg-type]
-
-
 def test_while_the_first_is_running_the_same_is_told_to_wait(
     tmp_path: Path, settings: dict[str, str], smtp: ScriptedSmtp, email: str
 ) -> None:
     """409 with Retry-After while the mail server thinks; then the same answer for both."""
     smtp.script["content"] = gate = Gate()
     with gunicorn(tmp_path, settings) as server:
-        api = api_of(server)
+        api = Api(server)
         answers: list[requests.Response] = []
         first = threading.Thread(target=lambda: answers.append(api.register(email, headers=named("k"))))
         first.start()
@@ -64,7 +59,7 @@ def test_an_error_releases_the_key(
     """The mail server refused the address; it is told otherwise, and the same request is carried out."""
     smtp.script["rcpt"] = say("550 5.1.1 No such user")
     with gunicorn(tmp_path, settings) as server:
-        api = api_of(server)
+        api = Api(server)
         for _ in range(2):
             answer = api.register(email, headers=named("k"))
             assert (answer.status_code, answer.json()["type"]) == (422, "/problems/undeliverable-address")
@@ -78,7 +73,7 @@ def test_a_key_is_forgotten_after_its_time(
 ) -> None:
     """IDEMPOTENCY_TTL counts from the answer."""
     with gunicorn(tmp_path, {**settings, "IDEMPOTENCY_TTL": "1"}) as server:
-        api = api_of(server)
+        api = Api(server)
         assert api.register(email, "one", headers=named("k")).status_code == 201
         assert api.register(email, "two", headers=named("k")).status_code == 422
         wait_until(lambda: not list(store.scan_iter("*:idempotency:*")), 5)
@@ -105,7 +100,7 @@ def commit_and_die(tmp_path: Path, settings: dict[str, str], smtp: ScriptedSmtp,
     """kill -9 while the mail server holds the mail: after the commit, before the answer."""
     smtp.script["content"] = gate = Gate()
     with gunicorn(tmp_path, settings) as server:
-        api = api_of(server)
+        api = Api(server)
 
         def ask() -> None:
             with pytest.raises(requests.ConnectionError):
@@ -127,7 +122,7 @@ def test_after_a_crash_behind_the_commit_the_retry_is_answered_from_the_record(
     commit_and_die(tmp_path, settings, smtp, email)
     (number,) = store.scan_iter("*:number:*")
     with gunicorn(tmp_path, {**settings, "MAIL_TIMEOUT": "0.5"}) as server:
-        api = api_of(server)
+        api = Api(server)
         age_mark(store, 6)
         answer = api.register(email, headers=named("k"))
         assert (answer.status_code, answer.json()["delivery"]) == (202, "pending")
@@ -146,7 +141,7 @@ def test_after_a_crash_that_left_no_record_the_retry_is_carried_out(
     store.delete(record, *store.scan_iter("*:number:*"), *store.scan_iter("*:sender:*"))
     store.zrem(f"{tag}:outbox", user_id)
     with gunicorn(tmp_path, {**settings, "MAIL_TIMEOUT": "0.5"}) as server:
-        api = api_of(server)
+        api = Api(server)
         age_mark(store, 6)
         assert api.register(email, headers=named("k")).status_code in (201, 202)
         assert len(list(store.scan_iter("*:number:*"))) == 1
@@ -162,7 +157,7 @@ def test_after_a_crash_the_retry_is_answered_and_the_mail_goes_out(
     commit_and_die(tmp_path, settings, smtp, email)
     (number,) = store.scan_iter("*:number:*")
     with gunicorn(tmp_path, settings) as server:
-        api = api_of(server)
+        api = Api(server)
         assert answered(api, email).status_code == 202
         wait_until(lambda: smtp.to(email), 60)
         assert list(store.scan_iter("*:number:*")) == [number]
@@ -171,31 +166,19 @@ def test_after_a_crash_the_retry_is_answered_and_the_mail_goes_out(
 
 
 def test_a_crash_before_the_commit_lets_the_retry_through(
-    tmp_path: Path, smtp: ScriptedSmtp, email: str
+    tmp_path: Path, valkey: Valkey, smtp: ScriptedSmtp, email: str
 ) -> None:
     """The process dies while Redis is silent: nothing was decided, so the retry is the first."""
-    valkey = Valkey(tmp_path, save="")
-    try:
-        settings = {"REDIS_URL": valkey.url, "MAIL_SERVER": "127.0.0.1", "MAIL_PORT": str(smtp.port)}
-        with gunicorn(tmp_path, settings) as server:
-            api = api_of(server)
-            assert api.register(f"un{email}").status_code == 201
-            valkey.kill()
-            assert api.register(email, headers=named("k")).status_code == 503
-            valkey.start()
-            wait_until(lambda: api.call("GET", "/readyz").ok, 10)
-            assert api.register(email, headers=named("k")).status_code == 201
-            assert len(smtp.to(email)) == 1
-    finally:
-        valkey.stop()
-
-
-@pytest.fixture
-def valkey(tmp_path: Path) -> Iterator[Valkey]:
-    """A Valkey of this test's own, to be mistreated."""
-    server = Valkey(tmp_path / "valkey", save="")
-    yield server
-    server.stop()
+    settings = {"REDIS_URL": valkey.url, "MAIL_SERVER": "127.0.0.1", "MAIL_PORT": str(smtp.port)}
+    with gunicorn(tmp_path, settings) as server:
+        api = Api(server)
+        assert api.register(f"un{email}").status_code == 201
+        valkey.kill()
+        assert api.register(email, headers=named("k")).status_code == 503
+        valkey.start()
+        wait_until(lambda: api.call("GET", "/readyz").ok, 30)
+        assert api.register(email, headers=named("k")).status_code == 201
+        assert len(smtp.to(email)) == 1
 
 
 def test_a_503_that_stored_nothing_leaves_the_key_free(
@@ -204,7 +187,7 @@ def test_a_503_that_stored_nothing_leaves_the_key_free(
     """Redis refused the registration, and the mark with it: the repetition is carried out at once."""
     settings = {"REDIS_URL": valkey.url, "MAIL_SERVER": "127.0.0.1", "MAIL_PORT": str(smtp.port)}
     with gunicorn(tmp_path, settings) as server, valkey.client() as store:
-        api = api_of(server)
+        api = Api(server)
         for fault in REFUSALS.values():
             with fault(valkey, store):
                 assert api.register(email, headers=named("k")).status_code == 503
@@ -226,7 +209,7 @@ def test_a_503_whose_registration_was_stored_is_answered_from_the_record(
         "WEB_CONCURRENCY": "1",
     }
     with gunicorn(tmp_path, settings) as server, valkey.client() as store:
-        api = api_of(server)
+        api = Api(server)
         assert api.register(f"un{email}").status_code == 201  # the script is in the cache
         with valkey.frozen():
             assert api.register(email, headers=named("k")).status_code == 503
@@ -254,7 +237,7 @@ def test_a_request_that_waits_long_for_its_mail_is_repeated_as_pending(
     """After five seconds (made to pass here) the repetition is told 202; later 201, as the first."""
     smtp.script["content"] = gate = Gate()
     with gunicorn(tmp_path, settings) as server:
-        api = api_of(server)
+        api = Api(server)
         first, answers = running(api, email)
         gate.wait()
         age_mark(store, 6)
@@ -274,7 +257,7 @@ def test_what_a_repetition_was_promised_is_not_taken_back(
     says that the mail failed."""
     smtp.script["rcpt"] = gate = Gate("550 5.1.1 No such user")
     with gunicorn(tmp_path, settings) as server:
-        api = api_of(server)
+        api = Api(server)
         first, answers = running(api, email)
         gate.wait()
         age_mark(store, 6)
@@ -294,7 +277,7 @@ def test_a_refusal_that_redis_did_not_take_down_is_answered_from_the_record(
     settings = {"REDIS_URL": valkey.url, "MAIL_SERVER": "127.0.0.1", "MAIL_PORT": str(smtp.port)}
     smtp.script["rcpt"] = gate = Gate("550 5.1.1 No such user")
     with gunicorn(tmp_path, settings) as server, valkey.client() as store:
-        api = api_of(server)
+        api = Api(server)
         first, answers = running(api, email)
         gate.wait()
         with REFUSALS["NOREPLICAS"](valkey, store):

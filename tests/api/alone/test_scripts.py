@@ -2,13 +2,14 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 import redis
 
 from app.domain.address import Address
 from app.domain.number import NumberGenerator
-from app.domain.registration import Budget, Delivery, Draft, Registered, Registration, Stored
+from app.domain.registration import Budget, Delivery, Draft, Registered, Stored
 from app.errors import TooManyAttempts, VerificationFailed
 from app.repositories.keys import Field, Names
 from app.repositories.sealing import Sealer
@@ -18,6 +19,7 @@ from tests.api.conftest import at_once, race, wrong
 from tests.support.people import Process, age_mark
 from tests.support.scan import contradictions, kinds
 from tests.support.servers import Valkey
+from tests.support.values import there
 
 ADA = Address.parse("ada@example.com")
 THREADS = 64
@@ -105,7 +107,7 @@ def test_a_hundred_tries_at_once_are_counted_one_by_one(users: Users, store: red
     number = register(users)
     budget = Budget(1000, 900)
     guesses = [wrong(number)] * 49 + [number] * 2 + [wrong(number, 2)] * 49
-    verdicts = race([lambda guess=guess: verdict(users, guess, budget) for guess in guesses])
+    verdicts = race([partial(verdict, users, guess, budget) for guess in guesses])
     assert Counter(verdicts) == {"t0ken": 1, "VerificationFailed": 99}
     (tries,) = store.scan_iter("*:tries:*")
     assert store.get(tries) == b"99"
@@ -121,9 +123,9 @@ def test_the_right_number_races_with_a_registration_and_an_erasure(users: Users,
     for turn in range(30):
         old, user_id = register(users, f"old {turn}"), users.keys(ADA).user_id
         works: list[Callable[[], object]] = [
-            lambda old=old: verdict(users, old),
-            lambda turn=turn: register(users, f"new {turn}"),
-            lambda user_id=user_id: users.erase(user_id),
+            partial(verdict, users, old),
+            partial(register, users, f"new {turn}"),
+            partial(users.erase, user_id),
         ]
         found = race(works[turn % 3 :] + works[: turn % 3] + works[:1])
         tokens = [each for each in found if str(each).startswith(("old", "new"))]
@@ -164,13 +166,12 @@ def test_a_promise_to_a_repetition_races_with_a_refusal(valkey_server: Valkey, s
         registration = stored.registration
         age_mark(store, 60)
 
-        def refuse(ours: Registration = registration, owner: str = stored.owner or "") -> object:
-            return process.outbox.settle(ours.user_id, ours.registration_id, owner, Delivery.REFUSED)
-
-        def repeat(turn: int = turn) -> object:
-            return process.outcome(ADA, key=f"key {turn}")
-
-        _, repeated = race([refuse, repeat])
+        settle, owner = process.outbox.settle, there(stored.owner)
+        works: list[Callable[[], object]] = [
+            partial(settle, registration.user_id, registration.registration_id, owner, Delivery.REFUSED),
+            partial(process.outcome, ADA, key=f"key {turn}"),
+        ]
+        _, repeated = race(works)
         found = process.users.find(registration.user_id)
         assert found is not None
         if isinstance(repeated, Registered):

@@ -34,7 +34,7 @@ class Crowd:
         self._drip, self._every_s = drip, every_s
         self._ended = threading.Event()
         self._clients: dict[int, socket.socket] = {}
-        self.sent_first = 0
+        self.sent_first = self.ended_first = 0
         self._thread = threading.Thread(target=self._run)
 
     @property
@@ -42,7 +42,8 @@ class Crowd:
         return len(self._clients)
 
     def all_there(self) -> bool:
-        return self.sent_first >= self._count
+        """Whether all have connected and sent, or were ended before they came to it."""
+        return self.sent_first + self.ended_first >= self._count
 
     def __enter__(self) -> "Crowd":
         self._thread.start()
@@ -63,13 +64,16 @@ class Crowd:
             client.connect_ex(("127.0.0.1", self._port))
             self._clients[client.fileno()] = client
             poll.register(client, select.EPOLLOUT | GONE)
+        silent = set(self._clients)
         dripped = time.monotonic()
         while not self._ended.is_set():
             for number, event in poll.poll(0.05):
                 client = self._clients[number]
                 if event & GONE:
+                    self.ended_first += number in silent
                     self._drop(poll, client)
                     continue
+                silent.discard(number)
                 poll.modify(client, GONE)
                 self.sent_first += 1
                 self._send(poll, client, self._first)

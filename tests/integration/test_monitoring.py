@@ -1,0 +1,99 @@
+"""What monitoring looks up in Redis, how often, and at what cost."""
+
+import time
+from collections.abc import Callable
+
+import pytest
+import redis
+
+from app.domain.number import SHARDS
+from app.repositories.census import Census
+from app.repositories.guard import Guard
+from app.repositories.keys import Field, keys_of, outbox_key
+from app.repositories.sealing import Sealer
+from app.services.monitoring import LOOK_AGAIN_S, Monitoring
+from app.telemetry.metrics import Metrics
+from tests.support.metrics import read
+from tests.support.records import Records
+from tests.support.storage import storage_of
+
+
+class CountingGuard(Guard):
+    """Is always ready, and counts how often it is asked."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def ready(self) -> None:
+        self.asked += 1
+
+
+def test_whoever_scrapes_often_gets_the_last_look_again(
+    store: redis.Redis, monitoring: Callable[..., Monitoring]
+) -> None:
+    """A look at Redis serves for five seconds, however many ask."""
+    now = [100.0]
+    guard = CountingGuard()
+    watched = monitoring(guard=guard, clock=lambda: now[0])
+    for _ in range(50):
+        watched.exposition()
+    assert guard.asked == 1
+    now[0] += LOOK_AGAIN_S
+    watched.exposition()
+    assert guard.asked == 2
+
+
+@pytest.fixture
+def monitoring(store: redis.Redis) -> Callable[..., Monitoring]:
+    from app.domain.number import NumberGenerator
+    from app.repositories.outbox import Outbox
+
+    def build(guard: CountingGuard, clock: Callable[[], float] = time.monotonic) -> Monitoring:
+        storage = storage_of(store)
+        outbox, census = Outbox(storage, Sealer([]), 1000), Census(storage, Sealer([]))
+        return Monitoring(Metrics(), guard, outbox, census, NumberGenerator(12), clock)
+
+    return build
+
+
+def test_the_age_of_the_oldest_mail_is_that_of_its_registration(
+    store: redis.Redis, monitoring: Callable[..., Monitoring]
+) -> None:
+    """However far its next try has been put off; an entry whose record is gone has none."""
+    seconds, _ = store.time()
+    keys = Records(store).keys("ada@example.com")
+    store.hset(keys.user, mapping={Field.CREATED_MS: (int(seconds) - 3600) * 1000})
+    store.zadd(keys.outbox, {keys.user_id: (int(seconds) + 900) * 1000})
+    store.zadd(outbox_key(keys_of("a" * 26).shard), {"a" * 26: 1})
+    found = read(monitoring(CountingGuard()).exposition().decode())
+    assert found["cedula_outbox_depth"] == 2
+    assert 3599 <= found["cedula_outbox_oldest_age_seconds"] <= 3605
+
+
+def test_a_look_costs_the_same_however_much_is_owed(store: redis.Redis) -> None:
+    """With 20,000 mails owed, at most 2,000 records are read, besides the thousand shards."""
+    pipeline = store.pipeline(transaction=False)
+    for number in range(20_000):
+        shard = number % SHARDS
+        pipeline.zadd(outbox_key(shard), {f"{number:026}": number})
+    pipeline.execute()
+    store.config_resetstat()
+    assert Census(storage_of(store), Sealer([])).owed().depth == 20_000
+    calls = {name: stat["calls"] for name, stat in store.info("commandstats").items()}
+    assert calls["cmdstat_zcard"] == calls["cmdstat_zrange"] == SHARDS
+    assert calls["cmdstat_hget"] <= 2000
+
+
+def test_the_fill_is_never_told_too_low(store: redis.Redis, monitoring: Callable[..., Monitoring]) -> None:
+    """Of what is counted in Redis: an upper bound for all numbers, and one for the fullest shard."""
+    records = Records(store)
+    for turn in range(300):
+        keys = records.keys(f"ada{turn}@example.com")
+        store.set(keys.user, "record")
+        store.set(f"{keys.tag}:number:{turn:016}", keys.user_id)
+    found = read(monitoring(CountingGuard()).exposition().decode())
+    counted = Census(storage_of(store), Sealer([])).numbers_by_shard()
+    assert counted.total() == 300
+    overall = found['cedula_number_space_fill_ratio{scope="overall"}']
+    assert overall == pytest.approx(300 / SHARDS / (9 * 10**7))
+    assert found['cedula_number_space_fill_ratio{scope="fullest_shard"}'] > overall
