@@ -5,11 +5,11 @@ May import `bodies`, `request`, and `telemetry` for the metrics.
 
 import time
 
-import structlog
 from flask import Flask, Response
 
 from app.http.bodies import MAX_BODY_BYTES, discard_body
 from app.http.request import current
+from app.telemetry import logs
 from app.telemetry.metrics import Metrics
 
 KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -21,7 +21,7 @@ def install(app: Flask, metrics: Metrics) -> None:
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.url_map.merge_slashes = False  # a path is what it is; nobody is sent to another one
 
-    write_line = structlog.get_logger().bind().info  # bound once, not for each line
+    write_line = logs.writer("request")
 
     def finish(response: Response) -> Response:
         request, status = current(), response.status_code
@@ -33,13 +33,14 @@ def install(app: Flask, metrics: Metrics) -> None:
         method = method if method in KNOWN_METHODS else "other"
         duration_s = time.perf_counter() - request.started
         write_line(
-            "request",
-            request_id=request.request_id,
-            caller=request.caller,
-            method=method,
-            route=route,
-            status=status,
-            duration_ms=round(duration_s * 1000, 2),
+            {
+                "request_id": request.request_id,
+                "caller": request.caller,
+                "method": method,
+                "route": route,
+                "status": status,
+                "duration_ms": round(duration_s * 1000, 2),
+            }
         )
         metrics.answered(route, method, status, duration_s, request.caller)
         return response
