@@ -6,7 +6,7 @@ A view's decorators are its documentation. May import `http`, `domain` and `cont
 import re
 from typing import Any
 
-from flask import Response, g, request
+from flask import Response
 from flask.typing import ResponseReturnValue
 from marshmallow import ValidationError
 
@@ -15,8 +15,8 @@ from app.domain.registration import Cause, Delivery, Draft
 from app.errors import PROBLEMS
 from app.http import openapi
 from app.http.arguments import StrictBlueprint
-from app.http.auth import caller
 from app.http.problems import problem_response
+from app.http.request import Request, current
 from app.http.schemas import (
     IDEMPOTENCY_KEY_PATTERN,
     RegistrationRequest,
@@ -37,10 +37,14 @@ IDEMPOTENCY_KEY = re.compile(IDEMPOTENCY_KEY_PATTERN)
 @api.arguments(RegistrationRequest())
 def register(body: dict[str, Any]) -> ResponseReturnValue:
     """Register an address: it gets one identification number, which reaches the person by e-mail."""
-    ours, at_once = services(), prefers_async()
+    ours, request = services(), current()
+    at_once = prefers_async(request)
     draft = Draft(body["email"], body["token"], body.get("locale") or ours.settings.default_locale)
     found = ours.registration.register(
-        draft, Cause(g.request_id, caller()), awaited=not at_once, idempotency_key=idempotency_key()
+        draft,
+        Cause(request.request_id, request.caller),
+        wait=not at_once,
+        idempotency_key=idempotency_key(request),
     )
     answer = {  # as RegistrationAnswer says; dumping through it takes 2 % of a registration
         "id": found.user_id,
@@ -112,15 +116,15 @@ def metrics() -> ResponseReturnValue:
     return Response(services().monitoring.exposition(), content_type=CONTENT_TYPE)
 
 
-def prefers_async() -> bool:
+def prefers_async(request: Request) -> bool:
     """RFC 7240: `Prefer: respond-async`, alone or among others."""
-    preferences = request.headers.get("Prefer", "").split(",")  # a repeated header comes joined by commas
-    return any(each.split(";")[0].strip().lower() == "respond-async" for each in preferences)
+    preferences: str = request.environ.get("HTTP_PREFER", "")  # a repeated header comes joined by commas
+    return any(each.split(";")[0].strip().lower() == "respond-async" for each in preferences.split(","))
 
 
-def idempotency_key() -> str:
+def idempotency_key(request: Request) -> str:
     """The Idempotency-Key, empty when none was sent. Raises ValidationError for one that is no key."""
-    key = request.headers.get("Idempotency-Key")
+    key = request.environ.get("HTTP_IDEMPOTENCY_KEY")
     if key is not None and not IDEMPOTENCY_KEY.fullmatch(key):
         raise ValidationError({"Idempotency-Key": ["Must be 1 to 255 visible ASCII characters."]})
     return key or ""

@@ -1,7 +1,7 @@
 """How a body becomes the argument of a view: read strictly, then loaded through the view's schema.
 
 webargs' documented extension (a parser with `load_json` and `handle_error` of its own), in the place where
-flask-smorest documents it. May import `bodies`.
+flask-smorest documents it. May import `bodies` and `request`.
 """
 
 from collections.abc import Mapping
@@ -13,10 +13,14 @@ from marshmallow import Schema, ValidationError
 from webargs.flaskparser import FlaskParser
 
 from app.http.bodies import read_json
+from app.http.request import current
 
 
 class StrictParser(FlaskParser):
     """Bodies that are read as `read_json` says; what the schema refuses is a plain ValidationError."""
+
+    def get_default_request(self) -> Request:
+        return current()
 
     def load_json(self, req: Request, schema: Schema) -> Any:  # noqa: ARG002 - webargs' signature
         return read_json(req)

@@ -8,13 +8,14 @@ import hmac
 import secrets
 from collections.abc import Sequence
 
-from flask import Flask, g, request
+from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from app.config import ApiKey, Settings
 from app.container import services
 from app.domain.client import client_of
 from app.errors import Unauthorized
+from app.http.request import Request, current
 
 KEY_PREFIX = "cedula_"
 """So that people and secret scanners know what they have found."""
@@ -45,12 +46,6 @@ class ApiKeys:
         return found
 
 
-def caller() -> str:
-    """The name of the API key that was given; empty where none is needed, or none fitted."""
-    name: str = g.get("caller", "")
-    return name
-
-
 def install(app: Flask, settings: Settings) -> None:
     """Asks for API keys, counts requests, and believes as many proxies as the operator says."""
     if settings.trusted_proxies:
@@ -61,18 +56,19 @@ def install(app: Flask, settings: Settings) -> None:
 
     def admit() -> None:
         """Before routing has its say: without a key, nobody learns what exists."""
+        request = current()
         path = request.path
         if not _is_protected(path):
             return
         if settings.api_keys:
-            owner = keys.owner(_bearer_token())
+            owner = keys.owner(_bearer_token(request))
             if owner is None:
                 raise Unauthorized("An API key is needed")
-            g.caller = owner
+            request.comes_from(owner)
         if (
             settings.client_limit and path != METRICS
         ):  # which tells that Redis is away, so must not ask it first
-            services().client_limits.count(caller() or client_of(request.remote_addr or ""))
+            services().client_limits.count(request.caller or client_of(request.remote_addr or ""))
 
     app.before_request(admit)
 
@@ -84,7 +80,7 @@ def _is_protected(path: str) -> bool:
     return path.startswith("/api/") or path in ("/api", METRICS)
 
 
-def _bearer_token() -> str:
+def _bearer_token(request: Request) -> str:
     """What stands behind `Bearer` (RFC 6750 §2.1); empty without it. No key is empty."""
-    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    scheme, _, token = request.environ.get("HTTP_AUTHORIZATION", "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else ""

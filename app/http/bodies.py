@@ -25,7 +25,7 @@ def read_json(req: Request) -> Any:
         charset = req.mimetype_params.get("charset", "utf-8").lower()
         if req.mimetype != JSON or charset not in ("utf-8", "utf8", "us-ascii"):
             raise UnsupportedMediaType("The body must be application/json in UTF-8")
-    if req.headers.get("Content-Encoding", "identity").lower() != "identity":
+    if req.environ.get("HTTP_CONTENT_ENCODING", "identity").lower() != "identity":
         raise UnsupportedMediaType("The body must not have a content coding")
     try:
         return _DECODER.decode(read_body(req).decode())

@@ -5,13 +5,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import structlog
-from flask import Flask, Response, g
+from flask import Flask, Response
 from flask.typing import ResponseReturnValue
 from marshmallow import ValidationError
 from werkzeug.exceptions import HTTPException, InternalServerError
 
 from app.container import services
 from app.errors import PROBLEMS, RETRY_AFTER_S, CedulaError, Problem, RecordUnreadable
+from app.http.request import current
 
 HTTP_PROBLEMS: Mapping[int, str] = {
     400: "bad-request",
@@ -80,5 +81,5 @@ def _http_problem(error: HTTPException) -> ResponseReturnValue:
 
 
 def _unforeseen_problem(error: BaseException) -> Response:
-    log.error("unforeseen", request_id=g.get("request_id"), exception=error)
+    log.error("unforeseen", request_id=current().request_id, exception=error)
     return problem_response(PROBLEMS["internal-error"])

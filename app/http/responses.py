@@ -19,19 +19,25 @@ SECURITY_HEADERS: Mapping[str, str] = {
 }
 """On every answer; a page that needs more says so itself."""
 
+WHOLE = frozenset({200, 201, 202})
+"""Statuses of answers that have a body and lead nowhere else."""
+
 
 class SecureResponse(Response):
     """An answer that carries the security headers it does not set itself.
 
-    Added to the finished headers: before, Werkzeug copies and checks each twice (20 µs a request,
-    3 % of a registration).
+    They are added to the finished headers, and where Werkzeug would find nothing to correct in the others, it
+    is not asked to: copying and checking each takes 3 % of a registration for these, and 3 % for those.
     """
 
     def get_wsgi_response(
         self, environ: "WSGIEnvironment"
     ) -> tuple[Iterable[bytes], str, list[tuple[str, str]]]:
-        body, status, headers = super().get_wsgi_response(environ)
-        own = {name for name, _ in headers}
+        own = {name for name, _ in self.headers}
+        if self.status_code in WHOLE and "Content-Length" in own:
+            body, status, headers = self.get_app_iter(environ), self.status, [*self.headers]
+        else:
+            body, status, headers = super().get_wsgi_response(environ)
         headers += [header for header in SECURITY_HEADERS.items() if header[0] not in own]
         return body, status, headers
 

@@ -28,7 +28,8 @@ C = TypeVar("C", bound=type)
 
 
 class Script(NamedTuple):
-    """What is sent of a script. `keys`, `values`: its fields, in order.
+    """What is sent of a script. `keys`, `values`: its fields, in order. `many_keys`, `many_values`: the last
+    of them stands for any number.
 
     `acknowledged`: somebody outside relies on its outcome, so it waits for replicas where that is asked for.
     """
@@ -37,16 +38,18 @@ class Script(NamedTuple):
     sha1: str
     keys: tuple[str, ...]
     values: tuple[str, ...]
-    many: bool
+    many_keys: bool
+    many_values: bool
     acknowledged: bool
 
     def arguments(self, call: tuple[Any, ...]) -> tuple[Any, ...]:
         """The number of keys, the keys and the values."""
-        if not self.many:
-            return (len(self.keys), *call)
-        split = len(self.keys)
-        keys = _flat(call[:split])
-        return (len(keys), *keys, *_flat(call[split:]))
+        keys, values = call[: len(self.keys)], call[len(self.keys) :]
+        if self.many_keys:
+            keys = (*keys[:-1], *keys[-1])
+        if self.many_values:
+            values = (*values[:-1], *values[-1])
+        return (len(keys), *keys, *values)
 
 
 SCRIPTS: Final[dict[type, Script]] = {}
@@ -65,24 +68,18 @@ def script(text: bytes, *, acknowledged: bool = False) -> Callable[[C], C]:
         values = tuple(name for name in marks if name not in keys)
         if (*keys, *values) != tuple(marks):
             raise TypeError("the keys of a script come before its values")
+        many = {name for name, mark in marks.items() if mark in (_KEYS, _VALUES)}
+        if not many <= {*keys[-1:], *values[-1:]}:
+            raise TypeError("what stands for any number comes last")
         SCRIPTS[call] = Script(
             text=text,
             sha1=hashlib.sha1(text, usedforsecurity=False).hexdigest(),
             keys=keys,
             values=values,
-            many=any(mark in (_KEYS, _VALUES) for mark in marks.values()),
+            many_keys=not many.isdisjoint(keys),
+            many_values=not many.isdisjoint(values),
             acknowledged=acknowledged,
         )
         return call
 
     return declare
-
-
-def _flat(fields: tuple[Any, ...]) -> list[Any]:
-    flat: list[Any] = []
-    for field in fields:
-        if isinstance(field, list | tuple):
-            flat += field
-        else:
-            flat.append(field)
-    return flat

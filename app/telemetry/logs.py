@@ -8,8 +8,10 @@ May import nothing of the app. How lines are written: app/telemetry/lines.py.
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from datetime import UTC, datetime
 from types import TracebackType
+from typing import TextIO
 
 import orjson
 import structlog
@@ -17,21 +19,44 @@ from structlog.typing import EventDict, WrappedLogger
 
 
 def configure() -> None:
-    """Sets up structlog for the process. Under the flask command, stdout is for what was asked for."""
-    stream = sys.stderr if os.environ.get("FLASK_RUN_FROM_CLI") == "true" else sys.stdout
+    """Sets up structlog for the process."""
     structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            _moment,
-            _places,
-            structlog.processors.JSONRenderer(serializer=_to_json),
-        ],
-        logger_factory=structlog.WriteLoggerFactory(stream),
+        processors=[_line],
+        logger_factory=structlog.WriteLoggerFactory(_stream()),
         cache_logger_on_first_use=True,
     )
 
 
-def _to_json(event: EventDict, **_: object) -> str:
+def writer(event: str) -> Callable[[EventDict], None]:
+    """Writes lines of one event as structlog's `info` does, without its way through a proxy, a copy and a
+    lock: for the line of each request it takes 1.5 % of a registration."""
+    stream = _stream()
+
+    def write(facts: EventDict) -> None:
+        facts["event"] = event
+        stream.write(_line(None, "info", facts) + "\n")
+        stream.flush()
+
+    return write
+
+
+def _stream() -> TextIO:
+    """Under the flask command, stdout is for what was asked for."""
+    return sys.stderr if os.environ.get("FLASK_RUN_FROM_CLI") == "true" else sys.stdout
+
+
+def _line(_: WrappedLogger, level: str, event: EventDict) -> str:
+    """What is known of an event as a line; `exception=error` becomes the class and the places."""
+    event["level"] = level
+    event["timestamp"] = datetime.now(UTC)  # orjson writes it, at a quarter of what a TimeStamper costs
+    error = event.pop("exception", None)
+    if isinstance(error, BaseException):
+        event["error"] = type(error).__name__
+        event["at"] = places(error.__traceback__)
+    return _to_json(event)
+
+
+def _to_json(event: EventDict) -> str:
     try:
         line = orjson.dumps(event, default=str, option=orjson.OPT_UTC_Z)
     except Exception:  # noqa: BLE001 a lone surrogate, a huge integer, an object that cannot be told
@@ -47,21 +72,6 @@ def _text(value: object) -> str:
         return str(value).encode("utf-8", "backslashreplace").decode()
     except Exception:  # noqa: BLE001 whatever its __str__ does
         return f"<{type(value).__name__}>"
-
-
-def _moment(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """The time in UTC, which orjson writes at a quarter of the cost of structlog's TimeStamper."""
-    event["timestamp"] = datetime.now(UTC)
-    return event
-
-
-def _places(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """`exception=error` becomes the class and the places."""
-    error = event.pop("exception", None)
-    if isinstance(error, BaseException):
-        event["error"] = type(error).__name__
-        event["at"] = places(error.__traceback__)
-    return event
 
 
 def places(trace: TracebackType | None) -> list[str]:

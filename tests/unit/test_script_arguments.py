@@ -31,10 +31,7 @@ def test_arguments_are_named_as_in_the_script(call: type, found: Script) -> None
     """Each is bound in the first lines, and each that is bound is given. The last one may be many: then the
     header says from where on."""
     text = found.text.decode()
-    many = {
-        "KEYS": found.keys[-1] in ("numbers", "counters"),
-        "ARGV": found.values[-1] in ("candidates", "limits"),
-    }
+    many = {"KEYS": found.many_keys, "ARGV": found.many_values}
     for kind, names in (("KEYS", found.keys), ("ARGV", found.values)):
         fixed = names[:-1] if many[kind] else names
         positions = {index: name for (where, index), name in bound(text).items() if where == kind}
@@ -72,3 +69,14 @@ def test_a_value_before_a_key_is_refused() -> None:
         class Wrong(NamedTuple):
             limit: int
             user: Key
+
+
+def test_what_stands_for_any_number_comes_last() -> None:
+    """Only then a script knows where it ends."""
+    with pytest.raises(TypeError, match="comes last"):
+
+        @script(b"return 1")
+        class Wrong(NamedTuple):
+            numbers: Keys
+            user: Key
+            limit: int

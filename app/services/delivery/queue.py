@@ -46,15 +46,14 @@ class Job:
         self.awaited = awaited
         self.cause = cause
         self._undecided = [None]  # does the request leave, or is its address refused? Whoever pops it decides
-        self._answered = threading.Lock()  # released by the answer; an Event would cost three times as much
-        self._answered.acquire()
+        self._answered = threading.Event()  # under gevent cheaper than a lock
         self._answer: Delivery | CedulaError | None = None
 
     def wait(self, timeout_s: float) -> Delivery:
         """The answer, or PENDING after the time-out, after which the request is gone. Raises the answer
         where it is an error."""
-        if not self._answered.acquire(timeout=timeout_s) and not self.leave():
-            self._answered.acquire()
+        if not self._answered.wait(timeout_s) and not self.leave():
+            self._answered.wait()
         answer = self._answer or Delivery.PENDING
         if isinstance(answer, CedulaError):
             raise answer
@@ -74,7 +73,7 @@ class Job:
         """Answers the request; only the first answer counts. Called by one thread at a time."""
         if self._answer is None:
             self._answer = answer
-            self._answered.release()
+            self._answered.set()
 
     def _decide(self) -> bool:
         """True for the first caller only: list.pop is atomic (Python's FAQ on thread-safe mutations)."""
@@ -92,12 +91,11 @@ class _Rest:
 
     def __init__(self) -> None:
         self.handed: Job | None = None
-        self.bell = threading.Lock()
-        self.bell.acquire()
+        self.bell = threading.Event()
 
     def end(self, job: Job | None) -> None:
         self.handed = job
-        self.bell.release()
+        self.bell.set()
 
 
 class JobQueue:
@@ -176,7 +174,7 @@ class JobQueue:
             rest = _Rest()
             self._resting.append(rest)
         try:
-            if not rest.bell.acquire(timeout=timeout_s):
+            if not rest.bell.wait(timeout_s):
                 self._forget(rest)
         except BaseException:  # the sender is being ended: what it was handed meanwhile is for another
             self._forget(rest)
