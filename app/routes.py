@@ -43,7 +43,7 @@ def register(body: dict[str, Any]) -> ResponseReturnValue:
     found = ours.registration.register(
         draft,
         Cause(request.request_id, request.caller),
-        wait=not at_once,
+        awaited=not at_once,
         idempotency_key=idempotency_key(request),
     )
     answer = {  # as RegistrationAnswer says; dumping through it takes 2 % of a registration
