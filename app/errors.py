@@ -253,7 +253,7 @@ PROBLEMS: Mapping[str, Problem] = {
             "not-ready",
             503,
             "A part of the service is not at work",
-            "A thread that mails numbers has died or hangs; `threads` names it. It is started again by "
+            "A thread that must always run has died or hangs; `threads` names it. It is started again by "
             "itself, and a worker that stays in this state should be replaced.",
         ),
         Problem(

@@ -1,4 +1,9 @@
-"""The operator's commands, in one place: `flask --app wsgi --help`. None of them starts the relay."""
+"""The operator's commands, in one place: `flask --app wsgi --help`.
+
+Promise: they work beside the running service; none of them starts the relay or sends a mail; and a Redis that
+is away is a sentence, not a traceback. May import every other room; only `create_app` and `wsgi.py`
+import this one.
+"""
 
 from app.cli.doctor.command import doctor
 from app.cli.keys import keys

@@ -1,5 +1,12 @@
 """HTTP: what all requests and answers have, whichever their view.
 
+Promise: every answer of the app has its request id and the security headers, and every error is an RFC 9457
+problem. Where API keys are set, nobody without one learns what exists under /api/. Of what a client sends,
+only a request id of the allowed form stands in a log line, and nothing in a metric.
+
+May import of the app `container`, `config`, `telemetry`, `domain` and `errors`. Services come from the
+container; the views are above this room.
+
 application  how a view is found: by method and path
 hooks        around every request: its id, its log line, its metrics
 auth         API keys, and CLIENT_LIMIT

@@ -65,15 +65,14 @@ def install(app: Flask, settings: Settings) -> None:
             if owner is None:
                 raise Unauthorized("An API key is needed")
             request.comes_from(owner)
-        if (
-            settings.client_limit and path != METRICS
-        ):  # which tells that Redis is away, so must not ask it first
+        if settings.client_limit and path != METRICS:
             services().client_limits.count(request.caller or client_of(request.remote_addr or ""))
 
     app.before_request(admit)
 
 
 METRICS = "/metrics"
+"""Not counted for CLIENT_LIMIT: counting needs Redis, and a scrape must work while Redis is down."""
 
 
 def _is_protected(path: str) -> bool:

@@ -13,7 +13,7 @@ from app.telemetry import logs
 from app.telemetry.metrics import Metrics
 
 KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-"""Others are the client's own words and stay out of the log and the metrics."""
+"""A client may invent a method; the log and the metrics then say "other"."""
 
 
 def install(app: Flask, metrics: Metrics) -> None:

@@ -233,7 +233,7 @@ def _not_ready() -> Json:
         "smtp": "ok",
         "threads": [],
     }
-    content["examples"]["not-ready"]["value"] |= {"redis": "ok", "smtp": "ok", "threads": ["relay"]}
+    content["examples"]["not-ready"]["value"] |= {"redis": "ok", "smtp": "ok", "threads": ["outbox-relay"]}
     return found
 
 

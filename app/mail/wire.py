@@ -37,8 +37,8 @@ class OutOfStep(OSError):
 class Wire:
     """A connection to a mail server. Not to be shared between threads.
 
-    What it does belongs to the step that was begun last, and raises TimeoutError at that step's deadline, or
-    OSError where the connection is broken.
+    Whatever waits raises TimeoutError at the deadline of the step, which `connect` or the last `begin` has
+    set, and OSError where the connection is broken.
     """
 
     def __init__(self, sock: socket.socket, timeout_s: float) -> None:

@@ -130,7 +130,8 @@ class Line:
             self._worker.work.set()
 
     def end_overdue(self, now: float) -> bool:
-        """Tells the callers whose time is up, and replaces a worker that hangs. Whether anybody waited."""
+        """Tells the callers whose time is up, and replaces a worker that hangs. Returns True where there were
+        callers."""
         late = redis.TimeoutError("no answer in time")
         with self._mutex:
             worker = self._worker

@@ -163,7 +163,7 @@ class Metrics:
         self._count(count, "cedula_log_lines_dropped")
 
     def add(self, earlier: Series) -> None:
-        """Goes on from what a worker of earlier times has counted."""
+        """Adds the counts that a worker before this one has left, so that they go on."""
         with self._lock:
             add(self._series, earlier)
 

@@ -1,7 +1,7 @@
 """The documentation says what the code does: settings, problems, commands, metrics, files, links."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sized
 from dataclasses import fields
 from pathlib import Path
 from urllib.parse import unquote
@@ -23,6 +23,9 @@ CODE_BLOCK = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 ROW = re.compile(r"^\| `([A-Z_]+)` \| ([^|]*) \|", re.MULTILINE)
 VARIABLE_READ = re.compile(r'os\.environ\.get\("([A-Z_]+)"')
 COMMAND = re.compile(r"flask (?:--app wsgi )?([a-z]+)(?: ([a-z]+))?")
+CONSOLE_COMMENT = re.compile(r" +# .*$", re.MULTILINE)
+CODE = re.compile(r"`([^`]+)`")
+TABLE_ROW = re.compile(r"^\|([^|]*)\|([^|]*)\|", re.MULTILINE)
 METRIC = re.compile(r"\bcedula_[a-z_]+\b")
 TEST = re.compile(r"`(test_[a-z0-9_]+)`")
 FILE = re.compile(r"`((?:app|dev|docs|deploy|tests|benchmarks|\.ci)/[\w./-]*)`")
@@ -122,6 +125,35 @@ def test_a_documented_default_is_the_default(
     unset = Settings.from_environment()
     monkeypatch.setenv(name, value[1])
     assert Settings.from_environment() == unset
+
+
+def rows_of_tables(page: str) -> list[list[str]]:
+    """Status and problem of each row; the first row has the columns' names."""
+    return [[cell.strip() for cell in row] for row in TABLE_ROW.findall(page)][1:]
+
+
+def words_in_code_letters(page: str) -> list[str]:
+    return sorted(" ".join(word.split()) for word in CODE.findall(CODE_BLOCK.sub("", page)))
+
+
+SAME_IN_BOTH: dict[str, Callable[[str], Sized]] = {
+    "headings": lambda page: [
+        heading.split()[0] for heading in re.findall(r"^#.*", CODE_BLOCK.sub("", page), re.MULTILINE)
+    ],
+    "rows of tables": rows_of_tables,
+    "code blocks": lambda page: CODE_BLOCK.findall(CONSOLE_COMMENT.sub("", page)),
+    "links": lambda page: [link for link in LINK.findall(page) if link not in ("README.md", "README.es.md")],
+    "words in code letters": words_in_code_letters,
+}
+"""What stays when a README is translated. Comments in code blocks are translated."""
+
+
+@pytest.mark.parametrize("kept", SAME_IN_BOTH.values(), ids=SAME_IN_BOTH)
+def test_both_readmes_say_the_same(kept: Callable[[str], Sized]) -> None:
+    """A change to one is a change to the other."""
+    english, spanish = (kept(text(readme)) for readme in READMES)
+    assert spanish == english
+    assert len(english) > 5
 
 
 @pytest.mark.parametrize("readme", READMES, ids=lambda page: page.name)

@@ -45,7 +45,7 @@ class Job:
         self.leased_at = leased_at
         self.awaited = awaited
         self.cause = cause
-        self._undecided = [None]  # does the request leave, or is its address refused? Whoever pops it decides
+        self._undecided = [None]  # popped once: by the request that leaves, or by the worker that refuses
         self._answered = threading.Event()  # under gevent cheaper than a lock
         self._answer: Delivery | CedulaError | None = None
 
