@@ -303,7 +303,7 @@ def test_one_of_many_holds_the_relay_until_it_lets_go(here: Store, store: redis.
     assert not here.outbox.hold_relay("other", 0)
     assert here.outbox.hold_relay(holder, 0)
     assert here.outbox.hold_relay("other", 200)
-    wait_until(lambda: here.outbox.hold_relay("third", 60_000), 5)
+    wait_until(lambda: here.outbox.hold_relay("third", 60_000), 30)
 
 
 # Everything again after SCRIPT FLUSH
@@ -316,7 +316,7 @@ def test_nobody_waits_for_ever_for_the_lock_of_the_relay(here: Store, store: red
         store.rpush(RELAY_LOCK, "x")
     else:
         store.set(RELAY_LOCK, "somebody")
-    wait_until(lambda: here.outbox.hold_relay("me", 200), 5, "it can be had")
+    wait_until(lambda: here.outbox.hold_relay("me", 200), 30, "it can be had")
 
 
 def test_every_script_survives_the_loss_of_the_script_cache(here: Store, store: redis.Redis) -> None:
