@@ -74,7 +74,7 @@ def test_a_worker_that_forks_goes_on_and_its_child_uses_none_of_its_sockets(
     assert sorted(recipients) == sorted(expected)
 
 
-@pytest.mark.parametrize(("kind", "preload"), combined(KINDS, PRELOAD, ("gevent", ())))
+@pytest.mark.parametrize(("kind", "preload"), combined(KINDS, PRELOAD, ("gevent", ("--preload",))))
 def test_every_worker_has_a_relay_and_a_preloading_master_has_none(
     kind: str,
     preload: tuple[str, ...],
