@@ -87,7 +87,7 @@ def test_a_registration_ends_with_its_life(
             for key in store.scan_iter(pattern)
         }
         assert len(ends) == 1
-        wait_until(lambda: api.call("GET", path).status_code == 404, 5)
+        wait_until(lambda: api.call("GET", path).status_code == 404, 30)
         assert api.verify(email, number).status_code == 403
         assert contradictions(store) == []
         assert kinds(store)["number"] == 0

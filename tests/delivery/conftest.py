@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -97,6 +97,20 @@ class Service:
 
 
 Serve = Callable[..., Service]
+
+
+PRELOAD = ((), ("--preload",))
+"""Arguments of gunicorn, without and with."""
+
+
+def combined(kinds: Sequence[str], others: Sequence[Any], quick: tuple[str, Any]) -> list[Any]:
+    """Parameters: every kind of worker with every other thing. Each takes some twenty seconds, so all but one
+    pair are slow."""
+    return [
+        pytest.param(kind, other, marks=[] if (kind, other) == quick else [pytest.mark.slow])
+        for kind in kinds
+        for other in others
+    ]
 
 
 @pytest.fixture

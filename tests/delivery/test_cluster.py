@@ -31,6 +31,6 @@ def test_retries_and_dead_senders_are_found_on_every_master(on_cluster: Service,
     for address in addresses:
         on_cluster.store_without_sending(address)
     assert len(list(on_cluster.container.census.pending())) == 30
-    wait_until(lambda: len(smtp.mails) == 31, 10)
+    wait_until(lambda: len(smtp.mails) == 31, 30)
     assert sorted(mail.recipient for mail in smtp.mails) == sorted(["later@example.com", *addresses])
     wait_until(lambda: not list(on_cluster.container.census.pending()))

@@ -2,12 +2,12 @@
 
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 import redis
 import requests
 
+from tests.delivery.conftest import PRELOAD, combined
 from tests.support.scan import kinds
 from tests.support.servers import gunicorn
 from tests.support.smtp import Gate, ScriptedSmtp, say
@@ -17,15 +17,6 @@ ASYNC = {"Prefer": "respond-async"}
 IN_HAND = 4
 CHILD = "child@example.com"
 KINDS = ["gevent", "gthread", "sync"]
-
-
-def combined(others: list[Any], quick: Any) -> list[Any]:
-    """Every kind of worker with every other thing; the kind that we ship, with `quick`, is the quick one."""
-    return [
-        pytest.param(kind, other, marks=[] if (kind, other) == ("gevent", quick) else [pytest.mark.slow])
-        for kind in KINDS
-        for other in others
-    ]
 
 
 @pytest.fixture
@@ -40,7 +31,9 @@ def settings(environment: dict[str, str], smtp: ScriptedSmtp, tmp_path: Path) ->
     }
 
 
-@pytest.mark.parametrize(("kind", "way"), combined(["/fork/os", "/fork/multiprocessing"], "/fork/os"))
+@pytest.mark.parametrize(
+    ("kind", "way"), combined(KINDS, ["/fork/os", "/fork/multiprocessing"], ("gevent", "/fork/os"))
+)
 def test_a_worker_that_forks_goes_on_and_its_child_uses_none_of_its_sockets(
     kind: str,
     way: str,
@@ -81,7 +74,7 @@ def test_a_worker_that_forks_goes_on_and_its_child_uses_none_of_its_sockets(
     assert sorted(recipients) == sorted(expected)
 
 
-@pytest.mark.parametrize(("kind", "preload"), combined([(), ("--preload",)], ()))
+@pytest.mark.parametrize(("kind", "preload"), combined(KINDS, PRELOAD, ("gevent", ("--preload",))))
 def test_every_worker_has_a_relay_and_a_preloading_master_has_none(
     kind: str,
     preload: tuple[str, ...],

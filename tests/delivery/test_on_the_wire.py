@@ -34,7 +34,7 @@ def gate(smtp: ScriptedSmtp) -> Gate:
 def assert_at_peace(service: Service, smtp: ScriptedSmtp, store: redis.Redis, mails: int) -> None:
     """So many mails have come, the last with the live number; nothing is owed and no lease is left."""
     service.wait_for_delivery(ADA, "sent")
-    wait_until(lambda: kinds(store)["outbox"] == kinds(store)["sender"] == 0, 10)
+    wait_until(lambda: kinds(store)["outbox"] == kinds(store)["sender"] == 0, 30)
     received = smtp.to(ADA)
     assert len(received) == mails
     assert received[-1].number == service.records.number_of(ADA)
@@ -88,7 +88,7 @@ def test_a_mail_that_waits_long_for_a_sender_is_looked_at_again_before_it_goes(
     if replacements:
         assert_at_peace(service, smtp, store, mails=1)
     else:
-        wait_until(lambda: kinds(store)["outbox"] == kinds(store)["sender"] == 0, 10)
+        wait_until(lambda: kinds(store)["outbox"] == kinds(store)["sender"] == 0, 30)
         service.register("last@example.com")
         assert smtp.to(ADA) == []
 
@@ -206,7 +206,7 @@ def test_a_refusal_that_redis_does_not_confirm_is_told_as_unknown(valkey: Valkey
             answer = first.result(10)[0]
         assert (answer.status_code, answer.get_json()["type"]) == (503, "/problems/storage-unavailable")
         valkey.start()
-        wait_until(lambda: service.delivery(ADA) == "gone", 10)
+        wait_until(lambda: service.delivery(ADA) == "gone", 30)
     finally:
         service.stop()
 
@@ -228,7 +228,7 @@ def test_a_process_that_slept_beyond_its_lease_sends_nothing(
         other.register(ADA)
         smtp.wait_for(ADA, 1, 15)
         os.kill(worker, signal.SIGCONT)
-        wait_until(lambda: "mail_put_off" in sleeper.log, 10)
+        wait_until(lambda: "mail_put_off" in sleeper.log, 30)
         assert_at_peace(other, smtp, store, mails=1)
 
 

@@ -1,95 +1,27 @@
 """The scripts of the outbox on a real Valkey: races, lost script caches, and every answer."""
 
 import re
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from threading import Barrier
-from typing import Any, TypeVar
 
 import pytest
 import redis
 
-from app.domain.address import Address
-from app.domain.number import NumberGenerator
-from app.domain.registration import Budget, Delivery, Draft, Registration, Stored
-from app.repositories.census import Census
-from app.repositories.keys import RELAY_LOCK, Field, Names, keys_of
-from app.repositories.outbox import GIVE_UP_MS, Dropped, Outbox, Settled
+from app.domain.registration import Delivery
+from app.repositories.keys import RELAY_LOCK, Field, keys_of
+from app.repositories.outbox import GIVE_UP_MS, Dropped
 from app.repositories.records import LAYOUT_VERSION
-from app.repositories.sealing import Sealer
-from app.repositories.users import Terms, Users
-from app.storage.storage import Storage
+from tests.delivery.outbox import LEASE_MS, SECRET, THREADS, Store, at_once, beginning
 from tests.support.scan import contradictions, kinds
 from tests.support.servers import Valkey
 from tests.support.values import text, there
 from tests.support.waiting import wait_until
 
-LEASE_MS = 60_000
-THREADS = 32
-SECRET = "a secret of more than 32 characters, for tests"
-
-T = TypeVar("T")
-
-
-class Store:
-    """Users, outbox and census of one process."""
-
-    def __init__(self, url: str, *secrets: str, lease_ms: int = LEASE_MS) -> None:
-        self.client = Storage(url, 5.0)
-        sealer = Sealer(secrets)
-        self.users = Users(self.client, Names(None), sealer)
-        self.outbox = Outbox(self.client, sealer, lease_ms)
-        self.census = Census(self.client, sealer)
-
-    def register(self, address: str = "ada@example.com", *, lease_ms: int = LEASE_MS) -> Stored:
-        """With a lease of 0 the mail is due for everybody at once."""
-        keys = self.users.keys(Address.parse(address))
-        stored = self.users.register(
-            keys,
-            Draft(Address.parse(address), "t0ken", "en"),
-            [NumberGenerator(12).draw(keys.shard)],
-            Terms(0, Budget(), 0),
-            lease_ms=lease_ms,
-        )
-        assert isinstance(stored, Stored)
-        return stored
-
-    def settle(
-        self, registration: Registration, owner: str | None, delivery: Delivery, **more: Any
-    ) -> Settled:
-        """`owner`: of one who got the lease."""
-        return self.outbox.settle(
-            registration.user_id, registration.registration_id, there(owner), delivery, **more
-        )
-
-    def release(self, registration: Registration, owner: str | None) -> Settled:
-        return self.outbox.release(registration.user_id, registration.registration_id, there(owner))
-
-    def renew(self, user_id: str, owner: str | None) -> bool:
-        return self.outbox.renew(user_id, there(owner))
-
-    def delivery(self, registration: Registration) -> Delivery | None:
-        found = self.users.find(registration.user_id)
-        return found.delivery if found else None
-
 
 @pytest.fixture
 def here(valkey_server: Valkey, store: redis.Redis) -> Store:
     return Store(valkey_server.url)
-
-
-def beginning(barrier: Barrier, work: Callable[[], T]) -> T:
-    """Does the work when all have come to the barrier."""
-    barrier.wait()
-    return work()
-
-
-def at_once(work: Callable[[int], T], threads: int = THREADS) -> list[T]:
-    """Does the work in so many threads, all starting together."""
-    barrier = Barrier(threads)
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(lambda number: beginning(barrier, partial(work, number)), range(threads)))
 
 
 # Claiming
@@ -303,7 +235,7 @@ def test_one_of_many_holds_the_relay_until_it_lets_go(here: Store, store: redis.
     assert not here.outbox.hold_relay("other", 0)
     assert here.outbox.hold_relay(holder, 0)
     assert here.outbox.hold_relay("other", 200)
-    wait_until(lambda: here.outbox.hold_relay("third", 60_000), 5)
+    wait_until(lambda: here.outbox.hold_relay("third", 60_000), 30)
 
 
 # Everything again after SCRIPT FLUSH
@@ -316,7 +248,7 @@ def test_nobody_waits_for_ever_for_the_lock_of_the_relay(here: Store, store: red
         store.rpush(RELAY_LOCK, "x")
     else:
         store.set(RELAY_LOCK, "somebody")
-    wait_until(lambda: here.outbox.hold_relay("me", 200), 5, "it can be had")
+    wait_until(lambda: here.outbox.hold_relay("me", 200), 30, "it can be had")
 
 
 def test_every_script_survives_the_loss_of_the_script_cache(here: Store, store: redis.Redis) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import redis
 
-from tests.delivery.conftest import Serve
+from tests.delivery.conftest import PRELOAD, Serve, combined
 from tests.support.scan import contradictions, kinds
 from tests.support.servers import ROOT, Gunicorn, gunicorn
 from tests.support.smtp import Conversation, Gate, ScriptedSmtp, late
@@ -55,17 +55,8 @@ def assert_each_once(smtp: ScriptedSmtp, addresses: list[str]) -> None:
     assert Counter(mail.recipient for mail in smtp.mails) == Counter(addresses)
 
 
-QUICK_COMBINATION = ("gunicorn_worker.Worker", ("--preload",))
-"""The most delicate; the others take as long and are the same to us."""
-
-
 @pytest.mark.parametrize(
-    ("kind", "preload"),
-    [
-        pytest.param(kind, preload, marks=[] if (kind, preload) == QUICK_COMBINATION else [pytest.mark.slow])
-        for kind in WORKERS
-        for preload in ((), ("--preload",))
-    ],
+    ("kind", "preload"), combined(WORKERS, PRELOAD, ("gunicorn_worker.Worker", ("--preload",)))
 )
 def test_every_kind_of_worker_relays_and_finishes_what_it_has_in_hand(
     kind: str,
@@ -95,7 +86,7 @@ def test_every_kind_of_worker_relays_and_finishes_what_it_has_in_hand(
         wait_until(service.answers_again, 30, "it answers again")
         wait_until(lambda: kinds(store)["outbox"] == 0, 40, "the relay found it")
         service.register("last@example.com", headers=ASYNC)
-        wait_until(lambda: smtp.contents and b"last@" in smtp.contents[-1], 20)
+        wait_until(lambda: smtp.contents and b"last@" in smtp.contents[-1], 30)
         assert service.stop() == 0
         assert len(smtp.to("last@example.com")) == 1
         assert kinds(store)["outbox"] == kinds(store)["sender"] == kinds(store)["relay"] == 0

@@ -120,24 +120,24 @@ def test_a_killed_valkey_comes_back_with_every_registration_that_was_acknowledge
         with ThreadPoolExecutor(THREADS) as pool:
             working = [pool.submit(clients.work, client) for client in range(THREADS)]
             try:
-                wait_until(lambda: len(clients.acknowledged) >= 100, 20, "100 registrations")
+                wait_until(lambda: len(clients.acknowledged) >= 100, 30, "100 registrations")
                 valkey.kill()
-                wait_until(lambda: len(clients.refused) >= 2 * THREADS, 10, "refusals")
+                wait_until(lambda: len(clients.refused) >= 2 * THREADS, 30, "refusals")
                 answer = service.register("ada@example.com")
                 assert_problem(answer, 503, "storage-unavailable")
                 assert answer.headers["Retry-After"].isdigit()
-                assert requests.get(f"{service.url}/readyz", timeout=5).status_code == 503
-                assert requests.get(f"{service.url}/healthz", timeout=5).status_code == 200
+                assert requests.get(f"{service.url}/readyz", timeout=20).status_code == 503
+                assert requests.get(f"{service.url}/healthz", timeout=20).status_code == 200
                 valkey.start()
                 before = len(clients.acknowledged)
-                wait_until(lambda: len(clients.acknowledged) >= before + 100, 20, "100 more registrations")
+                wait_until(lambda: len(clients.acknowledged) >= before + 100, 30, "100 more registrations")
             finally:
                 clients.stop.set()
             for work in working:
                 work.result()
-        assert requests.get(f"{service.url}/readyz", timeout=5).status_code == 200
+        assert requests.get(f"{service.url}/readyz", timeout=20).status_code == 200
         assert set(clients.refused) == {503}
-        assert clients.slowest_s < 3
+        assert clients.slowest_s < 10  # one time-out of 2 s, not those of sixteen after one another
         with valkey.client() as store:
             records = Records(store)
             stored = {address: records.of(address) for address in clients.acknowledged}

@@ -220,4 +220,4 @@ def test_the_mailbox_shows_a_hostile_mail_as_harmless_text(shared_run: Run) -> N
 def test_the_mailbox_answers_no_other_site(shared_run: Run) -> None:
     """A page elsewhere that points its own name at 127.0.0.1 must not read the mails."""
     url = f"http://127.0.0.1:{shared_run.ports['MAILBOX_PORT']}/messages.json"
-    assert requests.get(url, headers={"Host": "attacker.example"}, timeout=10).status_code == 400
+    assert requests.get(url, headers={"Host": "attacker.example"}, timeout=20).status_code == 400

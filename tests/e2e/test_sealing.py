@@ -210,6 +210,6 @@ def test_data_of_another_key_that_appears_after_the_start_is_not_touched(
         valkey.start()
         for _ in range(3):
             assert_problem(service.register(BOB), 503, "storage-unavailable")
-        assert service.http.get(f"{service.url}/readyz", timeout=5).status_code == 503
+        assert service.http.get(f"{service.url}/readyz", timeout=20).status_code == 503
     with valkey.client() as client:
         assert kinds(client)["user"] == 1

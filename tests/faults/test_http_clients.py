@@ -192,7 +192,7 @@ def test_a_parting_lasts_its_moment_also_after_pipelined_requests(
     ):
         client.send(head("/healthz", method="GET") + last)
         assert [client.answer()[0] for _ in range(2)] == [200, 200]
-        wait_until(lambda: refuses(client), 20, "the server has left")
+        wait_until(lambda: refuses(client), 30, "the server has left")
 
 
 def refuses(client: RawClient) -> bool:
@@ -238,7 +238,7 @@ def test_one_address_has_so_many_connections(tmp_path: Path, environment: dict[s
         assert status_from("127.0.0.4") == 200
         for client in clients:
             client.close()
-        wait_until(lambda: status_from("127.0.0.3") == 200, 10, "an end makes room")
+        wait_until(lambda: status_from("127.0.0.3") == 200, 30, "an end makes room")
 
 
 def test_a_proxy_on_a_unix_socket_has_no_bound(tmp_path: Path, environment: dict[str, str]) -> None:

@@ -134,7 +134,7 @@ def test_mails_of_a_dead_process_go_out_beside_keys_that_are_spoiled(
     for neighbour in neighbours:
         process.registered(neighbour, lease_ms=0)
     serve(smtp)
-    wait_until(lambda: len(smtp.mails) == len(neighbours), 10, "the neighbours' mails go out")
+    wait_until(lambda: len(smtp.mails) == len(neighbours), 30, "the neighbours' mails go out")
 
 
 def test_entries_that_no_script_can_read_hold_up_nobody_behind_them(
@@ -151,7 +151,7 @@ def test_entries_that_no_script_can_read_hold_up_nobody_behind_them(
     store.zadd(keys.outbox, dict.fromkeys(spoilt, 1))
     process.registered(ADA, lease_ms=0)
     serve(smtp)
-    wait_until(lambda: len(smtp.mails) == 1, 20, "the mail behind them goes out")
+    wait_until(lambda: len(smtp.mails) == 1, 30, "the mail behind them goes out")
     store.flushall()
 
 

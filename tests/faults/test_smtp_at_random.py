@@ -73,13 +73,13 @@ def test_a_mail_server_that_answers_at_random_makes_no_mail_wrong_and_loses_none
             met = server.connections
 
             server.script = ordinary
-            wait_until(lambda: {mail.recipient for mail in server.accepted} == set(addresses), 20, "mails")
+            wait_until(lambda: {mail.recipient for mail in server.accepted} == set(addresses), 30, "mails")
             later = (f"later{number}@example.com" for number in range(100_000))
             wait_until(
                 lambda: set(register(service, [next(later) for _ in range(CLIENTS)])) == {201}, 20, "recovery"
             )
             deaths = scraped(service).get('cedula_thread_restarts_total{thread="mail-sender"}', 0)
-            ready = service.http.get(f"{service.url}/readyz", timeout=10)
+            ready = service.http.get(f"{service.url}/readyz", timeout=20)
     assert met > CLIENTS  # of a server that is well, each of 16 senders needs one connection
     assert deaths == 0
     assert (ready.status_code, ready.json()["smtp"]) == (200, "ok")

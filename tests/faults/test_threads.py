@@ -66,7 +66,7 @@ def assert_delivered(service: Service, smtp: ScriptedSmtp, store: redis.Redis, *
     for address in addresses:
         service.wait_for_delivery(address, "sent", 20)
         assert smtp.to(address)[-1].number == service.records.number_of(address)
-    wait_until(lambda: kinds(store)["outbox"] == kinds(store)["sender"] == 0, 10)
+    wait_until(lambda: kinds(store)["outbox"] == kinds(store)["sender"] == 0, 30)
     assert contradictions(store) == []
     assert all(thread.alive for thread in service.container.messaging.threads if thread.name != TRIAL)
 
@@ -80,7 +80,7 @@ def test_a_relay_that_dies_is_named_by_readiness_and_lives_again(
     assert ready(service).status_code == 200
     died = fails_once(service.container.outbox, "hold_relay", error)
     assert died.wait(10)
-    wait_until(lambda: ready(service).status_code == 503, 10, "readiness tells")
+    wait_until(lambda: ready(service).status_code == 503, 30, "readiness tells")
     answer = ready(service).json
     assert (answer["type"], answer["threads"]) == ("/problems/not-ready", [RELAY])
     assert (answer["redis"], answer["smtp"]) == ("ok", "ok")
@@ -145,10 +145,10 @@ def test_threads_live_on_while_redis_refuses_writes(refusal: str, valkey: Valkey
         gate.wait()
         with REFUSALS[refusal](valkey, store):
             gate.open()
-            wait_until(lambda: ready(service).json["type"] == "/problems/storage-unavailable", 10)
+            wait_until(lambda: ready(service).json["type"] == "/problems/storage-unavailable", 30)
             assert service.register("refused@example.com")[0].status_code == 503
             threading.Event().wait(1.0)  # several ticks of the relay, and settlings
-        wait_until(lambda: ready(service).status_code == 200, 10, "ready again")
+        wait_until(lambda: ready(service).status_code == 200, 30, "ready again")
         assert service.register("after@example.com")[0].status_code == 201
         assert_delivered(service, smtp, store, ADA, "after@example.com")
         assert deaths(service).total() == 0
@@ -175,11 +175,11 @@ def test_no_thread_dies_of_a_line_that_cannot_be_written(
         stdout=subprocess.DEVNULL,
     )
     try:
-        wait_until(lambda: smtp.heard["rcpt"] >= 3, 20, "mails are put off")
+        wait_until(lambda: smtp.heard["rcpt"] >= 3, 30, "mails are put off")
         smtp.script.clear()
         wait_until(lambda: len({mail.recipient for mail in smtp.mails}) == 20, 40, "every mail comes")
-        wait_until(lambda: kinds(store)["outbox"] == 0, 10)
-        wait_until(report.exists, 10, "the program reports")
+        wait_until(lambda: kinds(store)["outbox"] == 0, 30)
+        wait_until(report.exists, 30, "the program reports")
         found = json.loads(report.read_text())
         assert (found["unwell"], sum(found["deaths"].values())) == ([], 0)
     finally:
@@ -202,9 +202,9 @@ def test_a_worker_of_gunicorn_says_which_thread_has_died_and_mails_on(
             answer = requests.get(f"{service.url}/readyz", timeout=20)
             return answer.status_code == 503 and answer.json()["threads"] == [name]
 
-        wait_until(tells, 20, "readiness names it")
+        wait_until(tells, 30, "readiness names it")
         assert service.register("next@example.com").status_code in (201, 202)
         wait_until(lambda: kinds(store)["outbox"] == 0, 30, "every mail goes out")
-        wait_until(lambda: "thread_died" in service.log, 10, "the log tells")
+        wait_until(lambda: "thread_died" in service.log, 30, "the log tells")
     expected = {"next@example.com"} | ({ADA} if part == "sender" else set())
     assert {mail.recipient for mail in smtp.mails} == expected

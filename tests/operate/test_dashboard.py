@@ -56,7 +56,7 @@ class Prometheus:
         )
 
     def get(self, path: str, **parameters: str) -> Any:
-        answer = requests.get(f"http://127.0.0.1:{self.port}/api/v1/{path}", parameters, timeout=10)
+        answer = requests.get(f"http://127.0.0.1:{self.port}/api/v1/{path}", parameters, timeout=20)
         body = answer.json()
         assert body["status"] == "success", body
         return body["data"]
@@ -112,11 +112,11 @@ def work(service: Gunicorn) -> None:
             address = f"{name}.{turn}@example.com"
             answer = service.register(address, headers=headers)
             assert answer.status_code in (201, 202), answer.text
-            service.http.get(service.url + answer.headers["Location"], headers=headers, timeout=10)
+            service.http.get(service.url + answer.headers["Location"], headers=headers, timeout=20)
             for number in ("1", "999999999999", "100000000001"):
                 body = {"email": address, "number": number}
                 service.post("/api/users/verify", body, headers=headers)
-            service.http.get(f"{service.url}/nowhere", timeout=10)
+            service.http.get(f"{service.url}/nowhere", timeout=20)
             time.sleep(0.05)
 
     customers = [threading.Thread(target=customer, args=(name,)) for name in ("ada", "bob", "eve")]

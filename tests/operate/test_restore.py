@@ -87,7 +87,7 @@ class Machine:
         """As it is run every day."""
         self.data.mkdir(exist_ok=True)
         self.run('redis-server --port "$PORT" --dir "$DATA" --appendonly yes --save "" --daemonize yes')
-        wait_until(self.answers, 20, "Redis answers")
+        wait_until(self.answers, 30, "Redis answers")
 
     def answers(self) -> bool:
         with suppress(redis.ConnectionError, redis.exceptions.BusyLoadingError), self.client() as client:
@@ -178,7 +178,7 @@ def test_a_dump_beside_an_append_only_file_is_not_read(machine: Machine) -> None
         client.set("a", "registration")
     machine.run(commands("back up"))
     machine.stop()
-    wait_until(lambda: not machine.answers(), 20, "it is gone")
+    wait_until(lambda: not machine.answers(), 30, "it is gone")
     machine.run('mv "$DATA" "$DATA.before" && mkdir "$DATA" && cp cedula.rdb "$DATA/dump.rdb"')
     machine.start()
     with machine.client() as client:

@@ -183,7 +183,7 @@ class Mailbox:
     def to(self, recipient: str) -> list[Received]:
         return [mail for mail in list(self.mails) if mail.recipient == recipient]
 
-    def wait_for(self, recipient: str, count: int = 1, timeout_s: float = 10.0) -> list[Received]:
+    def wait_for(self, recipient: str, count: int = 1, timeout_s: float = 30.0) -> list[Received]:
         return wait_until(
             lambda: found if len(found := self.to(recipient)) >= count else [], timeout_s, f"{count} mails"
         )

@@ -9,7 +9,7 @@ T = TypeVar("T")
 STEP_S = 0.02
 
 
-def wait_until(holds: Callable[[], T], timeout_s: float = 10.0, what: str = "") -> T:
+def wait_until(holds: Callable[[], T], timeout_s: float = 30.0, what: str = "") -> T:
     """The first true value of `holds()`. Raises AssertionError after the time-out."""
     deadline = time.monotonic() + timeout_s
     while True:

@@ -111,7 +111,7 @@ class RedisServer:
                 ["redis-server", *map(str, settings)], stdout=log, stderr=subprocess.STDOUT
             )
         try:
-            wait_until(self._answers, 20, "redis-server answers")
+            wait_until(self._answers, 30, "redis-server answers")
         except BaseException:
             self.stop()
             raise

@@ -50,7 +50,7 @@ def kill(victim: Valkey, running: Load) -> float:
     """Under load; when it was (monotonic)."""
     killed_at = time.monotonic()
     victim.kill()
-    wait_until(lambda: running.refused_since(killed_at), 10, "somebody is refused")
+    wait_until(lambda: running.refused_since(killed_at), 30, "somebody is refused")
     return killed_at
 
 
@@ -159,7 +159,7 @@ def test_a_node_that_became_a_replica_tells_the_way_although_it_cannot_wait(clus
     old = next(node for node in masters(cluster) if node.port == found.get_node_from_key("{123}").port)
     new = next(n for n in cluster.nodes if n.port == old.client().info("replication")["slave0"]["port"])
     new.client().execute_command("CLUSTER FAILOVER")
-    wait_until(lambda: is_master(new) and not is_master(old), 20, "they have changed places")
-    wait_until(lambda: has_replica(new), 20, "the old one follows")
+    wait_until(lambda: is_master(new) and not is_master(old), 30, "they have changed places")
+    wait_until(lambda: has_replica(new), 30, "the old one follows")
     assert storage.run(HoldLockForGood("{123}:lock", "owner", 10_000)) == 1
     storage.close()

@@ -109,6 +109,6 @@ def test_a_master_that_is_killed_is_told_by_code_and_the_rest_serve(tmp_path: Pa
                     found.add(unavailable.code)
             return found
 
-        wait_until(lambda: "1" in served(), 10, "the others serve")
+        wait_until(lambda: "1" in served(), 30, "the others serve")
         assert served() <= {"1", "refused", "closed", "CLUSTERDOWN"}
         storage.close()

@@ -42,7 +42,7 @@ class Growing:
             20,
             "it joins",
         )
-        wait_until(lambda: all(self.info(n)["cluster_state"] == "ok" for n in self.nodes), 20, "it is sound")
+        wait_until(lambda: all(self.info(n)["cluster_state"] == "ok" for n in self.nodes), 30, "it is sound")
 
     def client(self) -> redis.RedisCluster:
         return self._cluster.client()

@@ -76,7 +76,7 @@ def test_the_whole_story(
     asked_twice_and_done_once(Caller(service, mail_server, "192.0.2.3"), place)
     budgets_are_kept(Caller(service, mail_server, "192.0.2.4"))
     clients_are_counted(Caller(service, mail_server, "192.0.2.5"))
-    wait_until(lambda: kinds(place.client)["outbox"] == 0, 20)
+    wait_until(lambda: kinds(place.client)["outbox"] == 0, 30)
     assert contradictions(place.client) == []
     owed_by_the_dead(place, service, mail_server, settings, tmp_path)
     assert contradictions(place.client) == []
@@ -150,5 +150,5 @@ def owed_by_the_dead(
     with gunicorn(tmp_path, settings, "--workers", "1") as other:
         number = mail.box.wait_for("zoe@example.com", 1, 40)[-1].number
         assert number == Records(place.client, settings["SECRET_KEY"]).number_of("zoe@example.com")
-        wait_until(lambda: kinds(place.client)["outbox"] == 0, 20)
+        wait_until(lambda: kinds(place.client)["outbox"] == 0, 30)
         assert Caller(other, mail, "192.0.2.6").verify("zoe@example.com", number).json()["token"] == "owed"

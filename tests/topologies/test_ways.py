@@ -50,13 +50,13 @@ def test_a_cluster_that_is_away_at_the_start_is_served_when_it_is_back(
         with gunicorn(tmp_path, {**settings, "REDIS_URL": nodes.url}) as service:
             began = time.monotonic()
             assert_problem(service.register("ada@example.com"), 503, "storage-unavailable")
-            assert service.http.get(f"{service.url}/readyz", timeout=10).status_code == 503
-            assert time.monotonic() - began < 3
+            assert service.http.get(f"{service.url}/readyz", timeout=20).status_code == 503
+            assert time.monotonic() - began < 10  # not until the nodes are there
             assert "cluster_unknown" in service.log
             for node in nodes.nodes:
                 node.start()
             wait_until(lambda: service.register("ada@example.com").status_code == 201, 30, "it registers")
-            assert service.http.get(f"{service.url}/readyz", timeout=10).status_code == 200
+            assert service.http.get(f"{service.url}/readyz", timeout=20).status_code == 200
 
 
 @pytest.mark.slow
@@ -72,7 +72,7 @@ def test_silent_nodes_keep_nobody_longer_than_one_time_out(tmp_path: Path, setti
                 began = time.monotonic()
                 assert_problem(service.register(f"bob{turn}@example.com"), 503, "storage-unavailable")
                 assert time.monotonic() - began < 2
-        wait_until(lambda: service.register("ada@example.com").status_code == 201, 20, "it registers")
+        wait_until(lambda: service.register("ada@example.com").status_code == 201, 30, "it registers")
 
 
 ALLOWED_NOWHERE = [
