@@ -145,8 +145,12 @@ def owed(found: Samples) -> float:
     return found["cedula_outbox_depth"]
 
 
+BREAKER = "cedula_mail_breaker_open"
+"""Told by each living worker."""
+
+
 def breakers(found: Samples) -> float:
-    return max(value for name, value in found.items() if name.startswith("cedula_mail_breaker_open"))
+    return max(value for name, value in found.items() if name.startswith(BREAKER))
 
 
 def test_a_store_that_is_away_shows_and_the_rest_is_still_told(
@@ -277,6 +281,35 @@ def test_a_folder_in_trouble_never_hurts(
             assert answer.status_code == 201
         registered = answers("/api/users", "POST", 201)
         wait_until(lambda: all(found.get(registered) == 10 for found in several(service)), 10, "both")
+
+
+def test_a_folder_that_was_made_anew_keeps_the_counts_of_workers_that_die(
+    tmp_path: Path, environment: dict[str, str], mail_server: MailServer
+) -> None:
+    """It is removed, then another gunicorn starts on this machine, then one worker after the other is killed:
+    nothing that was counted is lost or counted twice, and each worker knows of the other."""
+    registered = answers("/api/users", "POST", 201)
+    with gunicorn(tmp_path, environment | {"WEB_CONCURRENCY": "2"}) as service:
+
+        def all_tell(count: int) -> bool:
+            return all(
+                found.get(registered) == count and sum(name.startswith(BREAKER) for name in found) == 2
+                for found in several(service)
+            )
+
+        (folder,) = folders_of(service)
+        wait_until(lambda: len(list(folder.glob("*.json"))) == 2, 10, "two snapshots")
+        shutil.rmtree(folder)
+        for turn in range(10):
+            assert service.register(f"ada{turn}@example.com").status_code == 201
+        wait_until(lambda: all_tell(10), 10, "both share again")
+        shutil.rmtree(make_folder(folder.parent))
+        for victim in service.workers():
+            os.kill(victim, signal.SIGKILL)
+            wait_until(lambda gone=victim: len(service.workers()) == 2 and gone not in service.workers(), 20)
+            wait_until(service.answers_again, 20, "it answers again")
+            wait_until(lambda: all_tell(10), 10, "nothing is lost")
+        assert len(list(folder.glob("*.json"))) == 2
 
 
 @pytest.mark.slow
