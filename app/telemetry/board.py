@@ -104,9 +104,7 @@ class Board:
         self._folder.mkdir(mode=0o700, exist_ok=True)
         folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            with contextlib.suppress(
-                BlockingIOError
-            ):  # gunicorn's lasts until its last worker ends
+            with contextlib.suppress(BlockingIOError):  # gunicorn's lasts until its last worker ends
                 fcntl.flock(folder, fcntl.LOCK_SH | fcntl.LOCK_NB)  # else a gunicorn that starts removes it
             slot_lock, self.slot = self._free_slot()
         except OSError:
