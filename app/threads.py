@@ -109,39 +109,52 @@ class WatchedThread:
                     log.error("thread_died", thread=self.name, exception=error)
 
 
-def within(timeout_s: float, step: Callable[[], T], discard: Callable[[T], None] = lambda _: None) -> T:
-    """The result of a step that may itself know no deadline, such as the lookup of a name.
+class Steps:
+    """Runs steps that may know no deadline, such as look-ups of names, in threads; at most `many` go on at a
+    time in this process, those that nobody waits for any more included."""
 
-    Raises TimeoutError after `timeout_s` seconds, and whatever the step raises. The step then runs on in its
-    thread, and what it brings too late is handed to `discard`.
-    """
-    results: list[T] = []
-    errors: list[BaseException] = []
-    abandoned = False
-    deciding, done = threading.Lock(), threading.Event()
+    def __init__(self, many: int) -> None:
+        self._many = many
+        self._start_over()
+        in_children(self._start_over)
 
-    def run() -> None:
+    def within(self, timeout_s: float, step: Callable[[], T]) -> T:
+        """The result of the step.
+
+        Raises TimeoutError after `timeout_s` seconds, waiting for its turn included, and whatever the step
+        raises. A step that has begun then runs on in its thread, and keeps its place until it really ends.
+        """
+        deadline = time.monotonic() + timeout_s
+        places = self._places
+        if not places.acquire(timeout=timeout_s):
+            raise TimeoutError("the steps before take too long")
+        results: list[T] = []
+        errors: list[BaseException] = []
+        done = threading.Event()
+
+        def run() -> None:
+            try:
+                results.append(step())
+            except BaseException as error:  # noqa: BLE001 raised again where the step was asked for
+                errors.append(error)
+            finally:
+                places.release()
+                done.set()
+
         try:
-            result = step()
-        except BaseException as error:  # noqa: BLE001 raised again where the step was asked for
-            errors.append(error)
-        else:
-            with deciding:
-                if not abandoned:
-                    results.append(result)
-            if not results:
-                discard(result)
-        done.set()
-
-    threading.Thread(target=run, daemon=True, name="step").start()
-    if not done.wait(timeout_s):
-        with deciding:
-            abandoned = not results
-        if abandoned and not errors:
+            threading.Thread(target=run, daemon=True, name="step").start()
+        except RuntimeError:  # the system has no more threads
+            places.release()
+            raise
+        if not done.wait(deadline - time.monotonic()):
             raise TimeoutError("the step took too long")
-    if errors:
-        raise errors[0]
-    return results[0]
+        if errors:
+            raise errors[0]
+        return results[0]
+
+    def _start_over(self) -> None:
+        """A forked process has none of its parent's steps."""
+        self._places = threading.Semaphore(self._many)
 
 
 def in_children(method: Callable[[], None]) -> None:

@@ -15,7 +15,7 @@ from flask import Flask
 from app.config import Settings
 from app.errors import SettingsError
 from app.mail.replies import Blame, MailFault
-from app.mail.wire import Dial, Wire
+from app.mail.wire import Wire
 
 BROKEN = "broken"
 
@@ -36,12 +36,9 @@ def flask_settings(settings: Settings) -> dict[str, object]:
 class SmtpMail(flask_mail.Mail):
     """Flask-Mail, connecting with a deadline and a certificate that is checked."""
 
-    def __init__(
-        self, app: Flask, timeout_s: float, ca_file: str = "", dial: Dial = socket.create_connection
-    ) -> None:
+    def __init__(self, app: Flask, timeout_s: float, ca_file: str = "") -> None:
         """Raises SettingsError when `ca_file` holds no certificates."""
         self.timeout_s = timeout_s
-        self.dial = dial
         try:
             self.tls = ssl.create_default_context(cafile=ca_file or None)
         except (ssl.SSLError, OSError) as error:
@@ -95,7 +92,7 @@ class SmtpHost(smtplib.SMTP):
         port: int = 0,
         source_address: object = None,  # noqa: ARG002 as smtplib has it
     ) -> tuple[int, bytes]:
-        self.wire = Wire.connect(host, port, self._mail.timeout_s, self._mail.dial)
+        self.wire = Wire.connect(host, port, self._mail.timeout_s)
         try:
             if self._mail.use_ssl:
                 self.wire.encrypt(self._mail.tls, host)

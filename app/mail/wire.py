@@ -13,21 +13,26 @@ import socket
 import ssl
 import termios
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Self, TypeVar
 
 from app.mail.replies import Reply
-from app.threads import within
+from app.threads import Steps
 
 T = TypeVar("T")
 
-Dial = Callable[[tuple[str, int], float], socket.socket]
-"""Looks a name up and connects, in about so many seconds for each of its addresses."""
+LOOK_UPS = Steps(3)
+"""Of the mail server's name. gevent has ten native threads for all look-ups of a process: while this name
+hangs, Redis' name must still be looked up."""
 
 MAX_REPLY = 16_384
 """Bytes in one reply, all its lines together. Real ones have less than 2,000."""
 
 _LINE = re.compile(rb"([2-5]\d\d)(?:([ -])(.*)|\r?)\n")
+
+
+Address = tuple[socket.AddressFamily, socket.SocketKind, int, str, tuple[str | int, ...] | tuple[int, bytes]]
+"""As getaddrinfo gives it."""
 
 
 class OutOfStep(OSError):
@@ -48,15 +53,25 @@ class Wire:
         self.begin(timeout_s)
 
     @classmethod
-    def connect(cls, server: str, port: int, timeout_s: float, dial: Dial = socket.create_connection) -> Self:
-        """Looks the name up and connects, which begins a step that goes on with what comes next. A connection
-        that comes about too late is closed."""
-        began = time.monotonic()
+    def connect(cls, server: str, port: int, timeout_s: float) -> Self:
+        """Looks the name up and connects to the first of its addresses that answers, which begins a step that
+        goes on with what comes next."""
+        deadline = time.monotonic() + timeout_s
+
+        def look_up() -> Sequence[Address]:
+            return socket.getaddrinfo(server, port, type=socket.SOCK_STREAM)
+
         try:
-            sock = within(timeout_s, lambda: dial((server, port), timeout_s), discard=socket.socket.close)
+            addresses = LOOK_UPS.within(timeout_s, look_up)
         except UnicodeError as error:  # an empty label, or one of more than 63 characters
             raise socket.gaierror(socket.EAI_NONAME, "not a name") from error
-        return cls(sock, timeout_s - (time.monotonic() - began))
+        fault = OSError("no address")
+        for address in addresses:
+            try:
+                return cls(_connect(address, deadline), deadline - time.monotonic())
+            except OSError as error:
+                fault = error
+        raise fault
 
     def begin(self, timeout_s: float) -> None:
         """Begins a step, which may take so many seconds over all."""
@@ -155,7 +170,25 @@ class Wire:
         poll.poll(timeout_s * 1000)
 
     def _left_s(self) -> float:
-        left_s = self._deadline - time.monotonic()
-        if left_s <= 0:
-            raise TimeoutError("the step took too long")
-        return left_s
+        return _left_s(self._deadline)
+
+
+def _connect(address: Address, deadline: float) -> socket.socket:
+    """Connected by the deadline (monotonic). Raises OSError."""
+    family, kind, protocol, _, where = address
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.settimeout(_left_s(deadline))
+        sock.connect(where)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _left_s(deadline: float) -> float:
+    """Seconds until then. Raises TimeoutError afterwards."""
+    left_s = deadline - time.monotonic()
+    if left_s <= 0:
+        raise TimeoutError("the step took too long")
+    return left_s

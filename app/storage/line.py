@@ -75,8 +75,8 @@ class _Worker:
 
     def dismiss(self) -> None:
         """Ends what it does; then its thread ends."""
-        self.disconnect()
         self.work.set()
+        self.disconnect()
 
     def exchange(self) -> None:
         """Sends what is in the batch and reads the answers."""
@@ -143,9 +143,11 @@ class Line:
             if worker is None or not worker.hangs(now):
                 return bool(calls)
             successor = self._worker = _Worker() if self._waiting else None
-        worker.dismiss()
-        if successor is not None:
-            self._wake(successor, start=True)
+        try:
+            worker.dismiss()
+        finally:  # the line must not be left with a worker that nobody has started
+            if successor is not None:
+                self._wake(successor, start=True)
         return True
 
     def serve(self, worker: _Worker) -> bool:

@@ -2,8 +2,8 @@
 
 A snapshot is a file in a folder in memory, written whole or not at all. A worker takes the lowest slot that
 is free and goes on with the counts of the slot's former workers, so counters never go back and the number of
-files stays bounded. Without a folder, or while it cannot be written, a worker tells what it knows itself.
-Nothing here raises. May import the metrics.
+files stays bounded. Without a folder, or while it cannot be written, a worker tells what it knows itself; one
+that was removed is made anew. Nothing here raises. May import the metrics.
 """
 
 import contextlib
@@ -55,7 +55,7 @@ class Board:
         self.slot = 0  # none yet
         self._folder = Path()
         self._pid = 0
-        self._lock_file: int | None = None
+        self._locks: list[int] = []  # of the slot, and of the folder where gunicorn has none
 
     def join(self) -> Series:
         """Takes a slot, where there is none yet; returns the counts of its former workers."""
@@ -64,8 +64,7 @@ class Board:
             return {}
         self._folder = Path(folder)
         try:
-            self._folder.mkdir(mode=0o700, exist_ok=True)
-            self._lock_file, self.slot = self._free_slot()
+            self._take_slot()
         except OSError:
             return {}
         self._pid = os.getpid()
@@ -82,9 +81,10 @@ class Board:
             "state": state,
             "series": [*series.items()],
         }
-        new = self._folder / f"{self.slot}.new"
         with contextlib.suppress(OSError, TypeError):  # TypeError: orjson has met a value that is no JSON
-            self._folder.mkdir(mode=0o700, exist_ok=True)
+            if os.fstat(self._locks[0]).st_nlink == 0:  # removed; so the slot keeps nobody else out any more
+                self._take_slot()
+            new = self._folder / f"{self.slot}.new"
             new.write_bytes(orjson.dumps(content))
             new.replace(self._path(self.slot))
 
@@ -98,6 +98,21 @@ class Board:
         except OSError:
             return []
         return [found for found in map(self._read, paths) if found]
+
+    def _take_slot(self) -> None:
+        """Takes a slot, in a folder that is made where there is none. Raises OSError."""
+        self._folder.mkdir(mode=0o700, exist_ok=True)
+        folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            with contextlib.suppress(BlockingIOError):  # gunicorn's lasts until its last worker ends
+                fcntl.flock(folder, fcntl.LOCK_SH | fcntl.LOCK_NB)  # else a gunicorn that starts removes it
+            slot_lock, self.slot = self._free_slot()
+        except OSError:
+            os.close(folder)
+            raise
+        held, self._locks = self._locks, [slot_lock, folder]
+        for lock in held:
+            os.close(lock)
 
     def _free_slot(self) -> tuple[int, int]:
         """The lowest, locked until this process ends, however it ends. Raises OSError."""

@@ -51,8 +51,16 @@ class Scene:
         ours = self.registration
         self.process.outbox.settle(ours.user_id, ours.registration_id, self.owner, delivery)
 
-    def count(self) -> None:
-        ClientLimits(self.process.client, Names(None), (Budget(9, 60), Budget(9, 120))).count("shop")
+    def count(self, amount: int = 9) -> None:
+        """`amount`: in the first of two windows."""
+        limits = Budget(amount, 60), Budget(9, 120)
+        ClientLimits(self.process.client, Names(None), limits).count("shop")
+
+    def fill_window(self) -> None:
+        """Of one request, which seems to last longer than a window: then its end is written anew."""
+        self.count(1)
+        (key,) = self.store.scan_iter("cedula:limits:*:1/60")
+        self.store.expire(key, 3600)
 
     def verify(self, number: str) -> None:
         self.process.users.verify(ada(), number, self.process.budget)
@@ -85,6 +93,7 @@ SCRIPTS = {
     "drop": Deed(lambda at: at.outbox.drop(at.registration.user_id), "user sender outbox"),
     "hold": Deed(lambda at: at.outbox.hold_relay(at.owner, 1000), ""),  # what is no lock it removes
     "count": Deed(lambda at: at.count(), "limits"),
+    "refuse": Deed(lambda at: at.count(1), "limits"),
 }
 KINDS = ("user", "number", "sender", "outbox", "sends", "tries", "idempotency", "lock", "limits")
 ONE_KEY = {"idempotency": "*:idempotency:*", "limits": "cedula:limits:*:9/120"}
@@ -110,6 +119,7 @@ def scene(valkey_server: Valkey, store: redis.Redis) -> Iterator[Scene]:
         found.verify(wrong(stored.registration.number))
     process.outbox.hold_relay(stored.owner, 60_000)
     found.count()
+    found.fill_window()
     yield found
     process.close()
     store.flushall()
@@ -148,7 +158,14 @@ def test_a_number_that_cannot_be_read_stops_a_script_whole(scene: Scene, deed: D
 
 
 @pytest.mark.parametrize(
-    ("name", "counter"), [("register", "sends"), ("verify", "tries"), ("guess", "tries"), ("count", "limits")]
+    ("name", "counter"),
+    [
+        ("register", "sends"),
+        ("verify", "tries"),
+        ("guess", "tries"),
+        ("count", "limits"),
+        ("refuse", "limits"),
+    ],
 )
 @pytest.mark.parametrize("value", ["x", ""])
 def test_a_counter_that_is_no_number_stops_a_script_whole(

@@ -1,17 +1,15 @@
 """Mail servers that drip or never end: each wait ends, and no memory fills."""
 
-import socket
 import subprocess
 import sys
 import time
 import traceback
 import tracemalloc
 
-import flask
 import pytest
 
 from app.mail.messages import Mail
-from app.mail.smtp import Blame, MailFault, SmtpMail, SmtpSession
+from app.mail.smtp import Blame, MailFault
 from tests.faults.sessions import HANGS_S, LOGIN, MEMORY, TIMEOUT_S, after, mail, send, session
 from tests.support.faults.smtp import EHLO, OK, OddSmtp, Script, Talk, ordinary
 from tests.support.waiting import wait_until
@@ -162,23 +160,6 @@ def test_a_handshake_that_drips_ends_at_its_deadline() -> None:
         began = time.monotonic()
         assert send(one).startswith("connect")
         assert time.monotonic() - began < HANGS_S
-
-
-def test_a_mail_server_whose_name_is_looked_up_for_ever_costs_no_more_than_the_time_out() -> None:
-    """Connecting is one step, the look-up included, and what comes too late is closed."""
-    app = flask.Flask("mail")
-    with OddSmtp() as server:
-        app.config.update(MAIL_SERVER="mail.example.com", MAIL_PORT=server.port)
-        one = SmtpSession(SmtpMail(app, TIMEOUT_S, dial=lambda address, _: slow(server.port)))
-        began = time.monotonic()
-        assert send(one) == "connect timeout"
-        assert time.monotonic() - began < HANGS_S
-        wait_until(lambda: server.connections and not server.open_connections, 30, "the late one is closed")
-
-
-def slow(port: int) -> socket.socket:
-    time.sleep(3 * TIMEOUT_S)
-    return socket.create_connection(("127.0.0.1", port))
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import redis
@@ -316,6 +317,36 @@ def test_an_attempt_to_connect_that_never_ends_is_given_up_and_made_anew(valkey_
     wait_until(served, 10, "it serves")
     assert attempts == [2]
     never.set()
+    line.close()
+
+
+class Stubborn:
+    """A connection that hangs and cannot be ended."""
+
+    def __init__(self) -> None:
+        self.sending, self.never = threading.Event(), threading.Event()
+
+    def send_packed_command(self, _: object) -> None:
+        self.sending.set()
+        self.never.wait(60)
+        raise redis.ConnectionError
+
+    def disconnect(self) -> None:
+        raise ValueError
+
+
+def test_a_worker_that_cannot_be_dismissed_is_replaced_all_the_same(valkey_server: Valkey) -> None:
+    """Who waits behind it is served by its successor."""
+    stubborn = Stubborn()
+    connections: list[Any] = [Connections(RedisUrl.read(valkey_server.url), 0.2).connect()(), stubborn]
+    line = Line(connections.pop, Watchdog(0.2))
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(line.call, [("PING",)])
+        assert stubborn.sending.wait(10)
+        second = threads.submit(line.call, [("PING",)], timeout_s=10)
+        assert isinstance(first.exception(), Broken)
+        assert second.result() == [b"PONG"]
+    stubborn.never.set()
     line.close()
 
 

@@ -13,7 +13,7 @@ import pytest
 import redis
 import requests
 
-from tests.support.metrics import answers, folders_of, latest, read, ready, scraped, several
+from tests.support.metrics import BREAKER, answers, folders_of, latest, read, ready, scraped, several
 from tests.support.servers import ROOT, Gunicorn, MailServer, free_port, gunicorn
 from tests.support.waiting import wait_until
 
@@ -46,6 +46,39 @@ def test_a_folder_in_trouble_never_hurts(two: Gunicorn, store: redis.Redis, trou
         )
         assert answer.status_code == 201
     wait_until(lambda: all(found.get(registered) == before + 10 for found in several(two)), 30, "both")
+
+
+def test_a_folder_that_was_made_anew_keeps_the_counts_of_workers_that_die(
+    tmp_path: Path, environment: dict[str, str], mail_server: MailServer
+) -> None:
+    """It is removed, then another gunicorn starts on this machine, then one worker after the other is killed:
+    nothing that was counted is lost or counted twice, and each worker knows of the other."""
+    registered = answers("/api/users", "POST", 201)
+    with gunicorn(tmp_path, environment | {"WEB_CONCURRENCY": "2"}) as service:
+
+        def all_tell(count: int) -> bool:
+            return all(
+                found.get(registered) == count and sum(name.startswith(BREAKER) for name in found) == 2
+                for found in several(service)
+            )
+
+        (folder,) = folders_of(service)
+        wait_until(lambda: len(list(folder.glob("*.json"))) == 2, 30, "two snapshots")
+        shutil.rmtree(folder)
+        for turn in range(10):
+            assert service.register(f"ada{turn}@example.com").status_code == 201
+        wait_until(lambda: all_tell(10), 30, "both share again")
+        shutil.rmtree(make_folder(folder.parent))
+        for victim in service.workers():
+            os.kill(victim, signal.SIGKILL)
+            wait_until(partial(replaced, service, victim), 30, "a new worker")
+            wait_until(service.answers_again, 30, "it answers again")
+            wait_until(lambda: all_tell(10), 30, "nothing is lost")
+        assert len(list(folder.glob("*.json"))) == 2
+
+
+def replaced(service: Gunicorn, victim: int) -> bool:
+    return len(service.workers()) == 2 and victim not in service.workers()
 
 
 @pytest.mark.slow

@@ -44,8 +44,12 @@ def answers(route: str, method: str, status: int, caller: str = "") -> str:
     return f'cedula_requests_total{{caller="{caller}",method="{method}",route="{route}",status="{status}"}}'
 
 
+BREAKER = "cedula_mail_breaker_open"
+"""Told by each living worker."""
+
+
 def breakers(found: Samples) -> float:
-    return max(value for name, value in found.items() if name.startswith("cedula_mail_breaker_open"))
+    return max(value for name, value in found.items() if name.startswith(BREAKER))
 
 
 def several(service: Gunicorn, times: int = 8) -> list[Samples]:

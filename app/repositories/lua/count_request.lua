@@ -5,9 +5,14 @@
 -- KEYS[1..] counters, one for each limit   ARGV[1..] for each limit: requests in its window, the window in ms
 --
 -- Returns 0 when the request was counted, else the ms until every full window has ended.
+local full = {}
+for n, counter in ipairs(KEYS) do
+  full[n] = tonumber(redis.call('GET', counter) or 0) >= tonumber(ARGV[2 * n - 1])
+end
+
 local wait_ms = 0
 for n, counter in ipairs(KEYS) do
-  if tonumber(redis.call('GET', counter) or 0) >= tonumber(ARGV[2 * n - 1]) then
+  if full[n] then
     local left_ms, window_ms = redis.call('PTTL', counter), tonumber(ARGV[2 * n])
     if left_ms < 0 or left_ms > window_ms then  -- the clock of Redis was set back: no wait is that long
       redis.call('PEXPIRE', counter, window_ms)

@@ -82,6 +82,6 @@ REFUSALS: dict[str, Fault] = {
 """Redis answers and takes no writes; by the code word it says."""
 
 
-def everything(store: redis.Redis, pattern: str = "*") -> dict[bytes, bytes | None]:
-    """Every key and its value, to compare with later."""
-    return {key: store.dump(key) for key in store.scan_iter(pattern, count=1000)}
+def everything(store: redis.Redis, pattern: str = "*") -> dict[bytes, tuple[bytes | None, int]]:
+    """Every key, its value and when it ends (Unix milliseconds), to compare with later."""
+    return {key: (store.dump(key), store.pexpiretime(key)) for key in store.scan_iter(pattern, count=1000)}
