@@ -8,6 +8,7 @@ May import of the app `container`, `config`, `telemetry`, `domain` and `errors`.
 container; the views are above this room.
 
 application  how a view is found: by method and path
+request      what the service notes about a request, and how it is found
 hooks        around every request: its id, its log line, its metrics
 auth         API keys, and CLIENT_LIMIT
 bodies       read strictly, and bounded
