@@ -16,7 +16,9 @@ from tests.support.waiting import wait_until
 ASYNC = {"Prefer": "respond-async"}
 IN_HAND = 4
 CHILD = "child@example.com"
-KINDS = ["gevent", "gthread", "sync"]
+SHIPPED = "gunicorn_worker.Worker"
+KINDS = [SHIPPED, "gevent", "gthread", "sync"]
+"""The worker of our gunicorn.conf.py, with it; gunicorn's own without it."""
 
 
 @pytest.fixture
@@ -49,7 +51,7 @@ def test_a_worker_that_forks_goes_on_and_its_child_uses_none_of_its_sockets(
         settings,
         *("-k", kind, "-w", "1", "--threads", "8"),
         application="tests.support.forking:app",
-        own_configuration=False,
+        own_configuration=kind == SHIPPED,
     ) as service:
         wait_until(lambda: kinds(store)["relay"] == 1, 30, "the relay is at work")
         smtp.script["content"] = gate = Gate(holds=IN_HAND)
@@ -83,13 +85,13 @@ def test_every_worker_has_a_relay_and_a_preloading_master_has_none(
     smtp: ScriptedSmtp,
     store: redis.Redis,
 ) -> None:
-    """Without our gunicorn.conf.py: somebody sweeps; where its process is killed another worker does; while
+    """Somebody sweeps; where its process is killed another worker does; while
     the workers are stopped nobody does."""
     with gunicorn(
         tmp_path,
         settings,
         *("-k", kind, "-w", "2", "--threads", "4", *preload),
-        own_configuration=False,
+        own_configuration=kind == SHIPPED,
     ) as service:
         wait_until(lambda: kinds(store)["relay"] == 1, 30, "a relay sweeps")
         for worker in service.workers():

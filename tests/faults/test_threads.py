@@ -186,7 +186,9 @@ def test_no_thread_dies_of_a_line_that_cannot_be_written(
         program.communicate(timeout=20)
 
 
-@pytest.mark.parametrize(("part", "name"), [("relay", RELAY), ("sender", SENDER)])
+@pytest.mark.parametrize(
+    ("part", "name"), [("relay", RELAY), ("sender", SENDER), ("watchdog", "redis-watchdog")]
+)
 def test_a_worker_of_gunicorn_says_which_thread_has_died_and_mails_on(
     part: str, name: str, tmp_path: Path, environment: dict[str, str], smtp: ScriptedSmtp, store: redis.Redis
 ) -> None:

@@ -7,27 +7,33 @@ from gevent import GreenletExit
 
 import wsgi
 
-OUTBOX = wsgi.app.extensions["cedula"].outbox
-PARTS = {"/kill/relay": "hold_relay", "/kill/sender": "settle"}
+CONTAINER = wsgi.app.extensions["cedula"]
+OUTBOX = CONTAINER.outbox
+(WATCHDOG,) = (thread for thread in CONTAINER.storage.threads if thread.name == "redis-watchdog")
+PARTS = {
+    "/kill/relay": (OUTBOX, "hold_relay"),
+    "/kill/sender": (OUTBOX, "settle"),
+    "/kill/watchdog": (WATCHDOG, "beat"),
+}
 
 
-def kill(method: str) -> None:
-    """The next call of the outbox's method raises what gevent kills greenlets with."""
-    usual = getattr(OUTBOX, method)
+def kill(whose: Any, method: str) -> None:
+    """The next call of the method raises what gevent kills greenlets with."""
+    usual = getattr(whose, method)
 
     def dies(*_: Any, **__: Any) -> Any:
-        setattr(OUTBOX, method, usual)
+        setattr(whose, method, usual)
         raise GreenletExit
 
-    setattr(OUTBOX, method, dies)
+    setattr(whose, method, dies)
 
 
 def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
     """The service, but for the paths in PARTS."""
-    method = PARTS.get(environ["PATH_INFO"])
-    if method is None:
+    part = PARTS.get(environ["PATH_INFO"])
+    if part is None:
         found: Iterable[bytes] = wsgi.app(environ, start_response)
         return found
-    kill(method)
+    kill(*part)
     start_response("204 No Content", [])
     return []

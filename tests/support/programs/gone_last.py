@@ -1,4 +1,7 @@
-"""The only caller is killed while its answer drips: its connection ends. Argument: REDIS_URL."""
+"""The only caller is killed while its answer drips: its connection ends long before a time-out is over.
+
+The next caller has its answer over another one. Argument: REDIS_URL.
+"""
 
 from gevent import monkey
 
@@ -16,7 +19,7 @@ from tests.support.waiting import wait_until
 other = redis.Redis.from_url(sys.argv[1])
 other.config_resetstat()
 with Proxy(other.connection_pool.connection_kwargs["port"]) as proxy:
-    line = line_to(f"redis://127.0.0.1:{proxy.port}/0", timeout_s=0.5)
+    line = line_to(f"redis://127.0.0.1:{proxy.port}/0", timeout_s=20)
     (number,) = line.call([("CLIENT", "ID")])
     with proxy.dripping(0.2):
         caller = gevent.spawn(line.call, [("ECHO", "x" * 1000)])
@@ -24,6 +27,8 @@ with Proxy(other.connection_pool.connection_kwargs["port"]) as proxy:
         caller.kill()
         wait_until(
             lambda: all(client["id"] != str(number) for client in other.client_list()),
-            5,
+            10,
             "its connection ends",
         )
+    (another,) = line.call([("CLIENT", "ID")])
+    assert another != number
