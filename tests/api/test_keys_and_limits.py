@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -274,15 +275,17 @@ def test_without_keys_a_client_is_its_ip_address(limited: Limited, store: redis.
             assert b"10.0.0" not in key
 
 
+def status_for(api: Api, forwarded: str) -> int:
+    """What a client hears whose address a proxy has forwarded."""
+    headers = {"X-Forwarded-For": forwarded}
+    return api.call("GET", "/api/users/" + "a" * 26, headers=headers).status_code
+
+
 def test_behind_a_proxy_a_client_is_who_the_proxy_says(limited: Limited) -> None:
     """Of the forwarded addresses, only the one that the nearest proxy has added counts."""
     with limited(TRUSTED_PROXIES="1") as server:
         api = Api(server)
-        path = "/api/users/" + "a" * 26
-
-        def ask(forwarded: str) -> int:
-            return api.call("GET", path, headers={"X-Forwarded-For": forwarded}).status_code
-
+        ask = partial(status_for, api)
         assert [ask(f"1.2.3.{turn}, 10.0.0.1") for turn in range(4)] == [404, 404, 404, 429]
         assert ask("10.0.0.2") == 404
 
@@ -291,11 +294,7 @@ def test_an_ipv6_client_is_its_network(limited: Limited) -> None:
     """Whoever has one address of a /64 has all of them; a port that the proxy adds does not count."""
     with limited(TRUSTED_PROXIES="1") as server:
         api = Api(server)
-        path = "/api/users/" + "a" * 26
-
-        def ask(forwarded: str) -> int:
-            return api.call("GET", path, headers={"X-Forwarded-For": forwarded}).status_code
-
+        ask = partial(status_for, api)
         addresses = ["2001:db8::1", "2001:db8::2:1", "[2001:db8::3]:443", "2001:db8:0:0:4::"]
         assert [ask(address) for address in addresses] == [404, 404, 404, 429]
         assert ask("2001:db8:0:1::1") == 404

@@ -19,20 +19,16 @@ from tests.support.faults.redis import (
     read_only,
     too_few_replicas,
 )
+from tests.support.mistreated import valkey_server
 from tests.support.problems import assert_problem
 from tests.support.records import Records
 from tests.support.scan import contradictions, kinds
-from tests.support.servers import Gunicorn, MailServer, Valkey, gunicorn, settings_for, stopping
+from tests.support.servers import Gunicorn, MailServer, Valkey, gunicorn, settings_for
 from tests.support.waiting import wait_until
 
+__all__ = ["valkey_server"]  # a fixture
+
 ADA, BOB = "ada@example.com", "bob@example.com"
-
-
-@pytest.fixture(scope="module")
-def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
-    """One of this module's own, to be mistreated."""
-    with stopping(Valkey(tmp_path_factory.mktemp("valkey"), save="")) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

@@ -12,18 +12,14 @@ import requests
 from app.errors import StorageUnavailable, TooManyAttempts, VerificationFailed
 from tests.api.conftest import Api, wrong
 from tests.support.faults.redis import REFUSALS, Fault, everything
+from tests.support.mistreated import valkey_server
 from tests.support.people import Process, ada
 from tests.support.scan import contradictions, kinds
-from tests.support.servers import Gunicorn, MailServer, Valkey, gunicorn, stopping
+from tests.support.servers import Gunicorn, MailServer, Valkey, gunicorn
+
+__all__ = ["valkey_server"]  # a fixture
 
 GUESSES = 2000
-
-
-@pytest.fixture(scope="module")
-def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
-    """One of this module's own, to be mistreated."""
-    with stopping(Valkey(tmp_path_factory.mktemp("valkey"), save="")) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

@@ -44,22 +44,23 @@ def certificate(tmp_path: Path) -> Certificate:
     return Certificate(tmp_path)
 
 
+def as_ada(settings: Settings, certificate: Certificate, password: str) -> Settings:
+    """STARTTLS with a trusted certificate, and a login."""
+    return replace(
+        settings,
+        mail_use_tls=True,
+        mail_ca_file=str(certificate.path),
+        mail_username="ada",
+        mail_password=password,
+    )
+
+
 def test_a_mail_server_as_it_should_be_has_nothing_to_complain_about(certificate: Certificate) -> None:
     """STARTTLS with a trusted certificate, a login, our sender: all is well, and no mail was sent."""
     with smtp(
         tls_context=certificate.server_context(), authenticator=only_ada, auth_required=True
     ) as settings:
-        found = list(
-            mail.examine(
-                replace(
-                    settings,
-                    mail_use_tls=True,
-                    mail_ca_file=str(certificate.path),
-                    mail_username="ada",
-                    mail_password="right",
-                )
-            )
-        )
+        found = list(mail.examine(as_ada(settings, certificate, "right")))
     assert worst(found) == []
     assert "PIPELINING" in next(finding.says for finding in found if finding.level is Level.NOTE)
 
@@ -152,17 +153,7 @@ def test_a_certificate_that_ends_soon_is_found(tmp_path: Path) -> None:
 def test_a_refused_login_is_found(certificate: Certificate) -> None:
     """With the reply's code, and without the password."""
     with smtp(tls_context=certificate.server_context(), authenticator=only_ada) as settings:
-        findings = list(
-            mail.examine(
-                replace(
-                    settings,
-                    mail_use_tls=True,
-                    mail_ca_file=str(certificate.path),
-                    mail_username="ada",
-                    mail_password="wr0ng-one",
-                )
-            )
-        )
+        findings = list(mail.examine(as_ada(settings, certificate, "wr0ng-one")))
     assert_found(findings, Level.PROBLEM, "refuses the login (535)", "MAIL_PASSWORD")
     assert "wr0ng-one" not in str(findings)
 

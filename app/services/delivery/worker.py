@@ -91,9 +91,10 @@ class Worker:
             self._leases.drop(job.owner)
             raise
         except StorageUnavailable as error:
+            wait_s = FIRST_WAIT_S
             if error.of_one_key:
                 self._outbox.put_off(job.user_id)
-            wait_s = self._leases.lease_s if error.of_one_key else FIRST_WAIT_S
+                wait_s = self._leases.lease_s
             self._queue.remember(job.user_id, wait_s, job.cause)
         except Exception as error:  # noqa: BLE001 a sender must outlive whatever one mail does to it
             self._queue.remember(job.user_id, self._leases.lease_s, job.cause)
