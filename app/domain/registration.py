@@ -28,8 +28,11 @@ class Cause(NamedTuple):
 class Registration(NamedTuple):
     """One registration of one address, as the process that stored or claimed it holds it in memory.
 
-    `user_id`: the name of the address, 26 characters. `registration_id`: fresh for every registration;
-    it also names the mail. `created_ms`: Unix time in milliseconds by the clock of Redis.
+    `user_id`: the name of the address, 26 characters. `registration_id`: fresh for every registration.
+    `locale`: the BCP 47 tag that the request named, or empty. `created_ms`: Unix time in milliseconds by the
+    clock of Redis. `service`: the id of the service that asked. `test`: made by a test service, so it is never
+    mailed. `left_ms`: how long the number was still good when it was stored or claimed; None = until used.
+    `resends`: how often the mail was asked for again.
     """
 
     user_id: str
@@ -39,6 +42,15 @@ class Registration(NamedTuple):
     locale: str
     created_ms: int
     attempts: int = 0
+    service: str = "default"
+    test: bool = False
+    left_ms: int | None = None
+    resends: int = 0
+
+    @property
+    def mail_id(self) -> str:
+        """What names the mail: the same for each attempt at it, another for each resend."""
+        return f"{self.registration_id}-{self.resends}" if self.resends else self.registration_id
 
 
 class Budget(NamedTuple):

@@ -1,0 +1,36 @@
+"""The services in force, and whose a key is."""
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import Iterable, Mapping
+
+from app.domain.service import Caller, Service
+
+DIGEST_BYTES = 16
+
+
+class Directory:
+    """Finds services by their id, and callers by their key.
+
+    Keys are held by a digest under a key that this process has drawn, so that the time of a look-up tells
+    nothing of them, and a thousand services cost what one does.
+    """
+
+    def __init__(self, services: Iterable[Service], keys: Mapping[str, Caller]) -> None:
+        """`keys`: by the SHA-256 of the key in hexadecimal. Without any, everybody is the service `default`."""
+        self._secret = secrets.token_bytes(32)
+        self._services = {service.id: service for service in services}
+        self._callers = {self._place(digest): (digest, caller) for digest, caller in keys.items()}
+
+    def get(self, service_id: str) -> Service | None:
+        return self._services.get(service_id)
+
+    def caller(self, key: str) -> Caller | None:
+        """Whose key this is; None for nobody's."""
+        digest = hashlib.sha256(key.encode()).hexdigest()
+        found = self._callers.get(self._place(digest))
+        return found[1] if found and hmac.compare_digest(found[0], digest) else None
+
+    def _place(self, digest: str) -> bytes:
+        return hashlib.blake2b(digest.encode(), digest_size=DIGEST_BYTES, key=self._secret).digest()

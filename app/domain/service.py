@@ -1,0 +1,52 @@
+"""Services: who registers people here. Each has a name for the people who get its mails, and limits of its own."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from app.domain.registration import Budget
+
+DEFAULT = "default"
+"""The id of the service that the environment describes. No table of SERVICES_FILE may have it."""
+
+SERVICE_ID = "[a-z][a-z0-9-]{0,31}"
+"""A regular expression for the ids of services."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A service that registers people.
+
+    `id`: its table in SERVICES_FILE, or `default`. `name`: who the mail says is asking. `sender`: an address, or
+    `Name <address>`. `support`, `color`, `logo`: an address for questions, `#rrggbb` and an `https://` URL;
+    empty = none. `locale`: the language of a mail where the request names none that there is.
+    `templates`: the files that replace or complete the built-in ones, by file name. `ttl_s`: how long its numbers
+    live, 0 = until used. `test`: nothing is ever mailed.
+    """
+
+    id: str = DEFAULT
+    name: str = "Cedula"
+    sender: str = "no-reply@localhost"
+    support: str = ""
+    color: str = ""
+    logo: str = ""
+    locale: str = "en"
+    subject_number: bool = False
+    templates: Mapping[str, str] = field(default_factory=dict, compare=False)
+    ttl_s: int = 0
+    address_limit: Budget = Budget()
+    mailbox_limit: Budget = Budget()
+    verify_limit: Budget = Budget()
+    client_limit: tuple[Budget, ...] = ()
+    test: bool = False
+
+    @property
+    def ttl_ms(self) -> int:
+        return self.ttl_s * 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who called: a service, and the name of its key for the log (empty where no key is needed)."""
+
+    service: Service
+    key: str = ""
