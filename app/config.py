@@ -13,12 +13,11 @@ from email.utils import getaddresses
 from pathlib import Path
 from typing import Any, Final
 
-import limits
 from environs import EnvValidationError, FileAwareEnv
 from marshmallow import ValidationError
 from marshmallow.validate import OneOf, Range
 
-from app.domain.registration import Budget
+from app.domain.budget import Budget
 from app.errors import SettingsError
 from app.storage.url import RedisUrl
 
@@ -56,16 +55,16 @@ def _secret(value: str) -> None:
 def _limits(value: str) -> None:
     """One limit, or several that hold together."""
     try:
-        amounts = [item.amount for item in limits.parse_many(value)]
-    except ValueError:
-        amounts = []
-    if not all(amounts) or not amounts:
-        raise ValidationError('Must be a limit such as "10/hour" or "5/15 minutes", or empty for none.')
+        Budget.parse_many(value)
+    except ValueError as error:
+        raise ValidationError(
+            'Must be a limit such as "10/hour" or "5/15 minutes", or empty for none.'
+        ) from error
 
 
 def _one_limit(value: str) -> None:
     _limits(value)
-    if len(limits.parse_many(value)) > 1:
+    if len(Budget.parse_many(value)) > 1:
         raise ValidationError("Must be one limit, not several.")
 
 
@@ -261,7 +260,7 @@ class _Reader:
 
 def _budgets(text: str) -> tuple[Budget, ...]:
     try:
-        return tuple(Budget(item.amount, item.get_expiry()) for item in limits.parse_many(text))
+        return Budget.parse_many(text)
     except ValueError:  # none, or wrong and reported already
         return ()
 

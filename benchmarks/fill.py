@@ -8,8 +8,9 @@ from typing import Any, cast
 import redis
 
 from app.domain.address import Address
+from app.domain.budget import Budget
 from app.domain.number import NumberGenerator
-from app.domain.registration import Budget, Draft
+from app.domain.registration import Draft
 from app.errors import NumberSpaceExhausted
 from app.repositories.guard import Guard
 from app.repositories.keys import Field, Names

@@ -18,7 +18,7 @@ class Directory:
     """
 
     def __init__(self, services: Iterable[Service], keys: Mapping[str, Caller]) -> None:
-        """`keys`: by the SHA-256 of the key in hexadecimal. Without any, everybody is the service `default`."""
+        """`keys`: by the SHA-256 of the key in hexadecimal."""
         self._secret = secrets.token_bytes(32)
         self._services = {service.id: service for service in services}
         self._callers = {self._place(digest): (digest, caller) for digest, caller in keys.items()}

@@ -30,9 +30,9 @@ class Registration(NamedTuple):
 
     `user_id`: the name of the address, 26 characters. `registration_id`: fresh for every registration.
     `locale`: the BCP 47 tag that the request named, or empty. `created_ms`: Unix time in milliseconds by the
-    clock of Redis. `service`: the id of the service that asked. `test`: made by a test service, so it is never
-    mailed. `left_ms`: how long the number was still good when it was stored or claimed; None = until used.
-    `resends`: how often the mail was asked for again.
+    clock of Redis. `service`: the id of the service that asked. `test`: made by a test service, so it is
+    never mailed. `left_ms`: how long the number was still good when it was stored or claimed; None = until
+    used. `resends`: how often the mail was asked for again.
     """
 
     user_id: str
@@ -51,17 +51,6 @@ class Registration(NamedTuple):
     def mail_id(self) -> str:
         """What names the mail: the same for each attempt at it, another for each resend."""
         return f"{self.registration_id}-{self.resends}" if self.resends else self.registration_id
-
-
-class Budget(NamedTuple):
-    """So many in a window of time; the window begins with the first. `amount` 0 = no limit."""
-
-    amount: int = 0
-    window_s: int = 0
-
-    @property
-    def window_ms(self) -> int:
-        return self.window_s * 1000
 
 
 class Draft(NamedTuple):

@@ -1,9 +1,9 @@
-"""Services: who registers people here. Each has a name for the people who get its mails, and limits of its own."""
+"""Services: who registers people here, in whose name mails go, and within which limits."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from app.domain.registration import Budget
+from app.domain.budget import NO_LIMIT, Budget
 
 DEFAULT = "default"
 """The id of the service that the environment describes. No table of SERVICES_FILE may have it."""
@@ -16,11 +16,11 @@ SERVICE_ID = "[a-z][a-z0-9-]{0,31}"
 class Service:
     """A service that registers people.
 
-    `id`: its table in SERVICES_FILE, or `default`. `name`: who the mail says is asking. `sender`: an address, or
-    `Name <address>`. `support`, `color`, `logo`: an address for questions, `#rrggbb` and an `https://` URL;
-    empty = none. `locale`: the language of a mail where the request names none that there is.
-    `templates`: the files that replace or complete the built-in ones, by file name. `ttl_s`: how long its numbers
-    live, 0 = until used. `test`: nothing is ever mailed.
+    `id`: its table in SERVICES_FILE, or `default`. `name`: who the mail says is asking. `sender`: an address,
+    or `Name <address>`. `support`, `color`, `logo`: an address for questions, `#rrggbb` and an `https://` URL;
+    empty = none. `locale`: the language of a mail where the request names none that there is. `templates`: the
+    files that replace or complete the built-in ones, by file name. `ttl_s`: how long its numbers live, 0 =
+    until used. `test`: nothing is ever mailed.
     """
 
     id: str = DEFAULT
@@ -33,9 +33,9 @@ class Service:
     subject_number: bool = False
     templates: Mapping[str, str] = field(default_factory=dict, compare=False)
     ttl_s: int = 0
-    address_limit: Budget = Budget()
-    mailbox_limit: Budget = Budget()
-    verify_limit: Budget = Budget()
+    address_limit: Budget = NO_LIMIT
+    mailbox_limit: Budget = NO_LIMIT
+    verify_limit: Budget = NO_LIMIT
     client_limit: tuple[Budget, ...] = ()
     test: bool = False
 

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from app.domain.address import Address
-from app.domain.registration import Budget, Delivery, Draft, Registered, Registration, Stored, UserRecord
+from app.domain.budget import Budget
+from app.domain.registration import Delivery, Draft, Registered, Registration, Stored, UserRecord
 from app.errors import (
     IdempotencyKeyReused,
     NewerRecord,

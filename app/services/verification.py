@@ -3,8 +3,9 @@
 import re
 
 from app.domain.address import Address
+from app.domain.budget import Budget
 from app.domain.number import is_well_formed
-from app.domain.registration import Budget, Draft
+from app.domain.registration import Draft
 from app.errors import MistypedNumber
 from app.repositories.guard import Guard
 from app.repositories.users import Users

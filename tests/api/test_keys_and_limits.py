@@ -16,7 +16,7 @@ import redis
 import requests
 
 from app.config import ApiKey, Settings
-from app.domain.registration import Budget
+from app.domain.budget import Budget
 from app.errors import TooManyRequests
 from app.http.auth import ApiKeys, digest
 from app.repositories.client_limits import ClientLimits

@@ -15,7 +15,8 @@ from app import create_app
 from app.config import Settings
 from app.container import Container
 from app.domain.address import Address
-from app.domain.registration import Budget, Draft
+from app.domain.budget import Budget
+from app.domain.registration import Draft
 from tests.support.authority import Authority
 from tests.support.records import Records
 from tests.support.servers import Valkey

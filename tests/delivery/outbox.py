@@ -7,8 +7,9 @@ from threading import Barrier
 from typing import Any, TypeVar
 
 from app.domain.address import Address
+from app.domain.budget import Budget
 from app.domain.number import NumberGenerator
-from app.domain.registration import Budget, Delivery, Draft, Registration, Stored
+from app.domain.registration import Delivery, Draft, Registration, Stored
 from app.repositories.census import Census
 from app.repositories.keys import Names
 from app.repositories.outbox import Outbox, Settled

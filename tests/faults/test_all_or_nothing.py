@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import pytest
 import redis
 
-from app.domain.registration import Budget, Delivery, Registration
+from app.domain.budget import Budget
+from app.domain.registration import Delivery, Registration
 from app.errors import CedulaError, StorageUnavailable
 from app.repositories.client_limits import ClientLimits
 from app.repositories.keys import RELAY_LOCK, Field, Names

@@ -9,8 +9,9 @@ import pytest
 import redis
 
 from app.domain.address import Address
+from app.domain.budget import Budget
 from app.domain.number import NumberGenerator
-from app.domain.registration import Budget, Draft, Stored
+from app.domain.registration import Draft, Stored
 from app.repositories.keys import Field, Names
 from app.repositories.sealing import Sealer
 from app.repositories.users import Terms, Users

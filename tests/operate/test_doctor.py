@@ -12,7 +12,7 @@ import pytest
 from app.cli.doctor import settings
 from app.cli.doctor.findings import Level
 from app.config import Settings
-from app.domain.registration import Budget
+from app.domain.budget import Budget
 from tests.operate.doctor import SECRET, SENDER, assert_found, smtp, worst
 from tests.support.servers import ROOT, Valkey
 

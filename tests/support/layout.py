@@ -16,8 +16,9 @@ from typing import Any
 import redis
 
 from app.domain.address import Address
+from app.domain.budget import Budget
 from app.domain.number import NumberGenerator
-from app.domain.registration import Budget, Delivery, Draft, Stored
+from app.domain.registration import Delivery, Draft, Stored
 from app.errors import VerificationFailed
 from app.repositories.guard import Guard
 from app.repositories.keys import Names

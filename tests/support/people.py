@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 import redis
 
 from app.domain.address import Address
+from app.domain.budget import Budget
 from app.domain.number import NumberGenerator
-from app.domain.registration import Budget, Draft, Registered, Stored
+from app.domain.registration import Draft, Registered, Stored
 from app.repositories.census import Census
 from app.repositories.keys import Names
 from app.repositories.outbox import Outbox

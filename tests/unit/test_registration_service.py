@@ -8,8 +8,9 @@ import fakeredis
 import pytest
 
 from app.domain.address import Address
+from app.domain.budget import Budget
 from app.domain.number import NumberGenerator
-from app.domain.registration import Budget, Cause, Delivery, Draft, Registration, Stored
+from app.domain.registration import Cause, Delivery, Draft, Registration, Stored
 from app.errors import AddressRefused, CedulaError, NumberSpaceExhausted, StorageUnavailable, WrongIndexKey
 from app.repositories.guard import Guard
 from app.repositories.keys import Names, UserKeys

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 
 from app import create_app
 from app.config import Settings
-from app.domain.registration import Budget
+from app.domain.budget import Budget
 from app.repositories.keys import Field
 from tests.api.conftest import wrong
 from tests.support.records import Records
