@@ -7,6 +7,7 @@ import secrets
 from flask import Flask, current_app
 
 from app.config import LOCALES, Settings
+from app.directory.directory import Directory
 from app.domain.number import NumberGenerator, RandBelow
 from app.mail.messages import Messages
 from app.mail.smtp import SmtpMail
@@ -33,6 +34,7 @@ class Container:
     def __init__(self, app: Flask, settings: Settings, randbelow: RandBelow = secrets.randbelow) -> None:
         self.settings = settings
         self.storage = Storage(settings.redis_url, settings.redis_timeout_s, settings.redis_wait_replicas)
+        self.directory = Directory.of(settings)
         self.names = names = Names(settings.index_key or None)
         sealer = Sealer([key for key in (settings.secret_key, *settings.secret_key_fallbacks) if key])
         self.guard = Guard(self.storage, names, sealer)
@@ -47,7 +49,7 @@ class Container:
         self.verification = VerificationService(
             self.users, self.guard, settings.number_digits, settings.verify_limit
         )
-        self.client_limits = ClientLimits(self.storage, names, settings.client_limit)
+        self.client_limits = ClientLimits(self.storage, names)
         self.census = Census(self.storage, sealer)
         self.monitoring = Monitoring(
             self.metrics,

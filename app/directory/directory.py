@@ -4,8 +4,11 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import Iterable, Mapping
+from email.utils import parseaddr
+from typing import Self
 
-from app.domain.service import Caller, Service
+from app.config import Settings
+from app.domain.service import DEFAULT, Caller, Service
 
 DIGEST_BYTES = 16
 
@@ -18,10 +21,22 @@ class Directory:
     """
 
     def __init__(self, services: Iterable[Service], keys: Mapping[str, Caller]) -> None:
-        """`keys`: by the SHA-256 of the key in hexadecimal."""
+        """`keys`: by the SHA-256 of the key in hexadecimal. Without any, every caller is `default`."""
         self._secret = secrets.token_bytes(32)
         self._services = {service.id: service for service in services}
+        self.default = self._services.get(DEFAULT, Service())
         self._callers = {self._place(digest): (digest, caller) for digest, caller in keys.items()}
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """The one service that the environment describes."""
+        default = default_service(settings)
+        return cls([default], {key.sha256: Caller(default, key.name) for key in settings.api_keys})
+
+    @property
+    def open(self) -> bool:
+        """Nobody needs a key."""
+        return not self._callers
 
     def get(self, service_id: str) -> Service | None:
         return self._services.get(service_id)
@@ -34,3 +49,17 @@ class Directory:
 
     def _place(self, digest: str) -> bytes:
         return hashlib.blake2b(digest.encode(), digest_size=DIGEST_BYTES, key=self._secret).digest()
+
+
+def default_service(settings: Settings) -> Service:
+    """The service that the environment describes."""
+    name, address = parseaddr(settings.mail_default_sender)
+    return Service(
+        name=name or address.rpartition("@")[2],
+        sender=settings.mail_default_sender,
+        locale=settings.default_locale,
+        ttl_s=settings.number_ttl_s,
+        address_limit=settings.address_limit,
+        verify_limit=settings.verify_limit,
+        client_limit=settings.client_limit,
+    )

@@ -16,11 +16,11 @@ SERVICE_ID = "[a-z][a-z0-9-]{0,31}"
 class Service:
     """A service that registers people.
 
-    `id`: its table in SERVICES_FILE, or `default`. `name`: who the mail says is asking. `sender`: an address,
-    or `Name <address>`. `support`, `color`, `logo`: an address for questions, `#rrggbb` and an `https://` URL;
-    empty = none. `locale`: the language of a mail where the request names none that there is. `templates`: the
-    files that replace or complete the built-in ones, by file name. `ttl_s`: how long its numbers live, 0 =
-    until used. `test`: nothing is ever mailed.
+    `id`: its table in SERVICES_FILE, or `default`. `name`: who the mail says is asking. `sender`: an
+    address, or `Name <address>`. `support`, `color`, `logo`: an address for questions, `#rrggbb` and an
+    `https://` URL; empty = none. `locale`: the language of a mail where the request names none that there
+    is. `templates`: the files that replace or complete the built-in ones, by file name. `ttl_s`: how long
+    its numbers live, 0 = until used. `test`: nothing is ever mailed.
     """
 
     id: str = DEFAULT

@@ -4,16 +4,15 @@ May import `container` for what counts requests; knows nothing of Redis.
 """
 
 import hashlib
-import hmac
 import secrets
-from collections.abc import Sequence
 
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from app.config import ApiKey, Settings
+from app.config import Settings
 from app.container import services
 from app.domain.client import client_of
+from app.domain.service import DEFAULT, Caller
 from app.errors import Unauthorized
 from app.http.request import Request, current
 
@@ -31,28 +30,12 @@ def digest(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
 
 
-class ApiKeys:
-    """Finds out whose key was given."""
-
-    def __init__(self, keys: Sequence[ApiKey]) -> None:
-        self._keys = keys
-
-    def owner(self, given: str) -> str | None:
-        """The name of the key's owner. Every key is compared, each in constant time."""
-        found, candidate = None, digest(given)
-        for key in self._keys:
-            if hmac.compare_digest(key.sha256, candidate):
-                found = key.name
-        return found
-
-
 def install(app: Flask, settings: Settings) -> None:
     """Asks for API keys, counts requests, and believes as many proxies as the operator says."""
     if settings.trusted_proxies:
         hops = settings.trusted_proxies
         proxied = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops)
         app.wsgi_app = proxied  # type: ignore[method-assign] # Flask's documented way to add a middleware
-    keys = ApiKeys(settings.api_keys)
 
     def admit() -> None:
         """Before routing has its say: without a key, nobody learns what exists."""
@@ -60,13 +43,13 @@ def install(app: Flask, settings: Settings) -> None:
         path = request.path
         if not _is_protected(path):
             return
-        if settings.api_keys:
-            owner = keys.owner(_bearer_token(request))
-            if owner is None:
-                raise Unauthorized("An API key is needed")
-            request.comes_from(owner)
-        if settings.client_limit and path != METRICS:
-            services().client_limits.count(request.caller or client_of(request.remote_addr or ""))
+        directory = services().directory
+        caller = Caller(directory.default) if directory.open else directory.caller(_bearer_token(request))
+        if caller is None or (path == METRICS and caller.service.id != DEFAULT):
+            raise Unauthorized("An API key is needed")
+        request.comes_from(caller)
+        if caller.service.client_limit and path != METRICS:
+            services().client_limits.count(_client(request, caller), caller.service.client_limit)
 
     app.before_request(admit)
 
@@ -77,6 +60,13 @@ METRICS = "/metrics"
 
 def _is_protected(path: str) -> bool:
     return path.startswith("/api/") or path in ("/api", METRICS)
+
+
+def _client(request: Request, caller: Caller) -> str:
+    """Whose requests are counted together: a service's, or, of the service `default`, a key's or an IP's."""
+    if caller.service.id != DEFAULT:
+        return f"service {caller.service.id}"
+    return caller.key or client_of(request.remote_addr or "")
 
 
 def _bearer_token(request: Request) -> str:

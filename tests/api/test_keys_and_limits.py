@@ -15,10 +15,12 @@ import pytest
 import redis
 import requests
 
-from app.config import ApiKey, Settings
+from app.config import Settings
+from app.directory.directory import Directory
 from app.domain.budget import Budget
+from app.domain.service import Caller, Service
 from app.errors import TooManyRequests
-from app.http.auth import ApiKeys, digest
+from app.http.auth import digest
 from app.repositories.client_limits import ClientLimits
 from app.repositories.keys import Names
 from app.storage.storage import Storage
@@ -105,10 +107,12 @@ def test_what_is_not_personal_needs_no_key(keyed: Api, path: str) -> None:
 
 
 def test_keys_are_compared_in_constant_time() -> None:
-    """Every key is compared whole, also after one that fits: the last of two equal ones gives the name."""
-    keys = ApiKeys([ApiKey("first", digest("key")), ApiKey("last", digest("key"))])
-    assert keys.owner("key") == "last"
-    assert keys.owner("kez") is None
+    """A key is found by a digest that nobody can foresee, and its own digest is then compared as a whole."""
+    service = Service()
+    directory = Directory([service], {digest("key"): Caller(service, "first")})
+    assert directory.caller("key") == Caller(service, "first")
+    assert directory.caller("kez") is None
+    assert directory.caller("") is None
 
 
 def test_a_key_is_shown_once_with_the_entry_to_add() -> None:
@@ -202,10 +206,11 @@ def test_a_client_may_ask_so_often(limited: Limited, store: redis.Redis, email: 
         assert all(store.ttl(key) > 0 for key in store.scan_iter("cedula:limits*"))
 
 
-def count(limits: ClientLimits, client: str = "shop") -> int:
+def count(limited: tuple[ClientLimits, tuple[Budget, ...]], client: str = "shop") -> int:
     """0, or the seconds to wait."""
+    counters, limits = limited
     try:
-        limits.count(client)
+        counters.count(client, limits)
     except TooManyRequests as error:
         return error.retry_after_s or -1
     return 0
@@ -213,7 +218,7 @@ def count(limits: ClientLimits, client: str = "shop") -> int:
 
 def test_several_limits_hold_together(valkey_server: Valkey, store: redis.Redis) -> None:
     """The full window that lasts longest says how long to wait; who is refused uses nothing up."""
-    limits = ClientLimits(Storage(valkey_server.url, 5.0), Names(None), (Budget(3, 60), Budget(5, 3600)))
+    limits = (ClientLimits(Storage(valkey_server.url, 5.0), Names(None)), (Budget(3, 60), Budget(5, 3600)))
     assert [count(limits) for _ in range(3)] == [0, 0, 0]
     assert all(50 < count(limits) <= 60 for _ in range(5))
     assert count(limits, "bank") == 0
@@ -224,7 +229,7 @@ def test_several_limits_hold_together(valkey_server: Valkey, store: redis.Redis)
 
 def test_no_wait_is_longer_than_its_window(valkey_server: Valkey, store: redis.Redis) -> None:
     """The clock of Redis was set back an hour."""
-    limits = ClientLimits(Storage(valkey_server.url, 5.0), Names(None), (Budget(1, 60),))
+    limits = (ClientLimits(Storage(valkey_server.url, 5.0), Names(None)), (Budget(1, 60),))
     assert count(limits) == 0
     (counter,) = store.scan_iter("cedula:limits:*")
     store.pexpire(counter, 3_660_000)
@@ -234,7 +239,10 @@ def test_no_wait_is_longer_than_its_window(valkey_server: Valkey, store: redis.R
 
 def test_no_race_overdraws_a_limit(valkey_server: Valkey, store: redis.Redis) -> None:
     """Also while the script cache is lost again and again."""
-    limits = ClientLimits(Storage(valkey_server.url, 5.0), Names(None), (Budget(10, 3600), Budget(10, 7200)))
+    limits = (
+        ClientLimits(Storage(valkey_server.url, 5.0), Names(None)),
+        (Budget(10, 3600), Budget(10, 7200)),
+    )
 
     def ask() -> bool:
         store.script_flush()

@@ -55,7 +55,7 @@ class Scene:
     def count(self, amount: int = 9) -> None:
         """`amount`: in the first of two windows."""
         limits = Budget(amount, 60), Budget(9, 120)
-        ClientLimits(self.process.client, Names(None), limits).count("shop")
+        ClientLimits(self.process.client, Names(None)).count("shop", limits)
 
     def fill_window(self) -> None:
         """Of one request, which seems to last longer than a window: then its end is written anew."""
