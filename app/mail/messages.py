@@ -84,7 +84,7 @@ class Messages:
         """The mail that brings the person the number. The same registration gives the same mail."""
         recipient = registration.address.envelope
         date, issued_at = _moment(registration.created_ms // 1000)
-        content = self._formats[registration.locale] % {
+        content = self._formats.get(registration.locale[:2], self._formats["en"]) % {
             b"to": recipient.encode("ascii"),
             b"date": date,
             b"message_id": f"<{registration.registration_id}@{self._domain}>".encode(),
