@@ -142,8 +142,8 @@ class Settings:
     mail_templates: str = _text("", _folder)
     default_locale: str = _text("en", OneOf(LOCALES))
 
-    number_digits: int = _whole(12, 11, 18)
-    number_ttl_s: int = _whole(0, 0, 10 * 366 * 86_400)
+    number_digits: int = _whole(10, 10, 18)
+    number_ttl_s: int = _whole(86_400, 0, 10 * 366 * 86_400)
     address_limit: Budget = TEN_AN_HOUR
     verify_limit: Budget = FIVE_IN_15_MINUTES
     client_limit: tuple[Budget, ...] = ()

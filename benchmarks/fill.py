@@ -8,25 +8,25 @@ from typing import Any, cast
 import redis
 
 from app.domain.address import Address
-from app.domain.budget import Budget
 from app.domain.number import NumberGenerator
 from app.domain.registration import Draft
+from app.domain.service import DEFAULT
 from app.errors import NumberSpaceExhausted
 from app.repositories.guard import Guard
 from app.repositories.keys import Field, Names
 from app.repositories.records import LAYOUT_VERSION, RecordSeal
 from app.repositories.scripts import Register
 from app.repositories.sealing import Sealer
-from app.repositories.users import RUNNING_MS, Terms, Users, fresh_token
+from app.repositories.users import RUNNING_MS, Users, fresh_token
 from app.services.messaging import MessagingService
 from app.services.registration import RegistrationService
 from app.storage.scripts import SCRIPTS
 from app.storage.storage import Storage
 
+DIGITS = 10
 TOKEN = "t" * 64
 BATCH = 500
 SHARD = 7
-UNLIMITED = Terms(life_ms=0, budget=Budget(), mark_ms=60_000)
 NO_MAIL = cast(MessagingService, None)
 """Nothing here is mailed."""
 
@@ -38,7 +38,7 @@ class Filler:
         self.client = client
         self.names = Names(secret or None)
         self.records = RecordSeal(Sealer([secret] if secret else []))
-        self._numbers = NumberGenerator(12)
+        self._numbers = NumberGenerator(DIGITS)
 
     def fill(self, addresses: Iterable[str]) -> Iterator[tuple[str, str]]:
         """Registers every address; gives it back with its number."""
@@ -48,7 +48,7 @@ class Filler:
         pipeline = self.client.pipeline(transaction=False)
         for text in addresses:
             address = Address.parse(text)
-            keys = self.names.user(address.identity)
+            keys = self.names.user(DEFAULT, address)
             number = self._numbers.draw(keys.shard)
             digest = self.names.number(number)
             sealed = self.records.seal(Draft(address, TOKEN, "en"), number, keys.user_id)
@@ -57,6 +57,7 @@ class Filler:
                 sender=keys.sender,
                 outbox=keys.outbox,
                 sends=keys.sends,
+                mailbox=keys.mailbox("none"),
                 mark=keys.idempotency("none"),
                 numbers=[keys.number_prefix + digest],
                 id=keys.user_id,
@@ -68,6 +69,8 @@ class Filler:
                 prefix=keys.number_prefix,
                 limit=0,
                 window_ms=0,
+                mailbox_limit=0,
+                mailbox_window_ms=0,
                 fingerprint="",
                 mark_ms=0,
                 running_ms=RUNNING_MS,
@@ -96,19 +99,21 @@ class FullShard:
         self.space = space
         self.calls = 0
         address = next(
-            text for n in range(100_000) if names.user(text := f"full{n}@example.com").shard == SHARD
+            found
+            for n in range(100_000)
+            if names.user(DEFAULT, found := Address.parse(f"full{n}@example.com")).shard == SHARD
         )
-        self._draft = Draft(Address.parse(address), TOKEN, "en")
+        self._draft = Draft(address, TOKEN, "en")
         users = Users(storage, names, sealer)
         register = users.register
         users.register = self._counting(register)  # type: ignore[method-assign]
         self._service = RegistrationService(
-            users, Guard(storage, names, sealer), NumberGenerator(12, self._below), UNLIMITED, NO_MAIL
+            users, Guard(storage, names, sealer), NumberGenerator(DIGITS, self._below), NO_MAIL
         )
         taken = []
         draws = secrets.SystemRandom().sample(range(space), int(space * share))
         drawn = iter(draws)
-        generator = NumberGenerator(12, lambda _: next(drawn))
+        generator = NumberGenerator(DIGITS, lambda _: next(drawn))
         for _ in draws:
             number = generator.draw(SHARD)
             taken.append(("SET", f"{{{SHARD:03}}}:number:{names.number(number)}", "taken"))

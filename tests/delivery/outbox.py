@@ -7,15 +7,16 @@ from threading import Barrier
 from typing import Any, TypeVar
 
 from app.domain.address import Address
-from app.domain.budget import Budget
 from app.domain.number import NumberGenerator
 from app.domain.registration import Delivery, Draft, Registration, Stored
+from app.domain.service import Service
 from app.repositories.census import Census
 from app.repositories.keys import Names
 from app.repositories.outbox import Outbox, Settled
 from app.repositories.sealing import Sealer
-from app.repositories.users import Terms, Users
+from app.repositories.users import Users
 from app.storage.storage import Storage
+from tests.support.people import DIGITS
 from tests.support.values import there
 
 LEASE_MS = 60_000
@@ -39,13 +40,10 @@ class Store:
 
     def register(self, address: str = "ada@example.com", *, lease_ms: int = LEASE_MS) -> Stored:
         """With a lease of 0 the mail is due for everybody at once."""
-        keys = self.users.keys(Address.parse(address))
+        draft = Draft(Address.parse(address), "t0ken", "en", Service())
+        keys = self.users.keys(draft.service, draft.address)
         stored = self.users.register(
-            keys,
-            Draft(Address.parse(address), "t0ken", "en"),
-            [NumberGenerator(12).draw(keys.shard)],
-            Terms(0, Budget(), 0),
-            lease_ms=lease_ms,
+            keys, draft, [NumberGenerator(DIGITS).draw(keys.shard)], lease_ms=lease_ms
         )
         assert isinstance(stored, Stored)
         return stored
@@ -54,12 +52,10 @@ class Store:
         self, registration: Registration, owner: str | None, delivery: Delivery, **more: Any
     ) -> Settled:
         """`owner`: of one who got the lease."""
-        return self.outbox.settle(
-            registration.user_id, registration.registration_id, there(owner), delivery, **more
-        )
+        return self.outbox.settle(registration.user_id, registration.mail_id, there(owner), delivery, **more)
 
     def release(self, registration: Registration, owner: str | None) -> Settled:
-        return self.outbox.release(registration.user_id, registration.registration_id, there(owner))
+        return self.outbox.release(registration.user_id, registration.mail_id, there(owner))
 
     def renew(self, user_id: str, owner: str | None) -> bool:
         return self.outbox.renew(user_id, there(owner))

@@ -24,6 +24,8 @@ from pathlib import Path
 
 import requests
 
+from app.domain.address import Address
+from app.domain.service import DEFAULT
 from app.repositories.keys import Field, Names
 from tests.support.records import Records
 from tests.support.scan import contradictions, kinds
@@ -145,7 +147,7 @@ class Storm:
             headers = {"Prefer": "respond-async"} if chance.random() < 0.2 else {}
             try:
                 if which < ERASED_TOO and chance.random() < 0.2:
-                    user_id = Names(None).user(address).user_id
+                    user_id = Names(None).user(DEFAULT, Address.parse(address)).user_id
                     answer = http.delete(f"{self.service.url}/api/users/{user_id}", timeout=30)
                 else:
                     body = {"email": address, "token": f"t{number}"}

@@ -106,7 +106,7 @@ def test_a_record_that_does_not_open_is_claimed_as_unreadable(
     registration = Store(valkey_server.url, SECRET).register(lease_ms=0).registration
     claim = Store(valkey_server.url).outbox.claim(registration.user_id, "me")
     assert claim.unreadable
-    assert claim.registration_id == registration.registration_id
+    assert claim.mail_id == registration.mail_id
 
 
 # Settling
@@ -198,7 +198,7 @@ def test_a_lease_that_is_given_back_makes_the_mail_due_and_counts_no_attempt(her
     stored = here.register()
     here.release(stored.registration, stored.owner)
     claim = here.outbox.claim(stored.registration.user_id, "next")
-    assert (claim.registration_id, claim.attempts) == (stored.registration.registration_id, 0)
+    assert (claim.mail_id, claim.attempts) == (stored.registration.mail_id, 0)
 
 
 # Leases and the lock

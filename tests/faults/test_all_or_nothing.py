@@ -34,7 +34,7 @@ class Scene:
 
     def key(self, kind: str) -> str:
         """The key of that kind; `number` is the live one, which no script can declare."""
-        keys = self.process.users.keys(ada())
+        keys = self.process.keys(ada())
         if kind == "lock":
             return RELAY_LOCK
         if kind == "number":
@@ -50,7 +50,7 @@ class Scene:
 
     def settle(self, delivery: Delivery) -> None:
         ours = self.registration
-        self.process.outbox.settle(ours.user_id, ours.registration_id, self.owner, delivery)
+        self.process.outbox.settle(ours.user_id, ours.mail_id, self.owner, delivery)
 
     def count(self, amount: int = 9) -> None:
         """`amount`: in the first of two windows."""
@@ -64,7 +64,7 @@ class Scene:
         self.store.expire(key, 3600)
 
     def verify(self, number: str) -> None:
-        self.process.users.verify(ada(), number, self.process.budget)
+        self.process.verify(ada(), number)
 
 
 @dataclass(frozen=True)

@@ -30,8 +30,9 @@ def set_back(store: redis.Redis) -> None:
                 if store.hexists(key, name):
                     store.hincrby(key, name, HOUR_MS)
         elif kind == b"idempotency":
-            fingerprint, registration, created, delivery = text(store.get(key)).split("|")
-            later = f"{fingerprint}|{registration}|{int(created) + HOUR_MS}|{delivery}"
+            fingerprint, registration, created, expires, delivery = text(store.get(key)).split("|")
+            times = f"{int(created) + HOUR_MS}|{int(expires) + HOUR_MS}"
+            later = f"{fingerprint}|{registration}|{times}|{delivery}"
             store.set(key, later, keepttl=True)
 
 
@@ -58,8 +59,8 @@ def test_what_lies_too_far_ahead_is_due(process: Process, store: redis.Redis) ->
     stored = process.registered(ada())
     assert stored.owner
     ours = stored.registration
-    keys = process.users.keys(ada())
-    process.outbox.settle(ours.user_id, ours.registration_id, stored.owner, Delivery.PENDING, wait_ms=900_000)
+    keys = process.keys(ada())
+    process.outbox.settle(ours.user_id, ours.mail_id, stored.owner, Delivery.PENDING, wait_ms=900_000)
     now_ms = process.outbox.now_ms()
     assert process.outbox.due([keys.shard], now_ms, 10) == []
     assert process.outbox.claim(ours.user_id, "me").later_ms
@@ -72,7 +73,7 @@ def test_what_lies_too_far_ahead_is_due(process: Process, store: redis.Redis) ->
 def test_no_wait_of_ours_is_too_far_ahead(process: Process, store: redis.Redis) -> None:
     """The longest wait, under the longest lease."""
     stored = process.registered(ada(), lease_ms=LONGEST_LEASE_MS)
-    keys = process.users.keys(ada())
+    keys = process.keys(ada())
     store.zadd(keys.outbox, {stored.registration.user_id: process.outbox.now_ms() + LONGEST_WAIT_MS - 1000})
     assert process.outbox.due([keys.shard], process.outbox.now_ms(), 10) == []
 
@@ -81,7 +82,7 @@ def test_the_lease_of_a_dead_sender_ends_in_its_own_time(process: Process, store
     """Whoever finds it an hour long cuts it to the longest that there is; a live sender renews it."""
     stored = process.registered(ada())
     assert stored.owner
-    sender = process.users.keys(ada()).sender
+    sender = process.keys(ada()).sender
     set_back(store)
     claim = process.outbox.claim(stored.registration.user_id, "another")
     assert claim.later_ms is not None
@@ -105,14 +106,14 @@ def test_budgets_end_in_their_own_time(process: Process, store: redis.Redis) -> 
         number = process.registered(ada()).registration.number
     for _ in range(process.limit):
         with pytest.raises(VerificationFailed):
-            process.users.verify(ada(), wrong(number), process.budget)
+            process.verify(ada(), wrong(number))
     set_back(store)
-    keys = process.users.keys(ada())
+    keys = process.keys(ada())
     assert store.pttl(keys.sends) > HOUR_MS
     with pytest.raises(TooManyRegistrations) as registrations:
         process.registered(ada())
     with pytest.raises(TooManyAttempts) as attempts:
-        process.users.verify(ada(), number, process.budget)
+        process.verify(ada(), number)
     for told, key in ((registrations, keys.sends), (attempts, keys.tries)):
         assert told.value.retry_after_s == 3600
         assert store.pttl(key) <= HOUR_MS

@@ -114,18 +114,18 @@ def test_a_right_number_costs_no_try(valkey_server: Valkey, store: redis.Redis) 
     """Neither the first of a window nor a later one; the window ends when it would have."""
     process = Process(valkey_server.url)
     number = process.registered(ada()).registration.number
-    tries = process.users.keys(ada()).tries
+    tries = process.keys(ada()).tries
     for count in (1, 2):
         with pytest.raises(VerificationFailed):
-            process.users.verify(ada(), wrong(number), process.budget)
+            process.verify(ada(), wrong(number))
         assert store.get(tries) == str(count).encode()
     store.pexpire(tries, 600_000)
-    process.users.verify(ada(), number, process.budget)
+    process.verify(ada(), number)
     assert store.get(tries) == b"2"
     assert 590_000 < store.pttl(tries) <= 600_000
     store.delete(tries)
     number = process.registered(ada()).registration.number
-    process.users.verify(ada(), number, process.budget)
+    process.verify(ada(), number)
     assert not store.exists(tries)
     process.close()
 
@@ -136,7 +136,7 @@ def test_without_a_limit_nothing_is_left_of_a_count(valkey_server: Valkey, store
     number = process.registered(ada()).registration.number
     for guess in (wrong(number), number, number):
         try:
-            process.users.verify(ada(), guess, process.budget)
+            process.verify(ada(), guess)
         except VerificationFailed:
             continue
     assert kinds(store)["tries"] == 0
@@ -149,11 +149,11 @@ def test_a_limit_that_was_taken_away_leaves_the_count_as_it_was(
     """A counter of before goes on to its end, and does not live for ever."""
     process = Process(valkey_server.url)
     number = process.registered(ada()).registration.number
-    tries = process.users.keys(ada()).tries
+    tries = process.keys(ada()).tries
     store.set(tries, 3, px=60_000)
     without = Process(valkey_server.url, limit=0)
     with pytest.raises(VerificationFailed):
-        without.users.verify(ada(), wrong(number), without.budget)
+        without.verify(ada(), wrong(number))
     assert store.get(tries) == b"3"
     assert 0 < store.pttl(tries) <= 60_000
     process.close()
@@ -169,11 +169,11 @@ def test_a_used_up_budget_is_told_whatever_redis_refuses(
     number = process.registered(ada()).registration.number
     for _ in range(process.limit):
         with pytest.raises(VerificationFailed):
-            process.users.verify(ada(), wrong(number), process.budget)
+            process.verify(ada(), wrong(number))
     with fault(valkey_server, store):
         for guess in (number, wrong(number)):
             with pytest.raises(TooManyAttempts):
-                process.users.verify(ada(), guess, process.budget)
+                process.verify(ada(), guess)
         with pytest.raises(StorageUnavailable):
             process.registered(ada())
     process.close()

@@ -50,7 +50,7 @@ def test_a_spoiled_outbox_costs_its_shard_alone(process: Process, store: redis.R
     """The sweep finds the mails of all other shards; so do listings and counts."""
     ada = process.registered(ADA, lease_ms=0).registration
     spoil(store, outbox_key(EMPTY_SHARD))
-    spoil(store, process.users.keys(BOB).outbox)
+    spoil(store, process.keys(BOB).outbox)
     assert due(process) == {ada.user_id}
     assert [mail.user_id for mail in process.census.pending()] == [ada.user_id]
     assert process.census.owed().depth == 1
@@ -61,10 +61,10 @@ def test_a_spoiled_record_is_left_out_of_listings(process: Process, store: redis
     """Pending and given-up mails of others are told."""
     ada = process.registered(ADA, lease_ms=0).registration
     bob = process.registered(BOB, lease_ms=0).registration
-    spoil(store, process.users.keys(BOB).user)
+    spoil(store, process.keys(BOB).user)
     assert [mail.user_id for mail in process.census.pending()] == [ada.user_id]
     assert process.census.owed().oldest_ms == ada.created_ms
-    store.hset(process.users.keys(ADA).user, Field.DELIVERY, "failed")
+    store.hset(process.keys(ADA).user, Field.DELIVERY, "failed")
     assert [mail.user_id for mail in process.census.failed()] == [ada.user_id]
     seals = Seals(process.client, Sealer([]))
     assert {record.user_id for record in seals.read([ada.user_id, bob.user_id]) if record.sealed} == {
@@ -77,7 +77,7 @@ def test_keys_with_names_like_ours_are_counted_out(process: Process, store: redi
     ada = process.registered(ADA, lease_ms=0).registration
     for name in (b"{\xff\xfe}:user:\xff", b"{abc}:number:x", b"{abc}:user:"):
         store.set(name, 1, px=60_000)
-    assert process.census.numbers_by_shard() == {process.users.keys(ADA).shard: 1}
+    assert process.census.numbers_by_shard() == {process.keys(ADA).shard: 1}
     assert list(process.census.failed()) == []
     seals = Seals(process.client, Sealer([]))
     assert [record.user_id for record in seals.sample(10)] == [ada.user_id]
@@ -95,7 +95,7 @@ def test_an_entry_that_no_process_of_ours_has_written_is_due_and_hurts_nobody(
     assert len(due(process)) == 2
     assert [mail.user_id for mail in process.census.pending()] == [ada.user_id]
     assert process.census.owed().oldest_ms == ada.created_ms
-    store.zadd(process.users.keys(ADA).outbox, {ada.user_id: float(score)})
+    store.zadd(process.keys(ADA).outbox, {ada.user_id: float(score)})
     assert [mail.user_id for mail in process.census.pending()] == [ada.user_id]
 
 
@@ -109,9 +109,9 @@ def test_a_lease_that_cannot_be_renewed_lets_the_others_be_renewed(
         stored = process.registered(address)
         assert stored.owner
         leases.hold(stored.owner, stored.registration.user_id, now[0])
-    keys = process.users.keys(ADA)
+    keys = process.keys(ADA)
     store.pexpire(keys.sender, 1000)
-    spoil(store, process.users.keys(BOB).outbox)
+    spoil(store, process.keys(BOB).outbox)
     now[0] += LEASE_MS / 1000 / 2
     leases.renew()
     assert store.pttl(keys.sender) > 1000
@@ -122,13 +122,13 @@ def test_mails_of_a_dead_process_go_out_beside_keys_that_are_spoiled(
 ) -> None:
     """Spoiled are an outbox and the record of a mail that is a day late, in the neighbours' batch."""
     late = process.registered(BOB, lease_ms=0).registration
-    keys = process.users.keys(BOB)
+    keys = process.keys(BOB)
     spoil(store, keys.user)
     store.zadd(keys.outbox, {late.user_id: late.created_ms - 2 * GIVE_UP_MS})
     spoilt_shard = keys.shard // 100 * 100 + (keys.shard + 1) % 100
     spoil(store, outbox_key(spoilt_shard))
     addresses = (Address.parse(f"neighbour{turn}@example.com") for turn in count())
-    shards = ((address, process.users.keys(address).shard) for address in addresses)
+    shards = ((address, process.keys(address).shard) for address in addresses)
     close_by = (address for address, at in shards if at // 100 == keys.shard // 100 and at != spoilt_shard)
     neighbours = list(islice(close_by, 20))
     for neighbour in neighbours:
@@ -141,7 +141,7 @@ def test_entries_that_no_script_can_read_hold_up_nobody_behind_them(
     serve: Serve, smtp: ScriptedSmtp, process: Process, store: redis.Redis
 ) -> None:
     """As many as a sweep looks at in one shard, all of them due before the mail that is owed."""
-    keys = process.users.keys(ADA)
+    keys = process.keys(ADA)
     user_ids = (f"{keys.user_id[:20]}{''.join(end)}" for end in product("bcdefghi", repeat=6))
     shard_mates = (user_id for user_id in user_ids if keys_of(user_id).shard == keys.shard)
     spoilt = list(islice(shard_mates, ENTRIES_A_SHARD + 1))

@@ -51,7 +51,7 @@ def monitoring(store: redis.Redis) -> Callable[..., Monitoring]:
     def build(guard: CountingGuard, clock: Callable[[], float] = time.monotonic) -> Monitoring:
         storage = storage_of(store)
         outbox, census = Outbox(storage, Sealer([]), 1000), Census(storage, Sealer([]))
-        return Monitoring(Metrics(), guard, outbox, census, NumberGenerator(12), clock)
+        return Monitoring(Metrics(), guard, outbox, census, NumberGenerator(10), clock)
 
     return build
 

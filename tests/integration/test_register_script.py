@@ -9,13 +9,14 @@ import pytest
 import redis
 
 from app.domain.address import Address
-from app.domain.budget import Budget
 from app.domain.number import NumberGenerator
 from app.domain.registration import Draft, Stored
+from app.domain.service import Service
 from app.repositories.keys import Field, Names
 from app.repositories.sealing import Sealer
-from app.repositories.users import Terms, Users
+from app.repositories.users import Users
 from app.storage.storage import Storage
+from tests.support.people import DIGITS
 from tests.support.records import Records
 from tests.support.scan import contradictions, kinds
 from tests.support.servers import Valkey
@@ -25,7 +26,7 @@ from tests.support.waiting import wait_until
 THREADS = 32
 ADA = "ada@example.com"
 LEASE_MS = 60_000
-FOR_EVER = Terms(life_ms=0, budget=Budget(), mark_ms=0)
+FOR_EVER = Service()
 
 T = TypeVar("T")
 
@@ -45,7 +46,7 @@ def records(store: redis.Redis) -> Records:
 def numbers(shard: int, count: int) -> list[str]:
     """The first numbers of a shard."""
     draws = iter(range(count))
-    generator = NumberGenerator(12, lambda _: next(draws))
+    generator = NumberGenerator(DIGITS, lambda _: next(draws))
     return [generator.draw(shard) for _ in range(count)]
 
 
@@ -54,13 +55,13 @@ def register(
     address: str,
     candidates: Sequence[str],
     token: str = "t0ken",
-    terms: Terms = FOR_EVER,
+    service: Service = FOR_EVER,
     lease_ms: int = LEASE_MS,
 ) -> Stored | None:
     """One call of the script; None when every candidate is taken."""
-    draft = Draft(Address.parse(address), token, "en")
-    keys = users.keys(draft.address)
-    outcome = users.register(keys, draft, candidates, terms, lease_ms=lease_ms)
+    draft = Draft(Address.parse(address), token, "en", service)
+    keys = users.keys(service, draft.address)
+    outcome = users.register(keys, draft, candidates, lease_ms=lease_ms)
     assert outcome is None or isinstance(outcome, Stored)
     return outcome
 
@@ -190,11 +191,11 @@ def test_registering_again_leaves_nothing_of_the_old_data(
 def test_a_registration_with_a_life_ends_whole(users: Users, records: Records, store: redis.Redis) -> None:
     """Record and number go in the same millisecond; the outbox entry is dropped when its turn comes."""
     (number,) = numbers(records.keys(ADA).shard, 1)
-    register(users, ADA, [number], terms=Terms(life_ms=300, budget=Budget(), mark_ms=0))
+    register(users, ADA, [number], service=Service(ttl_s=1))
     keys = records.keys(ADA)
     digest = text(store.hget(keys.user, Field.NUMBER))
     assert store.pexpiretime(keys.user) == store.pexpiretime(keys.number_prefix + digest)
-    wait_until(lambda: not kinds(store)["user"] and not kinds(store)["number"], 2, "both are gone")
+    wait_until(lambda: not kinds(store)["user"] and not kinds(store)["number"], 5, "both are gone")
 
 
 def test_registering_again_without_a_life_lives_for_ever(
@@ -202,7 +203,7 @@ def test_registering_again_without_a_life_lives_for_ever(
 ) -> None:
     """A TTL of the old record must not end the new one."""
     old, new = numbers(records.keys(ADA).shard, 2)
-    register(users, ADA, [old], terms=Terms(life_ms=50_000, budget=Budget(), mark_ms=0))
+    register(users, ADA, [old], service=Service(ttl_s=50))
     register(users, ADA, [new])
     assert store.ttl(records.keys(ADA).user) == -1
     assert [store.ttl(key) for key in store.scan_iter("*:number:*")] == [-1]

@@ -16,6 +16,8 @@ from click.testing import Result
 
 from app import create_app
 from app.config import Settings
+from app.domain.address import Address
+from app.domain.service import DEFAULT
 from app.errors import SealBroken
 from app.repositories.keys import SEALED, Names
 from app.repositories.sealing import Sealer
@@ -186,7 +188,9 @@ def test_it_survives_a_script_flush(valkey_server: Valkey, store: redis.Redis, h
     before, _ = houses
     before.register(*PEOPLE[:2])
     seals = Seals(Storage(valkey_server.url, 2.0), Sealer([NEW, OLD]))
-    for record in seals.read([Names(OLD).user(address).user_id for address in PEOPLE[:2]]):
+    for record in seals.read(
+        [Names(OLD).user(DEFAULT, Address.parse(address)).user_id for address in PEOPLE[:2]]
+    ):
         store.script_flush("SYNC")
         assert seals.reseal(record) is Verdict.RESEALED
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.domain.address import Address
+from app.domain.service import DEFAULT
 from app.repositories.keys import SEALED, Names, UserKeys
 from app.repositories.sealing import Sealer
 from app.storage.storage import Storage
@@ -13,8 +14,9 @@ from tests.support.scan import Client
 
 @dataclass(frozen=True)
 class Stored:
-    """What is sealed in a record."""
+    """What is sealed in a record. `service`: with ` test` behind the id of a test service."""
 
+    service: str
     email: str
     token: str
     number: str
@@ -22,17 +24,20 @@ class Stored:
 
 
 class Records:
-    """The records of one store, opened with the secrets of the service (none: stored in clear)."""
+    """The records of one service in one store, opened with its secrets (none: stored in clear)."""
 
-    def __init__(self, client: Client | Storage, *secrets: str, index_key: str = "") -> None:
+    def __init__(
+        self, client: Client | Storage, *secrets: str, index_key: str = "", service: str = DEFAULT
+    ) -> None:
         ask: Any = client.command if isinstance(client, Storage) else client.execute_command
         self._ask: Callable[..., Any] = ask
         self._names = Names(index_key or (secrets[0] if secrets else None))
         self._sealer = Sealer(secrets)
+        self._service = service
 
     def keys(self, address: str) -> UserKeys:
         """The keys of an address, whether it is registered or not."""
-        return self._names.user(Address.parse(address).identity)
+        return self._names.user(self._service, Address.parse(address))
 
     def of(self, address: str) -> Stored | None:
         """What is stored for an address; None where nothing is. Raises SealBroken."""
@@ -41,8 +46,8 @@ class Records:
         if parts[0] is None:
             return None
         opened = self._sealer.open(b"".join(part or b"" for part in parts), keys.user_id).decode()
-        locale, number, email, token = opened.split("\n", 3)
-        return Stored(email=email, token=token, number=number, locale=locale)
+        service, locale, number, email, token = opened.split("\n", 4)
+        return Stored(service=service, email=email, token=token, number=number, locale=locale)
 
     def number_of(self, address: str) -> str:
         """The live number of an address that is registered."""

@@ -44,7 +44,7 @@ def worker(
         cast(Guard, Ready()),
         cast(Outbox, None),
         cast(Census, None),
-        NumberGenerator(12),
+        NumberGenerator(10),
         mail_state=mail_state,
         threads=lambda: threads,
     )

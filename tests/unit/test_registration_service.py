@@ -8,14 +8,13 @@ import fakeredis
 import pytest
 
 from app.domain.address import Address
-from app.domain.budget import Budget
 from app.domain.number import NumberGenerator
 from app.domain.registration import Cause, Delivery, Draft, Registration, Stored
 from app.errors import AddressRefused, CedulaError, NumberSpaceExhausted, StorageUnavailable, WrongIndexKey
 from app.repositories.guard import Guard
 from app.repositories.keys import Names, UserKeys
 from app.repositories.sealing import Sealer
-from app.repositories.users import Terms, Users
+from app.repositories.users import Users
 from app.services.messaging import MessagingService, SendPlan
 from app.services.registration import (
     ALL_FREE,
@@ -24,12 +23,12 @@ from app.services.registration import (
     MORE_CANDIDATES,
     RegistrationService,
 )
+from tests.support.people import DIGITS
 from tests.support.storage import FakeStorage
 from tests.support.values import text
 
 ADA = Draft(Address.parse("ada@example.com"), "t0ken", "en")
 BOB = Draft(Address.parse("bob@example.com"), "t0ken", "en")
-TERMS = Terms(life_ms=0, budget=Budget(), mark_ms=0)
 LEASE_MS = 25_000
 NO_MAIL = cast(MessagingService, None)
 """For tests that store and do not mail."""
@@ -65,7 +64,7 @@ def service(
 ) -> RegistrationService:
     """The service as the container builds it, with its numbers from the given source."""
     guard = Guard(FakeStorage(client), Names(None), Sealer([]))
-    return RegistrationService(users, guard, NumberGenerator(12, randbelow), TERMS, NO_MAIL)
+    return RegistrationService(users, guard, NumberGenerator(DIGITS, randbelow), NO_MAIL)
 
 
 class FakeMessaging:
@@ -76,7 +75,7 @@ class FakeMessaging:
         self.lease_ms = lease_ms
         self.sent: list[tuple[Stored, SendPlan, Cause]] = []
 
-    def plan(self, *, awaited: bool = True) -> SendPlan:
+    def plan(self, *, awaited: bool = True, test: bool = False) -> SendPlan:
         return SendPlan(self.lease_ms, awaited=awaited)
 
     def send(self, stored: Stored, plan: SendPlan, cause: Cause) -> Delivery:
@@ -90,10 +89,9 @@ def registering(
     client: fakeredis.FakeRedis, messaging: FakeMessaging, mark_ms: int = 60_000
 ) -> RegistrationService:
     """The service with a messaging service that mails nothing."""
-    users = Users(FakeStorage(client), Names(None), Sealer([]))
+    users = Users(FakeStorage(client), Names(None), Sealer([]), mark_ms)
     guard = Guard(FakeStorage(client), Names(None), Sealer([]))
-    terms = Terms(life_ms=0, budget=Budget(), mark_ms=mark_ms)
-    return RegistrationService(users, guard, NumberGenerator(12), terms, cast(MessagingService, messaging))
+    return RegistrationService(users, guard, NumberGenerator(DIGITS), cast(MessagingService, messaging))
 
 
 def test_registering_stores_and_mails_with_the_lease_that_messaging_planned(
@@ -154,8 +152,8 @@ def test_a_registration_gets_a_number_of_its_own_shard(fake_redis: fakeredis.Fak
     """The usual case: one call, and the first candidate."""
     users = FullUpTo(fake_redis, failing_calls=0)
     registration = registered(service(fake_redis, users, lambda _: 5).store(ADA, LEASE_MS))
-    assert registration.number.startswith("10000005")
-    assert int(registration.number[-4:-1]) == users.keys(ADA.address).shard
+    assert registration.number.startswith("100005")
+    assert int(registration.number[-4:-1]) == users.keys(ADA.service, ADA.address).shard
     assert users.candidates == [1]  # the source repeats itself, and repeats are not tried
 
 
@@ -179,7 +177,7 @@ def test_it_draws_again_while_every_candidate_is_taken(fake_redis: fakeredis.Fak
     users = FullUpTo(fake_redis, failing_calls=3)
     registration = registered(service(fake_redis, users, lambda _: next(source)).store(ADA, LEASE_MS))
     assert users.candidates == [FIRST_CANDIDATES] + [MORE_CANDIDATES] * 3
-    assert registration.number.startswith(str(10_000_000 + FIRST_CANDIDATES + 2 * MORE_CANDIDATES))
+    assert registration.number.startswith(str(100_000 + FIRST_CANDIDATES + 2 * MORE_CANDIDATES))
 
 
 def test_it_gives_up_within_its_bound(fake_redis: fakeredis.FakeRedis) -> None:
@@ -202,17 +200,17 @@ def test_a_number_that_another_address_holds_is_passed_over(fake_redis: fakeredi
     """With a real script: two neighbours of one shard, one source that starts over."""
     users = FullUpTo(fake_redis, failing_calls=0)
     draws = iter([7, 7, 7, 7, 7, 7, 7, 8])
-    shard = users.keys(ADA.address).shard
+    shard = users.keys(ADA.service, ADA.address).shard
     neighbour = next(
         draft
         for draft in (Draft(Address.parse(f"n{i}@example.com"), "t", "en") for i in count())
-        if users.keys(draft.address).shard == shard
+        if users.keys(draft.service, draft.address).shard == shard
     )
     registrations = service(fake_redis, users, lambda _: next(draws))
     first = registered(registrations.store(ADA, LEASE_MS))
     second = registered(registrations.store(neighbour, LEASE_MS))
-    assert first.number[:8] == "10000007"
-    assert second.number[:8] == "10000008"
+    assert first.number[:6] == "100007"
+    assert second.number[:6] == "100008"
 
 
 def test_registering_again_gives_another_number_and_frees_the_old_one(
@@ -226,7 +224,7 @@ def test_registering_again_gives_another_number_and_frees_the_old_one(
     assert first.user_id == second.user_id
     assert first.number != second.number
     assert first.registration_id != second.registration_id
-    live = users.keys(ADA.address).number_prefix + Names(None).number(second.number)
+    live = users.keys(ADA.service, ADA.address).number_prefix + Names(None).number(second.number)
     assert [text(key) for key in fake_redis.keys("*:number:*")] == [live]
 
 

@@ -11,20 +11,21 @@ from app.domain.address import Address
 from app.domain.budget import Budget
 from app.domain.number import NumberGenerator
 from app.domain.registration import Delivery, Draft, Registered, Stored
+from app.domain.service import Service
 from app.errors import TooManyAttempts, VerificationFailed
 from app.repositories.keys import Field, Names
 from app.repositories.sealing import Sealer
-from app.repositories.users import WRONG_IN_A_ROW, Terms, Users
+from app.repositories.users import WRONG_IN_A_ROW, Users
 from app.storage.storage import Storage
 from tests.api.conftest import at_once, race, wrong
-from tests.support.people import Process, age_mark
+from tests.support.people import DIGITS, Process, age_mark
 from tests.support.scan import contradictions, kinds
 from tests.support.servers import Valkey
 from tests.support.values import there
 
 ADA = Address.parse("ada@example.com")
 THREADS = 64
-WITHOUT_LIMIT = Budget()
+FOR_EVER = Service()
 
 
 @pytest.fixture
@@ -34,19 +35,23 @@ def users(valkey_server: Valkey, store: redis.Redis) -> Iterator[Users]:
     client.close()
 
 
-def register(users: Users, token: str = "t0ken", life_ms: int = 0) -> str:
+def limited(amount: int) -> Service:
+    """A service that allows so many wrong numbers in 15 minutes."""
+    return Service(verify_limit=Budget(amount, 900))
+
+
+def register(users: Users, token: str = "t0ken", service: Service = FOR_EVER) -> str:
     """The number that was given."""
-    keys = users.keys(ADA)
-    candidates = NumberGenerator(12).draw_distinct(keys.shard, 4)
-    terms = Terms(life_ms=life_ms, budget=Budget(), mark_ms=0)
-    stored = users.register(keys, Draft(ADA, token, "en"), candidates, terms, lease_ms=0)
+    keys = users.keys(service, ADA)
+    candidates = NumberGenerator(DIGITS).draw_distinct(keys.shard, 4)
+    stored = users.register(keys, Draft(ADA, token, "en", service), candidates, lease_ms=0)
     assert isinstance(stored, Stored)
     return stored.registration.number
 
 
-def verdict(users: Users, number: str, budget: Budget = WITHOUT_LIMIT) -> str:
+def verdict(users: Users, number: str, service: Service = FOR_EVER) -> str:
     try:
-        return users.verify(ADA, number, budget)[1].token
+        return users.verify(service, ADA, number).contents.token
     except (VerificationFailed, TooManyAttempts) as error:
         return type(error).__name__
 
@@ -62,7 +67,7 @@ def test_one_of_many_gets_the_token_and_nothing_is_left(users: Users, store: red
 def test_either_the_token_is_handed_out_or_the_user_is_erased(users: Users, store: redis.Redis) -> None:
     """Of one hand-in and many erasures, exactly one finds the registration."""
     for _ in range(20):
-        number, user_id = register(users), users.keys(ADA).user_id
+        number, user_id = register(users), users.keys(FOR_EVER, ADA).user_id
 
         def hand_in(number: str = number) -> bool:
             return verdict(users, number) == "t0ken"
@@ -97,7 +102,7 @@ def test_a_replaced_number_never_brings_a_token(users: Users, store: redis.Redis
 def test_a_budget_is_never_overdrawn(users: Users, store: redis.Redis) -> None:
     """So many wrong numbers and not one more, however many ask at once."""
     number = register(users)
-    verdicts = at_once(THREADS, lambda: verdict(users, wrong(number), Budget(5, 900)))
+    verdicts = at_once(THREADS, lambda: verdict(users, wrong(number), limited(5)))
     assert Counter(verdicts) == {"VerificationFailed": 5, "TooManyAttempts": THREADS - 5}
     (tries,) = store.scan_iter("*:tries:*")
     assert 890_000 < store.pttl(tries) <= 900_000
@@ -106,13 +111,12 @@ def test_a_budget_is_never_overdrawn(users: Users, store: redis.Redis) -> None:
 def test_a_hundred_tries_at_once_are_counted_one_by_one(users: Users, store: redis.Redis) -> None:
     """98 wrong numbers and twice the right one: one token, and every try but that one costs one."""
     number = register(users)
-    budget = Budget(1000, 900)
     guesses = [wrong(number)] * 49 + [number] * 2 + [wrong(number, 2)] * 49
-    verdicts = race([partial(verdict, users, guess, budget) for guess in guesses])
+    verdicts = race([partial(verdict, users, guess, limited(1000)) for guess in guesses])
     assert Counter(verdicts) == {"t0ken": 1, "VerificationFailed": 99}
     (tries,) = store.scan_iter("*:tries:*")
     assert store.get(tries) == b"99"
-    assert Counter(at_once(100, lambda: verdict(users, number, Budget(150, 900)))) == {
+    assert Counter(at_once(100, lambda: verdict(users, number, limited(150)))) == {
         "VerificationFailed": 51,
         "TooManyAttempts": 49,
     }
@@ -122,7 +126,7 @@ def test_a_hundred_tries_at_once_are_counted_one_by_one(users: Users, store: red
 def test_the_right_number_races_with_a_registration_and_an_erasure(users: Users, store: redis.Redis) -> None:
     """Whoever comes first: the old token comes at most once, the new one never, and nothing is left half."""
     for turn in range(30):
-        old, user_id = register(users, f"old {turn}"), users.keys(ADA).user_id
+        old, user_id = register(users, f"old {turn}"), users.keys(FOR_EVER, ADA).user_id
         works: list[Callable[[], object]] = [
             partial(verdict, users, old),
             partial(register, users, f"new {turn}"),
@@ -150,7 +154,7 @@ def test_the_hundredth_of_many_wrong_numbers_at_once_erases(users: Users, store:
 
 def test_a_wrong_number_does_not_lengthen_a_life(users: Users, store: redis.Redis) -> None:
     """Counting writes into the record; its end stays."""
-    number = register(users, life_ms=60_000)
+    number = register(users, service=Service(ttl_s=60))
     (user,) = store.scan_iter("*:user:*")
     ends = store.pexpiretime(user)
     assert verdict(users, wrong(number)) == "VerificationFailed"
@@ -169,7 +173,7 @@ def test_a_promise_to_a_repetition_races_with_a_refusal(valkey_server: Valkey, s
 
         settle, owner = process.outbox.settle, there(stored.owner)
         works: list[Callable[[], object]] = [
-            partial(settle, registration.user_id, registration.registration_id, owner, Delivery.REFUSED),
+            partial(settle, registration.user_id, registration.mail_id, owner, Delivery.REFUSED),
             partial(process.outcome, ADA, key=f"key {turn}"),
         ]
         _, repeated = race(works)
@@ -190,16 +194,16 @@ def test_a_lost_script_cache_is_filled_again(users: Users, store: redis.Redis) -
     """SCRIPT FLUSH, as after a restart: the call is repeated once, and decides once."""
     number = register(users)
     store.script_flush()
-    assert verdict(users, wrong(number), Budget(5, 900)) == "VerificationFailed"
+    assert verdict(users, wrong(number), limited(5)) == "VerificationFailed"
     (tries,) = store.scan_iter("*:tries:*")
     assert store.get(tries) == b"1"
     store.script_flush()
     assert verdict(users, number) == "t0ken"
     register(users)
     store.script_flush()
-    assert users.erase(users.keys(ADA).user_id)
+    assert users.erase(users.keys(FOR_EVER, ADA).user_id)
     store.script_flush()
-    assert not users.erase(users.keys(ADA).user_id)
+    assert not users.erase(users.keys(FOR_EVER, ADA).user_id)
 
 
 def test_the_caches_lost_under_a_hundred_calls_change_nothing(users: Users, store: redis.Redis) -> None:
@@ -215,9 +219,9 @@ def test_the_caches_lost_under_a_hundred_calls_change_nothing(users: Users, stor
 
 def test_scripts_declare_their_slot(users: Users, store: redis.Redis) -> None:
     """Every key that a hand-in or an erasure leaves behind carries the shard of the address."""
-    tag = users.keys(ADA).tag.encode()
+    tag = users.keys(FOR_EVER, ADA).tag.encode()
     number = register(users)
-    verdict(users, wrong(number), Budget(5, 900))
+    verdict(users, wrong(number), limited(5))
     assert all(key.startswith(tag) for key in store.scan_iter("*"))
-    users.erase(users.keys(ADA).user_id)
+    users.erase(users.keys(FOR_EVER, ADA).user_id)
     assert [key.split(b":")[1] for key in store.scan_iter("*")] == [b"tries"]
