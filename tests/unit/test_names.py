@@ -155,8 +155,6 @@ def test_a_user_id_alone_leads_to_its_keys(service: str, address: Address) -> No
 def test_addresses_spread_evenly_over_the_shards() -> None:
     """30,000 addresses give each shard 30 on average; 70 would be seven standard deviations away."""
     names = Names(KEY)
-    sizes = Counter(
-        names.user("default", Address.known(f"user{i}@example.com")).shard for i in range(30_000)
-    )
+    sizes = Counter(names.user("default", Address.known(f"user{i}@example.com")).shard for i in range(30_000))
     assert len(sizes) == 1000
     assert max(sizes.values()) < 70

@@ -1,19 +1,33 @@
 """Identification numbers: their digits, their check digit, and how a person sees them."""
 
 import secrets
+import sys
+import unicodedata
 from collections.abc import Callable
 from inspect import signature
 from itertools import count
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from stdnum import damm
 
-from app.domain.number import NumberGenerator, grouped, is_well_formed
+from app.domain.number import NumberGenerator, digits_of, grouped, is_well_formed
 
-DIGITS = st.integers(min_value=11, max_value=18)
+DIGITS = st.integers(min_value=10, max_value=18)
 SHARD = st.integers(min_value=0, max_value=999)
+
+EVERY = [chr(point) for point in range(sys.maxunicode + 1)]
+SPACES = [character for character in EVERY if character.isspace()]
+DASHES = [character for character in EVERY if unicodedata.category(character) == "Pd"] + ["\u2212"]
+DOTS = list(".\u00b7\u2022\u2024\u2027\u2219\u22c5\u30fb\u3002\uff0e\uff61")
+INVISIBLE = list(
+    "\u200b\u200c\u200d\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2066\u2067\u2068\u2069\u061c\ufeff\u00ad"
+)
+"""Marks of writing directions, and what else is not seen: copied along from web pages and mails."""
+
+ZEROS = [character for character in EVERY if character.isdecimal() and unicodedata.decimal(character) == 0]
+"""The zero of every script; its other digits follow it."""
 
 
 @st.composite
@@ -47,9 +61,9 @@ def test_the_smallest_and_the_largest_draw_stay_inside_the_digits(digits: int) -
     assert largest[:secret_digits] == "9" * secret_digits
 
 
-def test_twelve_digits_leave_ninety_million_possibilities_to_a_guesser() -> None:
-    """What the threat model counts with."""
-    assert NumberGenerator(12).possibilities == 90_000_000
+def test_ten_digits_leave_nine_hundred_thousand_possibilities_to_a_guesser() -> None:
+    """What the threat model counts with: as many as the six digits that everybody sends."""
+    assert NumberGenerator(10).possibilities == 900_000
 
 
 @given(numbers())
@@ -64,16 +78,16 @@ def test_what_is_drawn_is_well_formed_and_other_lengths_are_not(number: str) -> 
     "text",
     [
         "",
-        "48210937552x",
-        "\u0664" * 12,
-        "\u00b2" * 12,
-        "-48210937552",
-        "4821 0937 55",
+        "482109375x",
+        "\u0664" * 10,
+        "\u00b2" * 10,
+        "-482109375",
+        "482 109 37",
     ],
 )
 def test_what_cannot_have_been_drawn_is_not_well_formed(text: str) -> None:
     """Letters, signs, digits of other scripts, too few digits."""
-    assert not is_well_formed(text, 12)
+    assert not is_well_formed(text, 10)
 
 
 @given(numbers(), st.data())
@@ -95,7 +109,7 @@ def test_two_swapped_neighbours_are_noticed(number: str, data: st.DataObject) ->
 def test_draws_that_repeat_are_offered_once() -> None:
     """A candidate that is taken would be taken at its second try too."""
     source = count()
-    generator = NumberGenerator(12, lambda _: next(source) // 2)
+    generator = NumberGenerator(10, lambda _: next(source) // 2)
     candidates = generator.draw_distinct(7, 8)
     assert len(candidates) == len(set(candidates)) == 4
 
@@ -112,14 +126,77 @@ def test_a_thousand_draws_of_one_shard_differ() -> None:
 
 
 @given(numbers())
-def test_a_person_sees_groups_of_four(number: str) -> None:
-    """Only the last group may be shorter, and nothing but spaces is added."""
+def test_a_person_sees_groups_of_three_or_four(number: str) -> None:
+    """Nothing but spaces is added, and what is shown can be handed in as it stands."""
     *full, last = grouped(number).split(" ")
-    assert all(len(group) == 4 for group in full)
+    assert {len(group) for group in full} == ({3} if len(number) == 10 else {4})
     assert 1 <= len(last) <= 4
-    assert "".join([*full, last]) == number
+    assert "".join([*full, last]) == digits_of(grouped(number)) == number
 
 
-def test_twelve_digits_are_shown_as_three_groups() -> None:
+def test_ten_digits_are_shown_as_a_telephone_number_is() -> None:
     """The form that the mail and the docs show."""
+    assert grouped("4821093755") == "482 109 3755"
+
+
+def test_longer_numbers_are_shown_in_fours() -> None:
+    """For those who set NUMBER_DIGITS."""
     assert grouped("482109375523") == "4821 0937 5523"
+
+
+@given(numbers(), st.data())
+def test_what_stands_between_the_digits_of_a_pasted_number_does_not_count(
+    number: str, data: st.DataObject
+) -> None:
+    """Every Unicode space, line end, dash and dot, and the marks that nobody sees, wherever they stand."""
+    skipped = st.text(st.sampled_from(SPACES + DASHES + DOTS + INVISIBLE), max_size=3)
+    pasted = data.draw(skipped) + "".join(digit + data.draw(skipped) for digit in number)
+    assert digits_of(pasted) == number
+
+
+@pytest.mark.parametrize(
+    "characters", [SPACES, DASHES, DOTS, INVISIBLE], ids=["spaces", "dashes", "dots", "unseen"]
+)
+def test_each_of_them_is_skipped(characters: list[str]) -> None:
+    """All that there are; among the spaces are the line ends CR, LF, NEL, LS and PS."""
+    assert [character for character in characters if digits_of(f"4{character}2") != "42"] == []
+
+
+@given(numbers(), st.sampled_from(ZEROS))
+def test_digits_of_every_script_count(number: str, zero: str) -> None:
+    """Full-width as East Asian keyboards type them, Arabic, Persian, Devanagari and others."""
+    assert digits_of("".join(chr(ord(zero) + int(digit)) for digit in number)) == number
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        "\uff14\uff18\uff12 \uff11\uff10\uff19 \uff13\uff17\uff15\uff15",  # full-width
+        "\u0664\u0668\u0662 \u0661\u0660\u0669 \u0663\u0667\u0665\u0665",  # Arabic
+        "\u06f4\u06f8\u06f2 \u06f1\u06f0\u06f9 \u06f3\u06f7\u06f5\u06f5",  # Persian
+        "\u200f482 109 3755\u200f",
+        "482\u2011109\u20113755",  # non-breaking hyphens
+        "482.109.3755.",
+        "482 109 3755\r\n",
+    ],
+)
+def test_what_people_paste_is_read(number: str) -> None:
+    """Some of what real clipboards hold."""
+    assert digits_of(number) == "4821093755"
+
+
+@given(numbers(), st.characters(categories=["L", "M", "No", "Nl", "S"]), st.data())
+def test_letters_and_signs_stay_so_that_the_text_is_no_number(
+    number: str, letter: str, data: st.DataObject
+) -> None:
+    """An O is no 0: it is mistyped, and costs no try. Of the signs only minus and dots are skipped."""
+    assume(letter not in DASHES + DOTS)
+    place = data.draw(st.integers(0, len(number)))
+    typed = digits_of(number[:place] + letter + number[place:])
+    assert letter in typed
+    assert not is_well_formed(typed, len(number))
+
+
+def test_no_letter_is_skipped() -> None:
+    """Of no script."""
+    assert [letter for letter in EVERY if letter.isalpha() and digits_of(letter) != letter] == []
