@@ -9,12 +9,27 @@ import redis
 import requests
 
 from app.domain.registration import Delivery
-from app.errors import NewerRecord
+from app.domain.service import Service
+from app.errors import NewerRecord, VerificationFailed
 from app.repositories.keys import Field, Names, keys_of
 from app.repositories.records import LAYOUT_VERSION
 from tests.api.conftest import Api, named, wrong
 from tests.support.faults.redis import everything
-from tests.support.layout import INDEX, KEY, LONG_TOKEN, PEOPLE, SECRET, TOKEN, address, restore
+from tests.support.layout import (
+    DEFAULT_SERVICE,
+    HAND_IN_KEY,
+    HANDED_IN,
+    INDEX,
+    KEY,
+    LONG_TOKEN,
+    PEOPLE,
+    SECRET,
+    SHOP,
+    TOKEN,
+    TRIAL,
+    address,
+    restore,
+)
 from tests.support.people import Process, ada
 from tests.support.scan import contradictions
 from tests.support.servers import Gunicorn, MailServer, Valkey, gunicorn, stopping
@@ -38,8 +53,8 @@ def email(person: str) -> str:
     return address(person).email
 
 
-def user_id(person: str) -> str:
-    return Names(INDEX).user(address(person).identity).user_id
+def user_id(person: str, service: Service = DEFAULT_SERVICE) -> str:
+    return Names(INDEX).user(service.id, address(person)).user_id
 
 
 Left = tuple[Api, dict[str, str]]
@@ -73,6 +88,8 @@ def test_every_registration_of_an_earlier_release_can_be_looked_up(left: Left) -
     assert bodies["failed"]["mail_error"] == "recipient 550 5.1.1"
     assert "expires_at" not in bodies["forever"]
     assert "expires_at" in bodies["sent"]
+    assert [bodies[person]["mail_attempts"] for person in ("sent", "resent")] == [1, 2]
+    assert api.call("GET", f"/api/users/{user_id(HANDED_IN)}").status_code == 404
 
 
 def test_every_number_of_an_earlier_release_is_taken_once(left: Left, store: redis.Redis) -> None:
@@ -87,6 +104,49 @@ def test_every_number_of_an_earlier_release_is_taken_once(left: Left, store: red
             assert answer.json()["token"] == (LONG_TOKEN if person == "long" else TOKEN)
             assert api.verify(email(person), numbers[person]).status_code == 403
     assert contradictions(store) == []
+
+
+def test_a_number_that_was_handed_in_at_an_earlier_release_brings_its_token_again(left: Left) -> None:
+    """To the same request: the same Idempotency-Key."""
+    api, numbers = left
+    assert api.verify(email(HANDED_IN), numbers[HANDED_IN]).status_code == 403
+    again = api.verify(email(HANDED_IN), numbers[HANDED_IN], headers=named(HAND_IN_KEY))
+    assert (again.status_code, again.json()["token"]) == (200, TOKEN)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_registrations_of_each_service_stay_that_services(
+    valkey_server: Valkey, store: redis.Redis, layout: Path
+) -> None:
+    """The record tells its service, and whether it is a test; all mails to one mailbox are counted as one."""
+    numbers = restore(store, layout)
+    secrets = (SECRET,) if layout.stem == "sealed" else ()
+    processes = {
+        service: Process(valkey_server.url, secrets, INDEX, name=service.id, test=service.test)
+        for service in (DEFAULT_SERVICE, SHOP, TRIAL)
+    }
+    for service, process in processes.items():
+        found = there(process.users.find(user_id("sent", service)))
+        assert (found.contents.service, found.contents.test) == (service.id, service.test)
+        assert found.delivery is Delivery.SENT
+    shop = processes[SHOP]
+    with pytest.raises(VerificationFailed):
+        shop.verify(address("sent"), numbers["sent"])
+    assert shop.verify(address("sent"), numbers[SHOP.id]) == TOKEN
+    ours = processes[DEFAULT_SERVICE].keys(address("sent"))
+    assert store.get(ours.mailbox(Names(INDEX).mailbox(address("sent")))) == b"4"
+    assert contradictions(store) == []
+    for process in processes.values():
+        process.close()
+
+
+def test_a_service_does_not_see_what_another_registered_at_an_earlier_release(left: Left) -> None:
+    """Not by its id, either."""
+    api, _ = left
+    for service in (SHOP, TRIAL):
+        path = f"/api/users/{user_id('sent', service)}"
+        calls = (api.call("GET", path), api.call("DELETE", path), api.call("POST", f"{path}/resend"))
+        assert {answer.status_code for answer in calls} == {404}
 
 
 def test_mails_that_an_earlier_release_owed_go_out(left: Left) -> None:
@@ -122,7 +182,8 @@ def test_registrations_of_an_earlier_release_are_replaced_and_erased(left: Left,
         assert api.verify(email(person), numbers[person]).status_code in (403, 429)
         assert api.call("DELETE", f"/api/users/{user_id(person)}").status_code == 204
     assert contradictions(store) == []
-    assert list(store.scan_iter("*:user:*")) == list(store.scan_iter("*:number:*")) == []
+    others = {keys_of(user_id("sent", service)).user for service in (SHOP, TRIAL)}
+    assert {text(key) for key in store.scan_iter("*:user:*")} == others
 
 
 @pytest.fixture
@@ -152,6 +213,7 @@ def test_a_record_of_a_later_release_is_a_503_that_says_so(
         api.verify("ada@example.com", wrong(api.number_of("ada@example.com"))),
         api.register("ada@example.com"),
         api.register("ada@example.com", headers=named("k")),
+        api.call("POST", f"/api/users/{found}/resend"),
         api.call("DELETE", f"/api/users/{found}"),
     ):
         assert (answer.status_code, answer.json()["type"]) == (503, "/problems/storage-unavailable")
@@ -197,7 +259,7 @@ def test_senders_and_listings_leave_a_record_of_a_later_release_alone(
     store.hset(keys_of(registration.user_id).user, Field.LAYOUT, LAYOUT_VERSION + 1)
     before = everything(store, "*:user:*")
     settled = process.outbox.settle(
-        registration.user_id, registration.registration_id, stored.owner or "", Delivery.REFUSED, go_on=True
+        registration.user_id, registration.mail_id, stored.owner or "", Delivery.REFUSED, go_on=True
     )
     assert settled.left
     assert process.outbox.claim(registration.user_id, "me").registration is None
@@ -214,8 +276,9 @@ def test_a_mark_of_a_later_release_is_a_503(valkey_server: Valkey, store: redis.
     process = Process(valkey_server.url)
     process.registered(ada(), key=KEY)
     (mark,) = store.scan_iter("*:idempotency:*")
-    fingerprint, registration, created_ms, _ = text(store.get(mark)).split("|")
-    for value in ("2|whatever", f"{fingerprint}|{registration}|{created_ms}|bounced"):
+    fingerprint, registration, created_ms, expires_ms, _ = text(store.get(mark)).split("|")
+    known = f"{fingerprint}|{registration}|{created_ms}"
+    for value in ("2|whatever", f"{known}|{expires_ms}|bounced", f"{known}|sent"):
         store.set(mark, value, keepttl=True)
         with pytest.raises(NewerRecord):
             process.outcome(ada(), key=KEY)

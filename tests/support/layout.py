@@ -2,6 +2,9 @@
 
 `python -m tests.support.layout FOLDER` writes the fixtures of the code that it runs with. Do so when the
 layout version changes, into a folder of its own, and keep the older folders: the code must serve them all.
+
+They begin with layout 2. Nothing had been released with layout 1, whose user ids said nothing of their shard
+and whose records did not tell their service: no process ever had to read it, and the guard refuses its data.
 """
 
 import base64
@@ -10,6 +13,7 @@ import json
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,27 +22,54 @@ import redis
 from app.domain.address import Address
 from app.domain.budget import Budget
 from app.domain.number import NumberGenerator
-from app.domain.registration import Delivery, Draft, Stored
+from app.domain.registration import Delivery, Draft, Registered, Stored
+from app.domain.service import Service
 from app.errors import VerificationFailed
 from app.repositories.guard import Guard
 from app.repositories.keys import Names
 from app.repositories.outbox import Outbox
 from app.repositories.sealing import Sealer
-from app.repositories.users import Terms, Users
+from app.repositories.users import Users
 from app.storage.storage import Storage
 from tests.support.servers import Valkey
 from tests.support.values import text
 
 SECRET, INDEX = "the secret key of the layout fixtures", "the index key of the layout fixtures"
-DIGITS = 12
-DAY_MS = 86_400_000
+DIGITS = 10
+DAY_S = 86_400
 TOKEN = "basket 3 \u2026"
 LONG_TOKEN = "long " * 500
 KEY, CALLER = "order-4711", ""
-FOR_EVER_MS = 0
+HAND_IN_KEY = "hand-in-4711"
 
-PEOPLE = ("sent", "due", "begun", "failed", "guessed", "forever", "long", "pending", "running", "spanish")
-"""One address for each state, `<state>@example.com`."""
+DEFAULT_SERVICE = Service(
+    ttl_s=DAY_S,
+    address_limit=Budget(10, 3600),
+    mailbox_limit=Budget(20, 3600),
+    verify_limit=Budget(5, 900),
+)
+SHOP, TRIAL = replace(DEFAULT_SERVICE, id="shop"), replace(DEFAULT_SERVICE, id="trial", test=True)
+FOR_EVER = replace(DEFAULT_SERVICE, ttl_s=0)
+"""How long a registration lives is told when it is made."""
+
+PEOPLE = (
+    "sent",
+    "due",
+    "begun",
+    "failed",
+    "guessed",
+    "forever",
+    "long",
+    "pending",
+    "running",
+    "spanish",
+    "resent",
+)
+"""One address for each state, `<state>@example.com`, of the service `default`; that of `sent` is registered
+with SHOP and TRIAL, too."""
+
+HANDED_IN = "handed-in"
+"""Was registered, and handed in its number with HAND_IN_KEY: the answer is kept for a while."""
 
 
 def address(person: str) -> Address:
@@ -65,7 +96,10 @@ def kept(client: redis.Redis) -> list[dict[str, Any]]:
 
 
 def restore(client: redis.Redis, path: Path) -> dict[str, str]:
-    """Puts a fixture into an empty Redis as if it had been written just now; returns each person's number."""
+    """Puts a fixture into an empty Redis as if it had been written just now.
+
+    Returns each person's number at `default`, and by their ids the numbers of `sent` at the other services.
+    """
     fixture = json.loads(path.read_text())
     later_ms = int(time.time() * 1000) - fixture["written_ms"]
     for entry in fixture["keys"]:
@@ -81,8 +115,9 @@ def restore(client: redis.Redis, path: Path) -> dict[str, str]:
         else:
             held = _bytes(value)
             if ":idempotency:" in key:
-                fingerprint, registration, created, delivery = held.decode().split("|")
-                held = f"{fingerprint}|{registration}|{int(created) + later_ms}|{delivery}".encode()
+                fingerprint, registration, created, expires, delivery = held.decode().split("|")
+                times = f"{int(created) + later_ms}|{int(expires) + later_ms}"
+                held = f"{fingerprint}|{registration}|{times}|{delivery}".encode()
             client.set(key, held)
         if entry["left_ms"] is not None:
             client.pexpire(key, entry["left_ms"])
@@ -90,59 +125,87 @@ def restore(client: redis.Redis, path: Path) -> dict[str, str]:
     return numbers
 
 
-def written(client: redis.Redis, url: str, *secrets: str) -> dict[str, Any]:
-    """Lets this code register people and bring them into every state; returns the fixture."""
-    names, sealer, ours = Names(INDEX), Sealer(secrets), Storage(url, 5.0)
-    users, outbox = Users(ours, names, sealer), Outbox(ours, sealer, 25_000)
-    Guard(ours, names, sealer).check()
-    budget = Budget(10, 3600)
-    numbers: dict[str, str] = {}
+class Writer:
+    """One process that registers people and brings them into every state."""
 
-    def registered(person: str, *, lease_ms: int = 25_000, named: bool = False) -> Stored:
-        draft = Draft(
-            address(person),
-            LONG_TOKEN if person == "long" else TOKEN,
-            "es" if person == "spanish" else "en",
-        )
-        keys = users.keys(draft.address)
-        terms = Terms(FOR_EVER_MS if person == "forever" else DAY_MS, budget, DAY_MS)
-        stored = users.register(
+    def __init__(self, url: str, secrets: tuple[str, ...]) -> None:
+        self.storage = Storage(url, 5.0)
+        names, sealer = Names(INDEX), Sealer(secrets)
+        self.users = Users(self.storage, names, sealer, DAY_S * 1000)
+        self.outbox = Outbox(self.storage, sealer, 25_000)
+        self.guard = Guard(self.storage, names, sealer)
+        self.numbers: dict[str, str] = {}
+
+    def draft(self, person: str, service: Service = DEFAULT_SERVICE) -> Draft:
+        token = LONG_TOKEN if person == "long" else TOKEN
+        return Draft(address(person), token, "es" if person == "spanish" else "en", service)
+
+    def register(
+        self,
+        person: str,
+        service: Service = DEFAULT_SERVICE,
+        *,
+        lease_ms: int = 25_000,
+        named: bool = False,
+    ) -> Stored:
+        """`named`: the request has an Idempotency-Key."""
+        draft = self.draft(person, service)
+        keys = self.users.keys(service, draft.address)
+        stored = self.users.register(
             keys,
             draft,
             NumberGenerator(DIGITS).draw_distinct(keys.shard, 4),
-            terms,
             lease_ms=lease_ms,
-            once=users.once(CALLER, draft, KEY) if named else None,
+            once=self.users.once(CALLER, draft, KEY) if named else None,
         )
         assert isinstance(stored, Stored)
-        numbers[person] = stored.registration.number
+        name = person if service.id == DEFAULT_SERVICE.id else service.id
+        self.numbers[name] = stored.registration.number
         return stored
 
-    def settled(stored: Stored, delivery: Delivery, error: str = "") -> None:
-        registration = stored.registration
-        outbox.settle(
-            registration.user_id, registration.registration_id, stored.owner or "", delivery, error=error
-        )
+    def settle(self, stored: Stored, delivery: Delivery, error: str = "") -> None:
+        ours = stored.registration
+        self.outbox.settle(ours.user_id, ours.mail_id, stored.owner or "", delivery, error=error)
 
-    for person in ("sent", "guessed", "forever", "long", "spanish"):
-        settled(registered(person), Delivery.SENT)
-    settled(registered("failed"), Delivery.FAILED, "recipient 550 5.1.1")
-    registered("due", lease_ms=0)
-    registered("begun")
-    sent = registered("sent", named=True)
-    settled(sent, Delivery.SENT)
-    draft = Draft(address("sent"), TOKEN, "en")
-    users.keep_answer(sent.registration, users.once(CALLER, draft, KEY), Delivery.SENT, DAY_MS)
-    pending = registered("pending", lease_ms=0, named=True)
-    draft = Draft(address("pending"), TOKEN, "en")
-    users.keep_answer(pending.registration, users.once(CALLER, draft, KEY), Delivery.PENDING, DAY_MS)
-    registered("running", lease_ms=0, named=True)
+    def resend(self, person: str) -> Stored:
+        record = self.users.find(self.users.keys(DEFAULT_SERVICE, address(person)).user_id)
+        assert record is not None
+        stored = self.users.resend(record, DEFAULT_SERVICE, lease_ms=25_000)
+        assert stored is not None
+        return stored
+
+    def answer(self, stored: Stored, person: str, delivery: Delivery) -> None:
+        """Keeps the answer for repetitions."""
+        ours, once = stored.registration, self.users.once(CALLER, self.draft(person), KEY)
+        expires_ms = ours.created_ms + DEFAULT_SERVICE.ttl_ms
+        self.users.keep_answer(once, ours, Registered(ours.user_id, delivery, ours.created_ms, expires_ms))
+
+
+def written(client: redis.Redis, url: str, *secrets: str) -> dict[str, Any]:
+    """Lets this code register people and bring them into every state; returns the fixture."""
+    at = Writer(url, secrets)
+    at.guard.check()
+    for person in ("sent", "guessed", "long", "spanish", "resent", HANDED_IN):
+        at.settle(at.register(person), Delivery.SENT)
+    at.settle(at.register("forever", FOR_EVER), Delivery.SENT)
+    at.settle(at.register("failed"), Delivery.FAILED, "recipient 550 5.1.1")
+    at.settle(at.register("sent", SHOP), Delivery.SENT)
+    at.settle(at.register("sent", TRIAL), Delivery.SENT)
+    at.settle(at.resend("resent"), Delivery.SENT)
+    at.register("due", lease_ms=0)
+    at.register("begun")
+    sent = at.register("sent", named=True)
+    at.settle(sent, Delivery.SENT)
+    at.answer(sent, "sent", Delivery.SENT)
+    at.answer(at.register("pending", lease_ms=0, named=True), "pending", Delivery.PENDING)
+    at.register("running", lease_ms=0, named=True)
     for _ in range(3):
         with contextlib.suppress(VerificationFailed):
-            users.verify(address("guessed"), numbers["spanish"], Budget(5, 900))
-    assert sorted(numbers) == sorted(PEOPLE)
-    ours.close()
-    return {"written_ms": int(time.time() * 1000), "numbers": numbers, "keys": kept(client)}
+            at.users.verify(DEFAULT_SERVICE, address("guessed"), at.numbers["spanish"])
+    at.users.verify(DEFAULT_SERVICE, address(HANDED_IN), at.numbers[HANDED_IN], HAND_IN_KEY)
+    assert sorted(at.numbers) == sorted([*PEOPLE, HANDED_IN, SHOP.id, TRIAL.id])
+    at.storage.close()
+    return {"written_ms": int(time.time() * 1000), "numbers": at.numbers, "keys": kept(client)}
 
 
 def main(folder: Path) -> None:
