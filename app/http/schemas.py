@@ -128,8 +128,8 @@ class VerificationRequest(Schema):
         required=True,
         metadata={
             "description": "As the person typed or pasted it: spaces, dashes, dots and line ends do not "
-            "count, and decimal digits of every script do. NUMBER_DIGITS digits, the last one a check digit: a "
-            "typing error is `mistyped-number` and costs no try.",
+            "count, and decimal digits of every script do. NUMBER_DIGITS digits, the last one a check digit: "
+            "a typing error is `mistyped-number` and costs no try.",
             "examples": ["482 109 3755"],
         },
     )
@@ -195,7 +195,7 @@ class ProblemAnswer(Schema):
     tries_left = fields.Integer(
         metadata={
             "minimum": 0,
-            "description": "For `verification-failed`: further wrong numbers that VERIFY_LIMIT allows for now.",
+            "description": "For `verification-failed`: further wrong numbers that VERIFY_LIMIT allows now.",
         },
     )
 

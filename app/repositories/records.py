@@ -59,4 +59,6 @@ class RecordSeal:
 
 def damaged() -> RecordUnreadable:
     """For a record of a version that we know and that does not hold what it should."""
-    return RecordUnreadable("The record does not hold what it should: it can only be replaced or erased.")
+    return RecordUnreadable(
+        "The record does not hold what it should: register the address again, or let the operator erase it."
+    )

@@ -134,11 +134,13 @@ class RegistrationService:
         return mailed
 
     def erase(self, user_id: str, service: Service | None = None) -> None:
-        """Erases everything of a user but budgets. `service`: as for `find`. Raises UserNotFound,
-        StorageUnavailable."""
-        self.find(user_id, service)
+        """Erases everything of a user but budgets. `service`: as for `find`; None also erases a record that
+        does not open, so that it tells of no service. Raises UserNotFound, StorageUnavailable."""
+        self._guard.check()
+        if service is not None:
+            self.find(user_id, service)
         if not self._users.erase(user_id):
-            raise UserNotFound("It was used or erased just now")
+            raise UserNotFound("There is no registration, or not any more")
 
     def _keep_answer(self, once: Once | None, registration: Registration, answer: Registered | None) -> None:
         """Keeps the answer for repetitions; None: it came to nothing, so a repetition starts anew.

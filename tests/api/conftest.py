@@ -80,8 +80,8 @@ class Api:
         headers = more.pop("headers", {})
         return self.call("POST", "/api/users", json={"email": email, "token": token, **more}, headers=headers)
 
-    def verify(self, email: str, number: str) -> requests.Response:
-        return self.call("POST", "/api/users/verify", json={"email": email, "number": number})
+    def verify(self, email: str, number: str, **more: Any) -> requests.Response:
+        return self.call("POST", "/api/users/verify", json={"email": email, "number": number}, **more)
 
     def registered(self, email: str, token: str = "t0ken") -> str:
         """Registers, and returns the number that was mailed."""

@@ -162,7 +162,7 @@ def test_an_odd_address_is_served_and_its_mail_goes_to_exactly_that_address(
     assert answer.status_code == 201, answer.text
     (mail,) = mailbox.box.to(recipient)
     assert mail.message["To"].addresses[0].addr_spec == recipient
-    assert len(mail.number) == 12
+    assert len(mail.number) == 10
     assert_nothing_leaks(answer, mail.number)
 
 

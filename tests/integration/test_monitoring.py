@@ -95,5 +95,5 @@ def test_the_fill_is_never_told_too_low(store: redis.Redis, monitoring: Callable
     counted = Census(storage_of(store), Sealer([])).numbers_by_shard()
     assert counted.total() == 300
     overall = found['cedula_number_space_fill_ratio{scope="overall"}']
-    assert overall == pytest.approx(300 / SHARDS / (9 * 10**7))
+    assert overall == pytest.approx(300 / SHARDS / (9 * 10**5))
     assert found['cedula_number_space_fill_ratio{scope="fullest_shard"}'] > overall

@@ -16,7 +16,7 @@ from tests.support.scan import contradictions
 from tests.support.servers import MailServer, Valkey
 
 SPACE = 16
-"""Numbers that the injected source can draw in each shard; the real one draws 9,000,000 and more."""
+"""Numbers that the injected source can draw in each shard; the real one draws 900,000 and more."""
 
 SHARD, OTHER_SHARD = 123, 321
 

@@ -138,7 +138,7 @@ class Writer:
 
     def draft(self, person: str, service: Service = DEFAULT_SERVICE) -> Draft:
         token = LONG_TOKEN if person == "long" else TOKEN
-        return Draft(address(person), token, "es" if person == "spanish" else "en", service)
+        return Draft(address(person), token, "es" if person == "spanish" else "", service)
 
     def register(
         self,

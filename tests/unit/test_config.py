@@ -38,8 +38,8 @@ def test_nothing_has_to_be_set(setting: pytest.MonkeyPatch) -> None:
     assert settings.mail_timeout_s == 10
     assert settings.mail_connections == 32
     assert settings.mail_default_sender == f"no-reply@{socket.gethostname()}"
-    assert settings.number_digits == 12
-    assert settings.number_ttl_s == 0
+    assert settings.number_digits == 10
+    assert settings.number_ttl_s == 86_400
     assert settings.default_locale == "en"
     assert settings.secret_key == settings.index_key == ""
 
@@ -48,7 +48,7 @@ def test_an_empty_variable_counts_as_unset(setting: pytest.MonkeyPatch) -> None:
     """Compose files and manifests say "not set" that way."""
     for name in ("REDIS_URL", "SECRET_KEY", "MAIL_SERVER", "MAIL_PORT", "NUMBER_DIGITS", "MAIL_USE_TLS"):
         setting.setenv(name, "")
-    assert Settings.from_environment().number_digits == 12
+    assert Settings.from_environment().number_digits == 10
 
 
 def test_every_wrong_setting_is_named_in_one_message(setting: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from tests.support.servers import ROOT
 
 LOCALS = re.compile(r"^local ([\w, ]+?) =\s*(.+?)(?:\s+--.*)?$", re.MULTILINE)
 ARGUMENT = re.compile(r"(KEYS|ARGV)\[(\d+)\]")
+FILES = {path.stem: path.read_bytes() for path in (ROOT / "app/repositories/lua").glob("*.lua")}
 OURS = {call: found for call, found in SCRIPTS.items() if call.__module__ == scripts.__name__}
 
 
@@ -41,10 +42,31 @@ def test_arguments_are_named_as_in_the_script(call: type, found: Script) -> None
         assert (f"{kind}[{len(names)}..]" in text) == many[kind]
 
 
-def test_every_script_has_a_call() -> None:
-    """No Lua file is without one."""
-    texts = {path.read_bytes() for path in (ROOT / "app/repositories/lua").glob("*.lua")}
-    assert texts == {found.text for found in OURS.values()}
+def files_of(text: bytes) -> list[str]:
+    """The Lua files of which a script is made, in their order."""
+    found = []
+    while text:
+        (name,) = (name for name, lua in FILES.items() if text.startswith(lua))
+        text = text.removeprefix(FILES[name])
+        found.append(name)
+    return found
+
+
+def test_every_lua_file_is_part_of_a_script_and_every_script_ends_with_one_of_its_own() -> None:
+    """No file is without a call, and no call without a file. What several scripts share stands before."""
+    made_of = [files_of(found.text) for found in OURS.values()]
+    assert {name for names in made_of for name in names} == set(FILES)
+    last = [names[-1] for names in made_of]
+    assert len(last) == len(set(last))
+    shared = {name for names in made_of for name in names[:-1]}
+    assert shared.isdisjoint(last)
+
+
+def test_what_scripts_share_takes_no_arguments() -> None:
+    """Only the file that a call is named after binds KEYS and ARGV."""
+    shared = {name for found in OURS.values() for name in files_of(found.text)[:-1]}
+    assert shared
+    assert [name for name in shared if ARGUMENT.search(FILES[name].decode())] == []
 
 
 def test_many_keys_and_values_are_sent_one_after_the_other() -> None:
