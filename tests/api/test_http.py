@@ -158,9 +158,11 @@ def test_json_that_is_no_registration_is_invalid(api: Api, body: bytes) -> None:
         ({"token": "t" * 4097}, "token"),
         ({"token": "a\0b"}, "token"),
         ({"token": "\udfff"}, "token"),
-        ({"locale": "de"}, "locale"),
+        ({"locale": "no tag"}, "locale"),
+        ({"locale": "de-"}, "locale"),
+        ({"locale": "en-" + "-".join(["abcdefgh"] * 4)}, "locale"),
+        ({"locale": ""}, "locale"),
         ({"locale": None}, "locale"),
-        ({"locale": "EN"}, "locale"),
         ({"number": "1"}, "number"),
         ({"\ud800": "1"}, "\ud800"),
     ],
@@ -171,6 +173,13 @@ def test_a_field_that_does_not_fit_is_named(api: Api, email: str, change: dict[s
     answer = api.call("POST", "/api/users", data=json.dumps(body), headers=JSON)
     assert (answer.status_code, answer.json()["type"]) == (422, "/problems/invalid-request")
     assert list(answer.json()["errors"]) == [field]
+
+
+@pytest.mark.parametrize("locale", ["en", "EN", "es-MX", "fr", "zh-Hant-TW"])
+def test_every_language_tag_is_taken(api: Api, email: str, locale: str) -> None:
+    """Also one in which there is no mail: then the person gets it in another language."""
+    assert api.register(email, locale=locale).status_code == 201
+    assert api.number_of(email)
 
 
 def test_a_token_may_be_any_text_of_4096_characters(api: Api, email: str) -> None:

@@ -46,6 +46,8 @@ def test_the_document_is_openapi_3_1_and_knows_every_resource(document: Document
         "post /api/users/verify": "200 400 401 403 413 415 422 429 500 503",
         "get /api/users/{user_id}": "200 401 404 429 500 503",
         "delete /api/users/{user_id}": "204 401 404 429 500 503",
+        "post /api/users/{user_id}/resend": "200 202 401 404 422 429 500 503",
+        "get /api/users/{user_id}/mail": "200 401 404 429 500 503",
         "get /healthz": "200 500",
         "get /readyz": "200 500 503",
         "get /metrics": "200 401 500",

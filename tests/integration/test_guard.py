@@ -3,9 +3,11 @@
 import pytest
 import redis
 
+from app import create_app
+from app.config import Settings
 from app.errors import StorageUnavailable, WrongIndexKey
 from app.repositories.guard import Guard
-from app.repositories.keys import Names
+from app.repositories.keys import KEY_CHECK, Names
 from app.repositories.sealing import Sealer
 from app.storage.storage import Storage
 from tests.support.servers import Valkey, free_port
@@ -79,6 +81,46 @@ def test_a_mark_that_redis_lost_is_left_again(store: redis.Redis) -> None:
     passed.check_again()
     with pytest.raises(WrongIndexKey):
         guard(store, OTHER_KEY).check()
+
+
+FORMER = [
+    f"{Names(KEY).check_value()}:sealed",
+    f"{Names(KEY).check_value()}:sealed:1",
+    f"{Names(KEY).check_value()}:sealed:3",
+]
+"""What a version leaves that names users otherwise; the first one's value had no version."""
+
+
+@pytest.mark.parametrize("value", FORMER, ids=["without a version", "of version 1", "of a later version"])
+def test_data_whose_names_are_of_another_version_is_refused(store: redis.Redis, value: str) -> None:
+    """With the right key, too: nobody would be found under the names of this version. The message says where
+    to read on."""
+    store.set(KEY_CHECK, value)
+    with pytest.raises(WrongIndexKey, match=r"docs/operate\.md, Versions of the layout"):
+        guard(store).check()
+    assert store.get(KEY_CHECK) == value.encode()
+
+
+def test_a_start_on_data_of_another_version_is_refused(valkey_server: Valkey, store: redis.Redis) -> None:
+    """The process ends, with the message."""
+    store.set(KEY_CHECK, FORMER[0])
+    with pytest.raises(WrongIndexKey, match=r"docs/operate\.md"):
+        create_app(Settings(redis_url=valkey_server.url, secret_key=KEY, index_key=KEY))
+
+
+def test_data_of_another_version_that_appears_later_is_a_503(valkey: Valkey) -> None:
+    """Redis was away at the start and comes back with the data of another version: nothing is written."""
+    valkey.stop()
+    app = create_app(Settings(redis_url=valkey.url, secret_key=KEY, index_key=KEY))
+    try:
+        valkey.start()
+        with valkey.client() as client:
+            client.set(KEY_CHECK, FORMER[0])
+            answer = app.test_client().post("/api/users", json={"email": "ada@example.com", "token": "t"})
+            assert answer.status_code == 503
+            assert client.keys() == [KEY_CHECK.encode()]
+    finally:
+        app.extensions["cedula"].stop()
 
 
 def test_readiness_is_a_write(store: redis.Redis) -> None:

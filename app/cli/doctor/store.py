@@ -11,7 +11,7 @@ from app.cli.doctor.server import REDIS
 from app.config import Settings
 from app.errors import StorageUnavailable
 from app.repositories.guard import mark
-from app.repositories.keys import KEY_CHECK, Names
+from app.repositories.keys import KEY_CHECK, NAMES_VERSION, Names
 from app.storage import faults
 from app.storage.storage import Server, Storage
 from app.storage.url import RedisUrl
@@ -147,12 +147,17 @@ def _key(storage: Storage, settings: Settings) -> Iterator[Finding]:
         yield REDIS.ok("It holds no data of ours yet.")
     elif found == ours:
         yield REDIS.ok("The data was written with our keys.")
-    elif found.endswith(b":sealed") and not settings.secret_key:
+    elif not found.endswith(b":%d" % NAMES_VERSION):
+        yield REDIS.problem(
+            "The data was written by a version that named things otherwise: the service does not start.",
+            "See docs/operate.md, Versions of the layout.",
+        )
+    elif b":sealed:" in found and not settings.secret_key:
         yield REDIS.problem(
             "The data is sealed, and SECRET_KEY is not set: the service does not start.",
             "Set SECRET_KEY (and INDEX_KEY, where it was set) to what it was when the data was written.",
         )
-    elif found.endswith(b":clear") and settings.secret_key:
+    elif b":clear:" in found and settings.secret_key:
         yield REDIS.problem(
             "The data lies in clear, and SECRET_KEY is set: the service does not start.",
             "Unset SECRET_KEY to serve this data on, or start with an empty Redis.",
