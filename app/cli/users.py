@@ -7,6 +7,7 @@ from flask.cli import AppGroup
 
 from app.cli.common import told_in_words, user_id_of
 from app.container import services
+from app.domain.service import DEFAULT
 from app.errors import UserNotFound
 from app.http.schemas import UserAnswer
 
@@ -15,14 +16,24 @@ users = AppGroup("users", help="One registration, by address or id: look at it, 
 NOTHING = "Nothing is registered for this user."
 
 
+of_service = click.option(
+    "--service",
+    "service_id",
+    default=DEFAULT,
+    show_default=True,
+    help="Whose address it is; an id needs none.",
+)
+
+
 @users.command()
 @click.argument("user")
+@of_service
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of lines.")
-def show(user: str, as_json: bool) -> None:
+def show(user: str, service_id: str, as_json: bool) -> None:
     """Show what the API tells of USER, an address or an id: neither number nor token."""
     with told_in_words():
         try:
-            found = UserAnswer().dump(services().registration.find(user_id_of(user)))
+            found = UserAnswer().dump(services().registration.find(user_id_of(user, service_id)))
         except UserNotFound as error:
             raise click.ClickException(NOTHING) from error
     if as_json:
@@ -34,10 +45,12 @@ def show(user: str, as_json: bool) -> None:
 
 @users.command()
 @click.argument("user")
+@of_service
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def erase(user: str, yes: bool) -> None:
-    """Erase everything of USER, an address or an id, but its two budgets; those end by themselves."""
-    user_id = user_id_of(user)
+def erase(user: str, service_id: str, yes: bool) -> None:
+    """Erase everything of USER, an address or an id, but its budgets; those end by themselves. Also a record
+    that does not open."""
+    user_id = user_id_of(user, service_id)
     if not yes:
         click.confirm(f"Erase {user_id}? Its number will not be accepted any more.", abort=True)
     with told_in_words():

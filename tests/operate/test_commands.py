@@ -12,6 +12,8 @@ from click.testing import Result
 
 from app import create_app
 from app.config import Settings
+from app.repositories.keys import Field, keys_of
+from tests.support.people import Process, ada
 from tests.support.records import Records
 from tests.support.scan import contradictions, kinds
 from tests.support.servers import ROOT, MailServer, Valkey
@@ -99,6 +101,31 @@ def test_a_user_is_erased_after_a_question(flask: Operator, store: redis.Redis) 
     assert (again.exit_code, "Nothing is registered" in again.stderr) == (1, True)
 
 
+def test_an_address_is_that_of_one_service(
+    flask: Operator, valkey_server: Valkey, store: redis.Redis
+) -> None:
+    """`default`, unless another is named; an id says it all."""
+    shop = Process(valkey_server.url, name="shop")
+    user_id = shop.registered(ada()).registration.user_id
+    shop.close()
+    assert "Nothing is registered" in flask("users", "show", "ada@example.com").stderr
+    by_address = flask("users", "show", "--json", "--service", "shop", "ada@example.com")
+    assert json.loads(by_address.stdout)["id"] == user_id
+    assert flask("users", "show", "--json", user_id).stdout == by_address.stdout
+    assert flask("users", "erase", "--yes", "ada@example.com").exit_code == 1
+    assert flask("users", "erase", "--yes", "--service", "shop", "ada@example.com").exit_code == 0
+    assert kinds(store)["user"] == kinds(store)["number"] == kinds(store)["outbox"] == 0
+
+
+def test_a_record_that_does_not_open_is_erased(flask: Operator, store: redis.Redis) -> None:
+    """Only the operator can: it does not tell whose it is."""
+    user_id = flask.register("ada@example.com")
+    store.hdel(keys_of(user_id).user, "d0", Field.DELIVERY)
+    assert flask("users", "show", user_id).exit_code == 1
+    assert flask("users", "erase", "--yes", user_id).exit_code == 0
+    assert kinds(store)["user"] == kinds(store)["number"] == kinds(store)["outbox"] == 0
+
+
 def test_who_cannot_be_a_user_is_refused(flask: Operator) -> None:
     """Neither an address nor an id; and an address of whom nothing is known."""
     for command in ("show", "erase"):
@@ -114,9 +141,9 @@ def test_the_numbers_that_are_taken_are_counted(flask: Operator, store: redis.Re
     for address in ("ada@example.com", *records.addresses_in_shard(shard, 2), "other@example.org"):
         flask.register(address)
     told = flask("numbers", "fill").stdout.splitlines()
-    assert told[0].split("\t")[1] == "4 of 90000000000"
-    assert told[1].split("\t")[1] == f"3 of 90000000 in shard {shard:03}"
-    assert f"{shard:03}\t3\t0.000003%" in flask("numbers", "fill", "--shards").stdout.splitlines()
+    assert told[0].split("\t")[1] == "4 of 900000000"
+    assert told[1].split("\t")[1] == f"3 of 900000 in shard {shard:03}"
+    assert f"{shard:03}\t3\t0.000333%" in flask("numbers", "fill", "--shards").stdout.splitlines()
 
 
 def test_a_redis_that_is_away_is_a_sentence() -> None:

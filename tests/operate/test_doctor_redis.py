@@ -86,16 +86,22 @@ REDIS_FAULTS: list[tuple[Plant, Level, str, str]] = [
         "~cedula:*",
     ),
     (
-        lambda client: client.set("cedula:keycheck", "abcdefghijklmnopqrstuvwxyz:sealed"),
+        lambda client: client.set("cedula:keycheck", "abcdefghijklmnopqrstuvwxyz:sealed:2"),
         Level.PROBLEM,
         "SECRET_KEY is not set",
         "Set SECRET_KEY",
     ),
     (
-        lambda client: client.set("cedula:keycheck", "abcdefghijklmnopqrstuvwxyz:clear"),
+        lambda client: client.set("cedula:keycheck", "abcdefghijklmnopqrstuvwxyz:clear:2"),
         Level.PROBLEM,
         "another index key",
         "Set INDEX_KEY",
+    ),
+    (
+        lambda client: client.set("cedula:keycheck", "abcdefghijklmnopqrstuvwxyz:clear"),
+        Level.PROBLEM,
+        "by a version that named things otherwise",
+        "docs/operate.md, Versions of the layout",
     ),
 ]
 
@@ -169,7 +175,7 @@ def test_missing_replicas_are_found(valkey: Valkey) -> None:
 def test_data_in_clear_is_found_where_a_secret_key_is_set(valkey: Valkey) -> None:
     """The service would not start; nor would it read the data."""
     with closing(valkey.client()) as client:
-        client.set("cedula:keycheck", "abcdefghijklmnopqrstuvwxyz:clear")
+        client.set("cedula:keycheck", "abcdefghijklmnopqrstuvwxyz:clear:2")
     found = store.examine(Settings(redis_url=valkey.url, secret_key=SECRET, index_key=SECRET))
     assert_found(found, Level.PROBLEM, "lies in clear", "Unset SECRET_KEY")
 
