@@ -63,8 +63,8 @@ class Scene:
         (key,) = self.store.scan_iter("cedula:limits:*:1/60")
         self.store.expire(key, 3600)
 
-    def verify(self, number: str) -> None:
-        self.process.verify(ada(), number)
+    def verify(self, number: str, key: str = "") -> None:
+        self.process.verify(ada(), number, key)
 
 
 @dataclass(frozen=True)
@@ -76,11 +76,18 @@ class Deed:
 
 
 SCRIPTS = {
-    "register": Deed(lambda at: at.process.outcome(ada()), "user number sender outbox sends"),
+    "register": Deed(lambda at: at.process.outcome(ada()), "user number sender outbox sends mailbox"),
     "replay": Deed(
-        lambda at: at.process.outcome(ada(), key=KEY), "user number sender outbox sends idempotency"
+        lambda at: at.process.outcome(ada(), key=KEY), "user number sender outbox sends mailbox idempotency"
     ),
+    "resend": Deed(lambda at: at.process.resent(ada()), "user sender outbox sends mailbox"),
     "verify": Deed(lambda at: at.verify(at.registration.number), "user number outbox tries"),
+    "verify with a key": Deed(
+        lambda at: at.verify(at.registration.number, KEY), "user number outbox tries verified"
+    ),
+    "guess with a key": Deed(
+        lambda at: at.verify(wrong(at.registration.number), KEY), "user number outbox tries verified"
+    ),
     "guess": Deed(lambda at: at.verify(wrong(at.registration.number)), "user number outbox tries"),
     "erase": Deed(lambda at: at.process.users.erase(at.registration.user_id), "user number outbox"),
     "claim": Deed(
@@ -96,10 +103,30 @@ SCRIPTS = {
     "count": Deed(lambda at: at.count(), "limits"),
     "refuse": Deed(lambda at: at.count(1), "limits"),
 }
-KINDS = ("user", "number", "sender", "outbox", "sends", "tries", "idempotency", "lock", "limits")
-ONE_KEY = {"idempotency": "*:idempotency:*", "limits": "cedula:limits:*:9/120"}
+KINDS = (
+    "user",
+    "number",
+    "sender",
+    "outbox",
+    "sends",
+    "mailbox",
+    "tries",
+    "verified",
+    "idempotency",
+    "lock",
+    "limits",
+)
+ONE_KEY = {"idempotency": "*:idempotency:*", "mailbox": "*:mailbox:*", "limits": "cedula:limits:*:9/120"}
 """Patterns of kinds of which there is one key, or one that is looked at last."""
-FIELDS = (Field.LAYOUT, Field.CREATED_MS, Field.ATTEMPTS, Field.SINCE_MS, Field.WRONG)
+FIELDS = (
+    Field.LAYOUT,
+    Field.CREATED_MS,
+    Field.ATTEMPTS,
+    Field.SINCE_MS,
+    Field.EXPIRES_MS,
+    Field.WRONG,
+    Field.RESENDS,
+)
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +138,7 @@ def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
 
 @pytest.fixture
 def scene(valkey_server: Valkey, store: redis.Redis) -> Iterator[Scene]:
-    process = Process(valkey_server.url)
+    process = Process(valkey_server.url, mailbox_limit=9)
     stored = process.registered(ada(), key=KEY)
     assert stored.owner
     found = Scene(process, store, stored.owner, stored.registration)
@@ -162,6 +189,9 @@ def test_a_number_that_cannot_be_read_stops_a_script_whole(scene: Scene, deed: D
     ("name", "counter"),
     [
         ("register", "sends"),
+        ("register", "mailbox"),
+        ("resend", "sends"),
+        ("resend", "mailbox"),
         ("verify", "tries"),
         ("guess", "tries"),
         ("count", "limits"),

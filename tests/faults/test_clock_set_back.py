@@ -38,7 +38,7 @@ def set_back(store: redis.Redis) -> None:
 
 @pytest.fixture
 def process(valkey_server: Valkey, store: redis.Redis) -> Iterator[Process]:
-    found = Process(valkey_server.url)
+    found = Process(valkey_server.url, mailbox_limit=5)
     yield found
     found.close()
 
@@ -109,12 +109,13 @@ def test_budgets_end_in_their_own_time(process: Process, store: redis.Redis) -> 
             process.verify(ada(), wrong(number))
     set_back(store)
     keys = process.keys(ada())
+    (mailbox,) = map(text, store.scan_iter("*:mailbox:*"))
     assert store.pttl(keys.sends) > HOUR_MS
     with pytest.raises(TooManyRegistrations) as registrations:
         process.registered(ada())
     with pytest.raises(TooManyAttempts) as attempts:
         process.verify(ada(), number)
-    for told, key in ((registrations, keys.sends), (attempts, keys.tries)):
+    for told, key in ((registrations, keys.sends), (registrations, mailbox), (attempts, keys.tries)):
         assert told.value.retry_after_s == 3600
         assert store.pttl(key) <= HOUR_MS
 

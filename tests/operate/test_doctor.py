@@ -65,7 +65,7 @@ def test_wrong_settings_are_told_although_they_stop_the_service(module: bool) ->
 def test_a_wrong_index_key_is_told_although_it_stops_the_service(valkey: Valkey) -> None:
     """The doctor comes where the service does not start."""
     with closing(valkey.client()) as client:
-        client.set("cedula:keycheck", "abcdefghijklmnopqrstuvwxyz:sealed")
+        client.set("cedula:keycheck", "abcdefghijklmnopqrstuvwxyz:sealed:2")
     found = doctor({"REDIS_URL": valkey.url, "SECRET_KEY": SECRET}, "--no-dns")
     assert found.returncode == 2
     assert "Set INDEX_KEY to the one of the data" in found.stdout
