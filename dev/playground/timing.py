@@ -83,8 +83,10 @@ class Tracer:
             retry=Retry(NoBackoff(), 0),
         )
         self._trace: ContextVar[Trace | None] = ContextVar("trace", default=None)
-        self._watch(container.registration, "store", REGISTER, lambda draft, *_: draft.address)
-        self._watch(container.verification, "verify", VERIFY, lambda address, *_: address)
+        self._watch(
+            container.registration, "store", REGISTER, lambda draft, *_: (draft.service, draft.address)
+        )
+        self._watch(container.verification, "verify", VERIFY, lambda service, address, *_: (service, address))
         self._watch(container.numbers, "draw_distinct", DRAW)
         self._watch(container.messaging, "send", SEND)
 
@@ -99,16 +101,17 @@ class Tracer:
             finally:
                 self._trace.reset(token)
 
-    def _watch(self, part: Any, method: str, name: str, address_of: Callable[..., Any] | None = None) -> None:
+    def _watch(self, part: Any, method: str, name: str, whose: Callable[..., Any] | None = None) -> None:
+        """`whose`: service and address, of the arguments of the method."""
         original = getattr(part, method)
 
         def watched(*args: Any, **kwargs: Any) -> Any:
             trace = self._trace.get()
             if trace is None:
                 return original(*args, **kwargs)
-            if address_of is not None:
-                address = address_of(*args)
-                trace.user_key = self._names.user(address.identity).user
+            if whose is not None:
+                service, address = whose(*args)
+                trace.user_key = self._names.user(service.id, address).user
                 trace.recipient = address.envelope
             with trace.during(name):
                 return original(*args, **kwargs)
