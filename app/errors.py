@@ -33,6 +33,10 @@ class InvalidAddress(CedulaError):
     """The text is no e-mail address that mail can be sent to; the message says why."""
 
 
+class ServiceUnknown(CedulaError):
+    """The service of a registration is not in force here: it was removed, or is not known yet."""
+
+
 class MalformedJson(CedulaError, slug="malformed-json"):
     """The body is not JSON (RFC 8259), or an object in it repeats a name."""
 
