@@ -43,9 +43,7 @@ def _towards(end: str, color: str, ground: str) -> str:
 
 
 def _mix(one: str, other: str, share: float) -> str:
-    mixed = (
-        round(a + (b - a) * share) for a, b in zip(_channels(one), _channels(other), strict=True)
-    )
+    mixed = (round(a + (b - a) * share) for a, b in zip(_channels(one), _channels(other), strict=True))
     return "#" + "".join(f"{channel:02x}" for channel in mixed)
 
 

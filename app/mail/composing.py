@@ -24,7 +24,7 @@ BOUNDARY: Final = "=_alternative"
 §6.7)."""
 
 FOLD_AT: Final = 60
-"""Characters in a line of a header, so that it has less than 78 also with a number of 18 digits for its mark."""
+"""Characters in a line of a header: fewer than 78 also when a number of 18 digits takes its mark's place."""
 
 SOFT_BREAK: Final = b"=\r\n"
 
@@ -71,7 +71,7 @@ def compose(service: Service, language: str, said: Rendered) -> Composed:
 
 
 def quoted(text: str) -> bytes:
-    """Quoted-printable in lines of at most 76 characters, with CRLF, ready for a soft line break behind it."""
+    """Quoted-printable in lines of at most 76 characters, with CRLF. A soft line break may follow."""
     end = "="  # keeps room for that break in the last line
     encoded = quopri.encodestring((text + end).encode()).removesuffix(b"=3D")
     return encoded.replace(b"\n", b"\r\n")

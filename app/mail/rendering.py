@@ -1,4 +1,6 @@
-"""From a service's brand, sentences and layout to what a mail says, with marks for what each mail has of its own.
+"""From a service's brand, sentences and layout to what its mails say.
+
+What each mail has of its own, such as the number, is a mark.
 
 Imports of the app only `domain`, `errors` and the room.
 """
@@ -38,7 +40,7 @@ class Rendered(NamedTuple):
 
     def filled(self, values: Mapping[str, str]) -> "Rendered":
         """The same, as one person reads it."""
-        return self._make(MARK.sub(lambda found: values[found[1]], part) for part in self)
+        return Rendered(*(MARK.sub(lambda found: values[found[1]], part) for part in self))
 
 
 def mark(name: str) -> str:
@@ -100,7 +102,9 @@ def _layout(service: Service, name: str, names: Mapping[str, Any]) -> str:
     except TemplateSyntaxError as error:
         raise SettingsError(f"{name}, line {error.lineno}: {error.message}") from error
     except Exception as error:  # a template may raise whatever its expressions raise
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == name]
+        lines = [
+            frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == name
+        ]
         raise SettingsError(f"{name}, line {lines[-1] if lines else 1}: {error}.") from error
     if mark("number") not in shown:
         raise SettingsError(f"{name}: Must show {{{{ number }}}}.")

@@ -15,6 +15,9 @@ Unit = Literal["day", "hour", "minute", "second"]
 
 _SECONDS: tuple[tuple[Unit, int], ...] = (("day", 86_400), ("hour", 3600), ("minute", 60), ("second", 1))
 
+NO_BREAK = "\u00a0"
+"""A space at which no line ends: a duration is read at one glance."""
+
 _SLACK = 100
 """A hundredth more than there is may be claimed, so that a number of ten minutes whose mail goes out after
 two seconds has 10 minutes, not 9."""
@@ -29,7 +32,7 @@ def cldr(language: str) -> Locale | None:
 
 
 def duration(language: str, ms: int) -> str:
-    """The largest unit of which there are two, never more of them than there are: `10 minutes`, `90 seconds`."""
+    """How long that is, in the largest unit of which there are two: `10 minutes`, `90 seconds`."""
     for unit, seconds in _SECONDS:
         count = ms * (_SLACK + 1) // (_SLACK * 1000 * seconds)
         if count >= 2:
@@ -41,7 +44,8 @@ def duration(language: str, ms: int) -> str:
 def _duration(language: str, unit: Unit, count: int) -> str:
     # format_unit knows no days in Italian, Portuguese or Arabic (Babel 2.18).
     length = timedelta(seconds=count * dict(_SECONDS)[unit])
-    return format_timedelta(length, granularity=unit, threshold=math.inf, locale=cldr(language))
+    words = format_timedelta(length, granularity=unit, threshold=math.inf, locale=cldr(language))
+    return words.replace(" ", NO_BREAK)
 
 
 def moment(language: str, unix_s: int) -> str:
