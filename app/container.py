@@ -18,7 +18,7 @@ from app.repositories.keys import Names
 from app.repositories.outbox import Outbox
 from app.repositories.sealing import Sealer
 from app.repositories.seals import Seals
-from app.repositories.users import Terms, Users
+from app.repositories.users import Users
 from app.services.messaging import MessagingService
 from app.services.monitoring import Monitoring
 from app.services.registration import RegistrationService
@@ -38,7 +38,7 @@ class Container:
         self.names = names = Names(settings.index_key or None)
         sealer = Sealer([key for key in (settings.secret_key, *settings.secret_key_fallbacks) if key])
         self.guard = Guard(self.storage, names, sealer)
-        self.users = Users(self.storage, names, sealer)
+        self.users = Users(self.storage, names, sealer, settings.idempotency_ttl_s * 1000)
         self.outbox = Outbox(self.storage, sealer, settings.lease_ms)
         self.seals = Seals(self.storage, sealer)
         self._mail = SmtpMail(app, settings.mail_timeout_s, settings.mail_ca_file)
@@ -47,9 +47,7 @@ class Container:
             self.messages.check(self.directory.default)
         self.metrics = Metrics()
         self.numbers = NumberGenerator(settings.number_digits, randbelow)
-        self.verification = VerificationService(
-            self.users, self.guard, settings.number_digits, settings.verify_limit
-        )
+        self.verification = VerificationService(self.users, self.guard, settings.number_digits)
         self.client_limits = ClientLimits(self.storage, names)
         self.census = Census(self.storage, sealer)
         self.monitoring = Monitoring(
@@ -74,14 +72,8 @@ class Container:
             timeout_s=self.settings.mail_timeout_s,
             metrics=self.metrics,
         )
-        settings = self.settings
         self.registration = RegistrationService(
-            self.users,
-            self.guard,
-            self.numbers,
-            Terms(settings.number_ttl_s * 1000, settings.address_limit, settings.idempotency_ttl_s * 1000),
-            self.messaging,
-            self.metrics,
+            self.users, self.guard, self.numbers, self.messaging, self.metrics
         )
 
     def start(self) -> None:

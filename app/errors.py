@@ -6,16 +6,18 @@ No exception carries a number, token, address or key.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 
 class CedulaError(Exception):
     """Base of every error that this project raises on purpose.
 
     `retry_after_s`: seconds after which the same may succeed, where that is known. `slug`: the problem that
-    it becomes.
+    it becomes; `members`: what that says beyond the usual.
     """
 
     slug = "internal-error"
+    members: Mapping[str, str | int] = MappingProxyType({})
 
     def __init_subclass__(cls, slug: str = "") -> None:
         cls.slug = slug or cls.slug
@@ -31,10 +33,6 @@ class SettingsError(CedulaError):
 
 class InvalidAddress(CedulaError):
     """The text is no e-mail address that mail can be sent to; the message says why."""
-
-
-class ServiceUnknown(CedulaError):
-    """The service of a registration is not in force here: it was removed, or is not known yet."""
 
 
 class MalformedJson(CedulaError, slug="malformed-json"):
@@ -68,6 +66,10 @@ class StorageUnavailable(CedulaError, slug="storage-unavailable"):
 class RecordUnreadable(StorageUnavailable):
     """Redis answers, but this process cannot read the record; nothing was changed. The message is for callers
     and operators: it says why, and nothing about the record."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.members = {"detail": message}
 
 
 class SealBroken(RecordUnreadable):
@@ -108,7 +110,7 @@ class TooManyRequests(CedulaError, slug="too-many-requests"):
 
 
 class TooManyRegistrations(CedulaError, slug="too-many-registrations"):
-    """An address has used up ADDRESS_LIMIT."""
+    """An address has used up ADDRESS_LIMIT, or its mailbox MAILBOX_LIMIT."""
 
 
 class TooManyAttempts(CedulaError, slug="too-many-attempts"):
@@ -128,11 +130,22 @@ class MistypedNumber(CedulaError, slug="mistyped-number"):
 
 
 class VerificationFailed(CedulaError, slug="verification-failed"):
-    """A wrong number, an unknown address, an expired or used number: which, nobody is told."""
+    """A wrong number, an unknown address, an expired or used number: which, nobody is told.
+
+    `tries_left`: further wrong numbers that VERIFY_LIMIT allows; None without a limit."""
+
+    def __init__(self, tries_left: int | None = None) -> None:
+        super().__init__("The number does not confirm this address")
+        if tries_left is not None:
+            self.members = {"tries_left": tries_left}
+
+
+class ServiceUnknown(CedulaError):
+    """The service that asked for a mail is not in the directory any more; its mails wait."""
 
 
 class UserNotFound(CedulaError, slug="not-found"):
-    """No registration has this id."""
+    """No registration of the caller's service has this id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +182,8 @@ PROBLEMS: Mapping[str, Problem] = {
             403,
             "The number does not confirm this address",
             "The number is wrong, expired, used or replaced, or the address is not registered. "
-            "The answer is the same for all of these on purpose. Registering again brings a new number.",
+            "The answer is the same for all of these on purpose; where there is a limit, `tries_left` says "
+            "how many more wrong numbers are allowed for now. Registering again brings a new number.",
         ),
         Problem("not-found", 404, "There is nothing here", "No such resource exists, or it no longer does."),
         Problem(
@@ -224,8 +238,9 @@ PROBLEMS: Mapping[str, Problem] = {
         Problem(
             "too-many-registrations",
             429,
-            "Too many registrations of this address",
-            "The address was registered as often as is allowed for now; wait for the seconds in Retry-After.",
+            "Too many mails to this address",
+            "The address, or the mailbox that it belongs to, was registered or mailed again as often as is "
+            "allowed for now; wait for the seconds in Retry-After.",
         ),
         Problem(
             "too-many-attempts",

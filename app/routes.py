@@ -19,6 +19,7 @@ from app.http.problems import problem_response
 from app.http.request import Request, current
 from app.http.schemas import (
     IDEMPOTENCY_KEY_PATTERN,
+    MailAnswer,
     RegistrationRequest,
     UserAnswer,
     VerificationRequest,
@@ -37,10 +38,10 @@ IDEMPOTENCY_KEY = re.compile(IDEMPOTENCY_KEY_PATTERN)
 @api.arguments(RegistrationRequest())
 def register(body: dict[str, Any]) -> ResponseReturnValue:
     """Register an address: it gets one identification number, which reaches the person by e-mail."""
-    ours, request = services(), current()
+    request = current()
     at_once = prefers_async(request)
-    draft = Draft(body["email"], body["token"], body.get("locale") or ours.settings.default_locale)
-    found = ours.registration.register(
+    draft = Draft(body["email"], body["token"], body.get("locale", ""), request.service)
+    found = services().registration.register(
         draft,
         Cause(request.request_id, request.caller),
         awaited=not at_once,
@@ -53,12 +54,11 @@ def register(body: dict[str, Any]) -> ResponseReturnValue:
         "delivery": found.delivery.value,
         "created_at": rfc3339(found.created_ms),
     }
-    headers = {"Location": f"/api/users/{found.user_id}"}
-    if found.delivery is Delivery.SENT:
-        return answer, 201, headers
-    if at_once:
-        headers["Preference-Applied"] = "respond-async"
-    return answer, 202, headers
+    if found.expires_ms is not None:
+        answer["expires_at"] = rfc3339(found.expires_ms)
+    sent = found.delivery is Delivery.SENT
+    headers = {"Location": f"/api/users/{found.user_id}", **preference_applied(at_once and not sent)}
+    return answer, 201 if sent else 202, headers
 
 
 @api.post("/users/verify")
@@ -66,15 +66,42 @@ def register(body: dict[str, Any]) -> ResponseReturnValue:
 @api.arguments(VerificationRequest())
 def verify(body: dict[str, Any]) -> ResponseReturnValue:
     """Hand in the number that the person typed: the token comes back, once."""
-    user_id, draft = services().verification.verify(body["email"], body["number"])
-    return {"id": user_id, "email": draft.address.email, "token": draft.token}
+    request = current()
+    user_id, found = services().verification.verify(
+        request.service, body["email"], body["number"], idempotency_key(request)
+    )
+    return {"id": user_id, "email": found.address.email, "token": found.token}
+
+
+@api.post("/users/<user_id:user_id>/resend")
+@api.doc(**openapi.RESEND)
+def resend(user_id: str) -> ResponseReturnValue:
+    """Mail the live number again: the same number, by a new mail. No body."""
+    request = current()
+    at_once = prefers_async(request)
+    found = services().registration.resend(
+        request.service, user_id, Cause(request.request_id, request.caller), awaited=not at_once
+    )
+    sent = found.delivery is Delivery.SENT
+    return UserAnswer().dump(found), 200 if sent else 202, preference_applied(at_once and not sent)
 
 
 @api.get("/users/<user_id:user_id>")
 @api.doc(**openapi.LOOK_UP)
 def look_up(user_id: str) -> ResponseReturnValue:
     """What is known of a registration: above all, where its mail stands. Consumes nothing."""
-    found: dict[str, Any] = UserAnswer().dump(services().registration.find(user_id))
+    found: dict[str, Any] = UserAnswer().dump(services().registration.find(user_id, current().service))
+    return found
+
+
+@api.get("/users/<user_id:user_id>/mail")
+@api.doc(**openapi.MAIL)
+def mail(user_id: str) -> ResponseReturnValue:
+    """The mail of a test service, which is shown here instead of being sent. Other services have none."""
+    ours = services()
+    found: dict[str, Any] = MailAnswer().dump(
+        ours.messages.shown(ours.registration.mailed(current().service, user_id))
+    )
     return found
 
 
@@ -82,7 +109,7 @@ def look_up(user_id: str) -> ResponseReturnValue:
 @api.doc(**openapi.ERASE)
 def erase(user_id: str) -> ResponseReturnValue:
     """Erase everything of an address, but its budgets."""
-    services().registration.erase(user_id)
+    services().registration.erase(user_id, current().service)
     response = Response(status=204)
     del response.headers["Content-Type"]
     return response
@@ -120,6 +147,11 @@ def prefers_async(request: Request) -> bool:
     """RFC 7240: `Prefer: respond-async`, alone or among others."""
     preferences: str = request.environ.get("HTTP_PREFER", "")  # a repeated header comes joined by commas
     return any(each.split(";")[0].strip().lower() == "respond-async" for each in preferences.split(","))
+
+
+def preference_applied(applied: bool) -> dict[str, str]:
+    """RFC 7240 §3: the header that says so."""
+    return {"Preference-Applied": "respond-async"} if applied else {}
 
 
 def idempotency_key(request: Request) -> str:

@@ -9,6 +9,7 @@ import click
 from app.container import services
 from app.domain.address import Address
 from app.domain.registration import USER_ID
+from app.domain.service import DEFAULT
 from app.errors import InvalidAddress, RecordUnreadable, StorageUnavailable
 
 
@@ -23,11 +24,11 @@ def told_in_words() -> Iterator[None]:
         raise click.ClickException("Redis does not answer, or refuses the write; see `doctor`.") from error
 
 
-def user_id_of(text: str) -> str:
-    """The id of a user that an operator names by id or address. Raises UsageError."""
+def user_id_of(text: str, service_id: str = DEFAULT) -> str:
+    """The id of a user that an operator names by id, or by an address of this service. Raises UsageError."""
     if re.fullmatch(USER_ID, text):
         return text
     try:
-        return services().names.user(Address.parse(text).identity).user_id
+        return services().names.user(service_id, Address.parse(text)).user_id
     except InvalidAddress as error:
         raise click.UsageError("Name a user by address, or by the id that the API gave.") from error

@@ -14,6 +14,8 @@ from app.errors import InvalidAddress
 MAX_LENGTH = 254
 """Characters in an address (RFC 5321 §4.5.3.1.3, erratum 1690)."""
 
+GMAIL = ("gmail.com", "googlemail.com")
+
 _PLAIN = re.compile(
     r"[a-z0-9_+-]+(?:\.[a-z0-9_+-]+)*@"  # a dot-atom
     r"(?:(?!..--)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+"  # labels, none of them xn-- or reserved
@@ -39,6 +41,16 @@ class Address(NamedTuple):
     @property
     def identity(self) -> str:
         return self.envelope.lower()
+
+    @property
+    def mailbox(self) -> str:
+        """The identity without what many mail servers ignore: a `+tag`, and at Gmail, of which googlemail.com
+        is another name, the dots. Two addresses with the same mailbox are most likely one person."""
+        local, _, domain = self.identity.rpartition("@")
+        local = local.partition("+")[0] or local
+        if domain in GMAIL:
+            local, domain = local.replace(".", ""), GMAIL[0]
+        return f"{local}@{domain}"
 
     @classmethod
     def parse(cls, text: str) -> Self:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 
-MAX_LENGTH = 35
+MAX_TAG_LENGTH = 35
 """Characters in a tag: what RFC 5646 §4.4.1 says an implementation should take at least."""
 
 _LANGTAG = re.compile(
@@ -25,8 +25,8 @@ _IRREGULAR = frozenset(
 
 
 def is_tag(text: str) -> bool:
-    """Whether this is a well-formed BCP 47 tag (RFC 5646 §2.1) of at most `MAX_LENGTH` characters."""
-    if len(text) > MAX_LENGTH:
+    """Whether this is a well-formed BCP 47 tag (RFC 5646 §2.1) of at most `MAX_TAG_LENGTH` characters."""
+    if len(text) > MAX_TAG_LENGTH:
         return False
     return _LANGTAG.fullmatch(text) is not None or text.lower() in _IRREGULAR
 

@@ -6,6 +6,7 @@ and every swap of neighbours).
 """
 
 import secrets
+import unicodedata
 from collections.abc import Callable
 
 from stdnum import damm
@@ -50,6 +51,31 @@ def is_well_formed(number: str, digits: int) -> bool:
     return len(number) == digits and number.isascii() and number.isdigit() and bool(damm.is_valid(number))
 
 
+def digits_of(text: str) -> str:
+    """The digits 0 to 9 of what a person typed or pasted. Decimal digits of every script count (full-width,
+    Arabic); spaces, line ends, dashes, dots and the invisible marks of writing directions are skipped.
+    Anything else stays, so that the text is no number."""
+    if text.isascii() and text.isdigit():
+        return text
+    return "".join([_read(character) for character in text])
+
+
+def _read(character: str) -> str:
+    if character.isdecimal():
+        return str(unicodedata.decimal(character))
+    skipped = character.isspace() or character in DOTS or unicodedata.category(character) in SKIPPED
+    return "" if skipped else character
+
+
+SKIPPED = ("Zs", "Zl", "Zp", "Pd", "Cf")
+"""Unicode's general categories of spaces, dashes and format characters."""
+
+DOTS = ".\u00b7\u2022\u2024\u2027\u2219\u22c5\u2212\u30fb\u3002\uff0e\uff61\uff65\u066b\u066c"
+"""Full stops, middle dots and bullets, the minus sign, and the separators of Arabic numbers."""
+
+
 def grouped(number: str) -> str:
-    """The number as a person reads it, in groups of four: `4821 0937 5523`."""
+    """The number as a person reads it: `482 109 3755`, longer ones in fours, `4821 0937 5523`."""
+    if len(number) == 10:
+        return f"{number[:3]} {number[3:6]} {number[6:]}"
     return " ".join(number[start : start + 4] for start in range(0, len(number), 4))

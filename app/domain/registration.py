@@ -4,6 +4,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from app.domain.address import Address
+from app.domain.service import Service
 
 USER_ID = "[a-z2-7]{26}"
 """A regular expression for user ids: 26 characters of base32, so `verify` is none."""
@@ -49,16 +50,57 @@ class Registration(NamedTuple):
 
     @property
     def mail_id(self) -> str:
-        """What names the mail: the same for each attempt at it, another for each resend."""
-        return f"{self.registration_id}-{self.resends}" if self.resends else self.registration_id
+        return mail_id(self.registration_id, self.resends)
+
+
+def mail_id(registration_id: str, resends: int) -> str:
+    """What names a mail: the same for each attempt at it, another for each resend."""
+    return f"{registration_id}-{resends}" if resends else registration_id
 
 
 class Draft(NamedTuple):
-    """A registration before it has a number."""
+    """A registration before it has a number. `locale`: the BCP 47 tag that the request named, or empty."""
 
     address: Address
     token: str
+    locale: str = ""
+    service: Service = Service()
+
+
+class Contents(NamedTuple):
+    """What a record holds under its seal. `service`: the id of the service that asked. `test`: it was a test
+    service then."""
+
+    service: str
+    test: bool
     locale: str
+    number: str
+    address: Address
+    token: str
+
+    def registration(
+        self,
+        user_id: str,
+        registration_id: str,
+        created_ms: int,
+        attempts: int,
+        resends: int,
+        left_ms: int | None,
+    ) -> Registration:
+        """The registration to which this belongs."""
+        return Registration(
+            user_id=user_id,
+            registration_id=registration_id,
+            address=self.address,
+            number=self.number,
+            locale=self.locale,
+            created_ms=created_ms,
+            attempts=attempts,
+            service=self.service,
+            test=self.test,
+            left_ms=left_ms,
+            resends=resends,
+        )
 
 
 class Stored(NamedTuple):
@@ -69,21 +111,40 @@ class Stored(NamedTuple):
 
 
 class Registered(NamedTuple):
-    """What a registration came to, for its caller. `created_ms`: Unix ms."""
+    """What a registration came to, for its caller. Times in Unix ms; `expires_ms` None = it has no end."""
 
     user_id: str
     delivery: Delivery
     created_ms: int
+    expires_ms: int | None = None
 
 
 class UserRecord(NamedTuple):
-    """What is known of a registration, for those who ask. Times in Unix ms."""
+    """A registration as it was read. Times in Unix ms."""
 
     user_id: str
-    email: str
+    registration_id: str
+    contents: Contents
     delivery: Delivery
     created_ms: int
     attempts: int
     expires_ms: int | None
     mailed_ms: int | None
     error: str | None
+    resends: int
+
+    @property
+    def email(self) -> str:
+        return self.contents.address.email
+
+    def registration(self, left_ms: int | None) -> Registration:
+        """The same, to be mailed. `left_ms`: as in `Registration`."""
+        return self.contents.registration(
+            self.user_id, self.registration_id, self.created_ms, self.attempts, self.resends, left_ms
+        )
+
+    def as_mailed(self) -> Registration | None:
+        """The same as it was when the mail server accepted its mail; None before that."""
+        if self.mailed_ms is None:
+            return None
+        return self.registration(None if self.expires_ms is None else self.expires_ms - self.mailed_ms)

@@ -19,6 +19,7 @@ from app.errors import PROBLEMS, RETRY_AFTER_S
 from app.http.schemas import (
     IDEMPOTENCY_KEY_PATTERN,
     HealthAnswer,
+    MailAnswer,
     ProblemAnswer,
     ReadinessAnswer,
     ReadinessProblem,
@@ -41,7 +42,7 @@ identification number by e-mail, and by no other way. Hand in the number that th
 comes back, once, and you know that whoever typed it has read that mailbox.
 
 Every answer carries `X-Request-ID` and `Cache-Control: no-store`. Every error is an RFC 9457 problem; its
-`type` is a page that explains it."""
+`type` is a page that explains it. Answers may grow: ignore members that you do not know."""
 
 INFO: Json = {
     "description": DESCRIPTION,
@@ -106,6 +107,14 @@ IDEMPOTENCY_KEY: Json = {
     "schema": {"type": "string", "pattern": IDEMPOTENCY_KEY_PATTERN, "maxLength": 255},
 }
 
+VERIFICATION_KEY: Json = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "A name of your choice for this handing in (a UUID, say). Where the answer was lost, the "
+    "same key, address and number bring it again for two minutes; that costs no try.",
+    "schema": {"type": "string", "pattern": IDEMPOTENCY_KEY_PATTERN, "maxLength": 255},
+}
+
 PREFER: Json = {
     "name": "Prefer",
     "in": "header",
@@ -119,10 +128,24 @@ REGISTERED: Json = {
     "status": "registered",
     "delivery": "sent",
     "created_at": "2026-11-22T16:53:29.123Z",
+    "expires_at": "2026-11-23T16:53:29.123Z",
+}
+
+LOOKED_UP: Json = {**REGISTERED, "mailed_at": "2026-11-22T16:53:29.391Z", "mail_attempts": 1}
+
+SHOWN: Json = {
+    "to": "ada@example.com",
+    "from": "Acme Shop <no-reply@acme.example>",
+    "subject": "Confirm your e-mail address for Acme Shop (KV)",
+    "text": "...",
+    "html": "<!DOCTYPE html>...",
+    "number": "4821093755",
+    "locale": "en",
 }
 
 LINKS: Json = {
     "look up": {"operationId": "getUser", "parameters": {"user_id": "$response.body#/id"}},
+    "resend": {"operationId": "resendMail", "parameters": {"user_id": "$response.body#/id"}},
     "erase": {"operationId": "eraseUser", "parameters": {"user_id": "$response.body#/id"}},
 }
 
@@ -205,6 +228,12 @@ def install(app: Flask, settings: Settings, blueprints: Iterable[Blueprint]) -> 
         document.register_blueprint(blueprint)
 
 
+MEMBERS: Mapping[str, Json] = {
+    "invalid-request": {"errors": {"email": ["Not a valid e-mail address."]}},
+    "verification-failed": {"tries_left": 4},
+}
+
+
 def _headers(*names: str) -> Json:
     return {
         name: {"$ref": f"#/components/headers/{name}"} for name in ("X-Request-ID", "Cache-Control", *names)
@@ -219,9 +248,7 @@ def _example(slug: str) -> Json:
         "status": problem.status,
         "detail": problem.explanation,
     }
-    return found | (
-        {"errors": {"email": ["Not a valid e-mail address."]}} if slug == "invalid-request" else {}
-    )
+    return found | MEMBERS.get(slug, {})
 
 
 def _not_ready() -> Json:
@@ -277,12 +304,34 @@ VERIFY = operation(
     "verifyNumber",
     {
         200: answer(
-            "The number is right. The registration is consumed: this answer is given once.",
+            "The number is right. The registration is consumed: this answer is given once, and again only to "
+            "the same `Idempotency-Key`.",
             VerificationAnswer,
             {"id": EXAMPLE_ID, "email": "ada@example.com", "token": "what you handed in"},
         ),
         **problems(*STORAGE, *BODY, "verification-failed", "mistyped-number", "too-many-attempts"),
     },
+    parameters=[VERIFICATION_KEY, REQUEST_ID],
+)
+
+RESEND = operation(
+    "resendMail",
+    {
+        200: answer("The mail server has accepted the mail.", UserAnswer, LOOKED_UP),
+        202: answer(
+            "The mail will be sent, as for a registration.",
+            UserAnswer,
+            {**LOOKED_UP, "delivery": "pending"},
+            "Preference-Applied",
+        ),
+        **problems(*STORAGE, "not-found", "undeliverable-address", "too-many-registrations"),
+    },
+    parameters=[PREFER, REQUEST_ID],
+)
+
+MAIL = operation(
+    "getMail",
+    {200: answer("The mail.", MailAnswer, SHOWN), **problems(*STORAGE, "not-found")},
 )
 
 LOOK_UP = operation(
@@ -291,7 +340,7 @@ LOOK_UP = operation(
         200: answer(
             "The registration.",
             UserAnswer,
-            {**REGISTERED, "mailed_at": "2026-11-22T16:53:29.391Z", "mail_attempts": 1},
+            LOOKED_UP,
         ),
         **problems(*STORAGE, "not-found"),
     },

@@ -11,7 +11,7 @@ from marshmallow import ValidationError
 from werkzeug.exceptions import HTTPException, InternalServerError
 
 from app.container import services
-from app.errors import PROBLEMS, RETRY_AFTER_S, CedulaError, Problem, RecordUnreadable
+from app.errors import PROBLEMS, RETRY_AFTER_S, CedulaError, Problem
 from app.http.request import current
 
 HTTP_PROBLEMS: Mapping[int, str] = {
@@ -64,8 +64,7 @@ def domain_problem(error: CedulaError) -> Response:
         headers["Retry-After"] = str(error.retry_after_s)
     if problem.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    more = {"detail": str(error)} if isinstance(error, RecordUnreadable) else None
-    return problem_response(problem, headers=headers, more=more)
+    return problem_response(problem, headers=headers, more=error.members)
 
 
 def _validation_problem(error: ValidationError) -> Response:

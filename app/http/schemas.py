@@ -1,6 +1,6 @@
 """What a request and an answer may hold: marshmallow schemas, of which the OpenAPI document is made too.
 
-May import `domain` and `config`.
+May import `domain` and `errors`.
 """
 
 import re
@@ -11,10 +11,10 @@ from typing import Any
 from marshmallow import RAISE, Schema, ValidationError, fields, post_dump
 from marshmallow.validate import Length, OneOf
 
-from app.config import LOCALES
 from app.domain.address import MAX_LENGTH, Address
+from app.domain.locale import MAX_TAG_LENGTH, is_tag
 from app.domain.registration import USER_ID, Delivery
-from app.errors import InvalidAddress
+from app.errors import PROBLEMS, InvalidAddress
 
 MAX_TOKEN_LENGTH = 4096
 SURROGATE = re.compile("[\ud800-\udfff]")
@@ -71,6 +71,11 @@ class Moment(fields.String):
         return None if value is None else rfc3339(value)
 
 
+def _is_tag(text: str) -> None:
+    if not is_tag(text):
+        raise ValidationError("Must be a BCP 47 language tag, such as es or es-MX.")
+
+
 class RegistrationRequest(Schema):
     """The address to confirm, and what to hand out for it."""
 
@@ -88,8 +93,13 @@ class RegistrationRequest(Schema):
         },
     )
     locale = Text(
-        validate=OneOf(LOCALES),
-        metadata={"description": "The language of the mail; DEFAULT_LOCALE where it is missing."},
+        validate=_is_tag,
+        metadata={
+            "description": "A BCP 47 tag: the language of the mail. What there is no mail for falls back: "
+            "`es-MX` to `es`, and that to the language of the service.",
+            "maxLength": MAX_TAG_LENGTH,
+            "examples": ["es-MX"],
+        },
     )
 
 
@@ -101,6 +111,10 @@ class RegistrationAnswer(Schema):
     status = fields.Constant("registered", required=True, metadata={"type": "string", "enum": ["registered"]})
     delivery = fields.String(required=True, validate=OneOf([Delivery.SENT, Delivery.PENDING]))
     created_at = Moment(required=True, attribute="created_ms")
+    expires_at = Moment(
+        attribute="expires_ms",
+        metadata={**MOMENT, "description": "When the number stops working; missing where it has no end."},
+    )
 
 
 class VerificationRequest(Schema):
@@ -113,15 +127,17 @@ class VerificationRequest(Schema):
     number = Text(
         required=True,
         metadata={
-            "description": "As the person typed it; spaces and hyphens do not count. NUMBER_DIGITS digits, "
-            "the last one a check digit: a typing error is `mistyped-number` and costs no try.",
-            "examples": ["4821 0937 5523"],
+            "description": "As the person typed or pasted it: spaces, dashes, dots and line ends do not "
+            "count, and decimal digits of every script do. NUMBER_DIGITS digits, the last one a check digit: a "
+            "typing error is `mistyped-number` and costs no try.",
+            "examples": ["482 109 3755"],
         },
     )
 
 
 class VerificationAnswer(Schema):
-    """What was registered. The registration is consumed: this answer is given once."""
+    """What was registered. The registration is consumed: this answer is given once, and again only to the
+    same `Idempotency-Key`."""
 
     id = fields.String(required=True, metadata=ID)
     email = fields.String(required=True)
@@ -133,9 +149,6 @@ class UserAnswer(RegistrationAnswer):
 
     delivery = fields.String(
         required=True, validate=OneOf([Delivery.SENT, Delivery.PENDING, Delivery.FAILED])
-    )
-    expires_at = Moment(
-        attribute="expires_ms", metadata={**MOMENT, "description": "Only where NUMBER_TTL is set."}
     )
     mailed_at = Moment(
         attribute="mailed_ms", metadata={**MOMENT, "description": "When the mail server accepted the mail."}
@@ -151,12 +164,25 @@ class UserAnswer(RegistrationAnswer):
         return {name: value for name, value in data.items() if value is not None}
 
 
+class MailAnswer(Schema):
+    """The mail of a test service, as the person would get it."""
+
+    to = fields.String(required=True)
+    sender = fields.String(required=True, data_key="from")
+    subject = fields.String(required=True)
+    text = fields.String(required=True)
+    html = fields.String(required=True)
+    number = fields.String(required=True, metadata={"pattern": "^[0-9]+$"})
+    locale = fields.String(required=True, metadata={"description": "The language that the mail has."})
+
+
 class ProblemAnswer(Schema):
     """An RFC 9457 problem."""
 
     type = fields.String(
         required=True,
-        metadata={"format": "uri-reference", "pattern": "^/problems/[a-z-]+$", "description": "Its page."},
+        validate=OneOf([f"/problems/{slug}" for slug in PROBLEMS]),
+        metadata={"format": "uri-reference", "description": "Its page."},
     )
     title = fields.String(required=True)
     status = fields.Integer(required=True, metadata={"minimum": 400, "maximum": 599})
@@ -165,6 +191,12 @@ class ProblemAnswer(Schema):
         keys=fields.String(),
         values=fields.List(fields.String()),
         metadata={"description": "For `invalid-request`: what is wrong with which field."},
+    )
+    tries_left = fields.Integer(
+        metadata={
+            "minimum": 0,
+            "description": "For `verification-failed`: further wrong numbers that VERIFY_LIMIT allows for now.",
+        },
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from functools import lru_cache
+from itertools import product
 from typing import Final, NamedTuple
 
 from app.domain.number import grouped
@@ -100,18 +101,20 @@ class Messages:
             locale=language,
         )
 
-    def check(self, service: Service) -> None:
-        """Composes every mail of the service once. Raises SettingsError, which lists every template and
-        sentence that cannot be used, with file and line."""
+    def faults(self, service: Service) -> list[str]:
+        """What is wrong with the service's templates: sentences that name file and line. Every mail that the
+        service can send is composed once."""
         faults: dict[str, None] = {}
-        languages = available(service)
-        for language in languages:
-            for endless in (False, True):
-                try:
-                    compose(service, language, render(service, language, endless=endless))
-                except SettingsError as error:
-                    faults.update(dict.fromkeys(str(error).splitlines()))
-        if faults:
+        try:
+            for language, endless in product(available(service), (False, True)):
+                faults.update(dict.fromkeys(_faults(service, language, endless)))
+        except SettingsError as error:
+            return [str(error)]
+        return list(faults)
+
+    def check(self, service: Service) -> None:
+        """Raises SettingsError, with a line for each fault."""
+        if faults := self.faults(service):
             raise SettingsError("\n".join(faults))
 
     def _find(self, registration: Registration) -> Service:
@@ -143,6 +146,14 @@ def _language(key: _Key, tag: str) -> str:
 
 def _composed(key: _Key, language: str, endless: bool) -> Composed:
     return compose(key.service, language, render(key.service, language, endless=endless))
+
+
+def _faults(service: Service, language: str, endless: bool) -> list[str]:
+    try:
+        compose(service, language, render(service, language, endless=endless))
+    except SettingsError as error:
+        return str(error).splitlines()
+    return []
 
 
 _quoted = lru_cache(maxsize=1024)(quoted)

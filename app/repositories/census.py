@@ -74,7 +74,7 @@ class Census:
     def address(self, owed: Owed) -> str:
         """To whom it goes; empty when the record does not open."""
         try:
-            return self._records.open(owed.sealed, owed.user_id)[0].address.email
+            return self._records.open(owed.sealed, owed.user_id).address.email
         except RecordUnreadable:
             return ""
 

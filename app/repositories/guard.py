@@ -1,7 +1,7 @@
 """Is this Redis ours, and does it take writes?"""
 
 from app.errors import WrongIndexKey
-from app.repositories.keys import KEY_CHECK, READINESS, Names
+from app.repositories.keys import KEY_CHECK, NAMES_VERSION, READINESS, Names
 from app.repositories.sealing import Sealer
 from app.storage.storage import Storage
 
@@ -9,8 +9,9 @@ READINESS_TTL_S = 60
 
 
 def mark(names: Names, *, seals: bool) -> bytes:
-    """What a process with this index key leaves in Redis: enough to tell its data from another's."""
-    return f"{names.check_value()}:{'sealed' if seals else 'clear'}".encode()
+    """What a process with this index key leaves in Redis: enough to tell its data from another's, and from
+    that of a version which named things otherwise."""
+    return f"{names.check_value()}:{'sealed' if seals else 'clear'}:{NAMES_VERSION}".encode()
 
 
 class Guard:
@@ -36,6 +37,11 @@ class Guard:
             found = self._storage.command("GET", KEY_CHECK)
             if found is not None and found != self._value:
                 self._passed = False
+                if not found.endswith(b":%d" % NAMES_VERSION):
+                    raise WrongIndexKey(
+                        "The data in Redis was written by a version that named things otherwise: see the "
+                        "page docs/operate.md, Versions of the layout."
+                    )
                 raise WrongIndexKey(
                     "The data in Redis was written with another INDEX_KEY (or SECRET_KEY without "
                     "INDEX_KEY), or it was sealed and this process has no SECRET_KEY, or the reverse."

@@ -13,20 +13,27 @@ from typing import NamedTuple
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from app.domain.address import Address
 from app.domain.number import SHARDS
 
-NAME_BITS = 130
-"""26 characters of base32: so many that no two addresses ever share a name."""
+NAME_LENGTH = 26
+"""Characters of base32, 130 bits: so many that nothing ever shares a name with something else. Of a user id
+two of them hold the shard, which leaves 120 bits."""
 
 BASE32 = "abcdefghijklmnopqrstuvwxyz234567"
 PAIRS = [first + second for first in BASE32 for second in BASE32]
 """Two characters of base32 (RFC 4648), by the ten bits that they stand for."""
 
 DIGEST_BYTES = 20
-SHIFTS = range(8 * DIGEST_BYTES - 10, 8 * DIGEST_BYTES - NAME_BITS - 10, -10)
+SHIFTS = range(8 * DIGEST_BYTES - 10, 8 * DIGEST_BYTES - 5 * NAME_LENGTH - 10, -10)
+SHIFTS_OF_24 = SHIFTS[:-1]
+SHARD_BYTES = 8
 
 NUMBER_DIGEST_BYTES = 8
 """Two numbers with one digest would only mean a second draw."""
+
+NAMES_VERSION = 2
+"""Of how users, numbers and keys get their names. Processes with different ones cannot share a Redis."""
 
 RELAY_LOCK = "cedula:relay"
 CLIENT_LIMITS = "cedula:limits"
@@ -54,6 +61,7 @@ class Field(StrEnum):
     SINCE_MS = "t"
     WRONG = "w"
     PROMISED = "p"
+    RESENDS = "k"
 
 
 SEALED = ("d0", "d1", "d2", "d3")
@@ -61,7 +69,8 @@ SEALED = ("d0", "d1", "d2", "d3")
 
 
 class UserKeys(NamedTuple):
-    """The keys of one user: all start with the hash tag of its shard, so all lie in one slot."""
+    """The keys of one user, that is, of one address of one service: all start with the hash tag of its shard,
+    so all lie in one slot."""
 
     user_id: str
     shard: int
@@ -71,6 +80,7 @@ class UserKeys(NamedTuple):
     outbox: str
     sends: str
     tries: str
+    verified: str
     number_prefix: str
 
     @property
@@ -81,6 +91,9 @@ class UserKeys(NamedTuple):
     def idempotency(self, digest: str) -> str:
         return f"{self.tag}:idempotency:{digest}"
 
+    def mailbox(self, digest: str) -> str:
+        return f"{self.tag}:mailbox:{digest}"
+
 
 def outbox_key(shard: int) -> str:
     """The outbox of a shard (0 to 999). What is in braces is the hash tag, which decides about the slot."""
@@ -89,9 +102,8 @@ def outbox_key(shard: int) -> str:
 
 @lru_cache(maxsize=1024)  # from the request to the settling of its mail
 def keys_of(user_id: str) -> UserKeys:
-    """The keys of a user whose id is known. The shard is public: it needs no key."""
-    digest = hashlib.blake2b(user_id.encode(), digest_size=8, person=b"cedula shard").digest()
-    shard = int.from_bytes(digest, "big") % SHARDS
+    """The keys of a user whose id is known. Its first two characters say the shard, so it needs no key."""
+    shard = 32 * BASE32.find(user_id[:1]) + BASE32.find(user_id[1:2])
     tag = f"{{{shard:03}}}"
     return UserKeys(
         user_id=user_id,
@@ -102,6 +114,7 @@ def keys_of(user_id: str) -> UserKeys:
         outbox=outbox_key(shard),
         sends=f"{tag}:sends:{user_id}",
         tries=f"{tag}:tries:{user_id}",
+        verified=f"{tag}:verified:{user_id}",
         number_prefix=f"{tag}:number:",
     )
 
@@ -112,22 +125,33 @@ class Names:
     def __init__(self, index_key: str | None) -> None:
         self._key = derive_key(index_key, "index") if index_key else b""
 
-    def user(self, identity: str) -> UserKeys:
-        """The keys of the user with this identity (`Address.identity`)."""
-        return keys_of(self._name(identity, b"cedula user"))
+    def user(self, service_id: str, address: Address) -> UserKeys:
+        """The keys of this address at this service. All users of one mailbox lie in one shard, whichever
+        service they belong to."""
+        mailbox = self._digest(address.mailbox, b"cedula shard", SHARD_BYTES)
+        digest = self._digest(f"{service_id}\0{address.identity}", b"cedula user", DIGEST_BYTES)
+        return keys_of(PAIRS[int.from_bytes(mailbox, "big") % SHARDS] + _base32(digest, SHIFTS_OF_24))
+
+    def mailbox(self, address: Address) -> str:
+        """The digest of a mailbox, for its budget."""
+        return self._name(address.mailbox, b"cedula mailbox")
 
     def number(self, number: str) -> str:
         """The digest of a number, 11 characters of base64url (RFC 4648)."""
         digest = self._digest(number, b"cedula number", NUMBER_DIGEST_BYTES)
         return base64.urlsafe_b64encode(digest)[:-1].decode()
 
-    def request(self, client: str, identity: str, key: str) -> str:
-        """The digest of one Idempotency-Key of one client for one address."""
-        return self._name("\0".join((client, identity, key)), b"cedula request")
+    def request(self, client: str, user_id: str, key: str) -> str:
+        """The digest of one Idempotency-Key of one client for one user."""
+        return self._name("\0".join((client, user_id, key)), b"cedula request")
 
     def fingerprint(self, token: str, locale: str) -> str:
         """What tells a request from another under the same Idempotency-Key."""
         return self._name("\0".join((locale, token)), b"cedula print")
+
+    def verification(self, number: str, key: str) -> str:
+        """What tells the handing in of a number from another under the same Idempotency-Key."""
+        return self._name("\0".join((number, key)), b"cedula verify")
 
     def client(self, name: str) -> str:
         """The digest of an API key's name or an IP address, for the limits of clients."""
@@ -138,9 +162,13 @@ class Names:
         return self._name("check", b"cedula check")
 
     def _name(self, text: str, person: bytes) -> str:
-        """The first bits of a digest in base32, in half the time that `base64` takes."""
-        bits = int.from_bytes(self._digest(text, person, DIGEST_BYTES), "big")
-        return "".join([PAIRS[bits >> shift & 1023] for shift in SHIFTS])
+        return _base32(self._digest(text, person, DIGEST_BYTES), SHIFTS)
 
     def _digest(self, text: str, person: bytes, size: int) -> bytes:
         return hashlib.blake2b(text.encode(), digest_size=size, key=self._key, person=person).digest()
+
+
+def _base32(digest: bytes, shifts: range) -> str:
+    """The first bits of a digest, in half the time that `base64` takes."""
+    bits = int.from_bytes(digest, "big")
+    return "".join([PAIRS[bits >> shift & 1023] for shift in shifts])

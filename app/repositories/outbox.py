@@ -9,7 +9,7 @@ from contextlib import suppress
 from enum import StrEnum
 from typing import Any, Literal, NamedTuple
 
-from app.domain.registration import Delivery, Registration
+from app.domain.registration import Delivery, Registration, mail_id
 from app.errors import RecordUnreadable, StorageUnavailable
 from app.repositories.batches import ask_each
 from app.repositories.keys import RELAY_LOCK, keys_of, outbox_key
@@ -42,26 +42,26 @@ class Dropped(StrEnum):
 
 
 class Claim(NamedTuple):
-    """What came of asking for a lease. It is ours where there is a registration id.
+    """What came of asking for a lease. It is ours where there is a mail id.
 
     `registration`: what to mail; None with `unreadable`, when the record does not open.
     `later_ms`: not now, but then. Without either there is nothing to do.
     """
 
-    registration_id: str = ""
+    mail_id: str = ""
     registration: Registration | None = None
     attempts: int = 0
     later_ms: int | None = None
 
     @property
     def unreadable(self) -> bool:
-        return bool(self.registration_id) and self.registration is None
+        return bool(self.mail_id) and self.registration is None
 
 
 class Settled(NamedTuple):
     """What came of a settling.
 
-    `replacement`: the registration to be mailed now, under the same lease. `left`: there is one, and the
+    `replacement`: what is to be mailed now, under the same lease. `left`: there is one, and the
     relay has to mail it. `lost`: the lease was another's or ran out; nothing was written.
     """
 
@@ -101,9 +101,9 @@ class Outbox:
             )
         )
         match answer:
-            case [b"claimed", registration_id, _, _, attempts]:
-                registration = self._registration(user_id, answer[1:])
-                return Claim(registration_id.decode(), registration, int(attempts))
+            case [b"claimed", registration_id, _, _, attempts, resends, _]:
+                mail = mail_id(registration_id.decode(), resends)
+                return Claim(mail, self._registration(user_id, answer[1:]), attempts)
             case [b"later", left_ms]:
                 return Claim(later_ms=left_ms)
             case _:
@@ -124,7 +124,7 @@ class Outbox:
     def settle(
         self,
         user_id: str,
-        registration_id: str,
+        mail_id: str,
         owner: str,
         delivery: Delivery | Literal["released"],
         *,
@@ -134,14 +134,15 @@ class Outbox:
     ) -> Settled:
         """Writes down what came of a mail and lets the lease go. REFUSED erases the registration.
 
-        `go_on`: where the registration was replaced meanwhile, keep the lease and return the new one.
+        `mail_id`: as in `Registration`. `go_on`: where another mail is owed by now, keep the lease and return
+        that one.
         """
         keys = keys_of(user_id)
         answer = self._storage.run(
             SettleMail(
                 *keys.mail,
                 id=user_id,
-                registration=registration_id,
+                mail=mail_id,
                 owner=owner,
                 lease_ms=self.lease_ms,
                 delivery=str(delivery),
@@ -161,9 +162,9 @@ class Outbox:
             case _:
                 return Settled(left=answer == [b"left"], lost=answer == [b"lost"])
 
-    def release(self, user_id: str, registration_id: str, owner: str) -> Settled:
+    def release(self, user_id: str, mail_id: str, owner: str) -> Settled:
         """Lets the lease go of a mail that was not begun: it is due for everybody."""
-        return self.settle(user_id, registration_id, owner, "released")
+        return self.settle(user_id, mail_id, owner, "released")
 
     def retry(self, user_id: str) -> bool:
         """Makes a pending or failed mail due now; False when there is none. Raises NewerRecord."""
@@ -208,19 +209,18 @@ class Outbox:
 
     def _registration(self, user_id: str, fields: list[Any]) -> Registration | None:
         """None for a record that does not open: sealed with a key that this process lacks, or the like."""
-        registration_id, sealed, created_ms, attempts = fields
+        registration_id, sealed, created_ms, attempts, resends, left_ms = fields
         try:
-            draft, number = self._records.open(sealed, user_id)
+            contents = self._records.open(sealed, user_id)
         except RecordUnreadable:
             return None
-        return Registration(
-            user_id=user_id,
-            registration_id=registration_id.decode(),
-            address=draft.address,
-            number=number,
-            locale=draft.locale,
-            created_ms=int(created_ms),
-            attempts=int(attempts),
+        return contents.registration(
+            user_id,
+            registration_id.decode(),
+            created_ms,
+            attempts,
+            resends,
+            left_ms if left_ms >= 0 else None,
         )
 
 

@@ -3,13 +3,13 @@
 import structlog
 
 from app.domain.address import Address
-from app.domain.registration import Draft
+from app.domain.registration import Contents, Draft
 from app.errors import InvalidAddress, NewerRecord, RecordUnreadable
 from app.repositories.sealing import Sealer
 
 log = structlog.get_logger()
 
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 2
 """Of the record's fields and of what is sealed in it. A process leaves a newer record to a newer process."""
 
 NEWER = b"newer"
@@ -29,23 +29,30 @@ def checked(answer: bytes) -> str:
     return answer.decode()
 
 
+TEST = " test"
+"""Behind the service's id: the registration was made by a test service, and stays a test."""
+
+
 class RecordSeal:
-    """What is sealed in a record: locale, number, address and token, one a line (the token may be more)."""
+    """What is sealed in a record: service, locale, number, address and token, one a line (the token may be
+    more)."""
 
     def __init__(self, sealer: Sealer) -> None:
         self._sealer = sealer
         self.readable = sealer.readable
 
     def seal(self, draft: Draft, number: str, user_id: str) -> bytes:
-        text = "\n".join((draft.locale, number, draft.address.email, draft.token))
+        service = draft.service.id + TEST if draft.service.test else draft.service.id
+        text = "\n".join((service, draft.locale, number, draft.address.email, draft.token))
         return self._sealer.seal(text.encode(), user_id)
 
-    def open(self, sealed: bytes, user_id: str) -> tuple[Draft, str]:
-        """The draft and its number. Raises SealBroken, RecordUnreadable."""
+    def open(self, sealed: bytes, user_id: str) -> Contents:
+        """Raises SealBroken, RecordUnreadable."""
         text = self._sealer.open(sealed, user_id)
         try:
-            locale, number, email, token = text.decode().split("\n", 3)
-            return Draft(Address.known(email), token, locale), number
+            service, locale, number, email, token = text.decode().split("\n", 4)
+            test = service.endswith(TEST)
+            return Contents(service.removesuffix(TEST), test, locale, number, Address.known(email), token)
         except (ValueError, InvalidAddress):
             raise damaged() from None  # the error could quote the record
 

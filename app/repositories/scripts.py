@@ -10,11 +10,13 @@ from app.repositories.records import LAYOUT_VERSION
 from app.storage.scripts import Key, Keys, Values, script
 
 
-def lua(name: str) -> bytes:
-    return files("app.repositories").joinpath("lua", f"{name}.lua").read_bytes()
+def lua(*names: str) -> bytes:
+    """One script of these files, in their order."""
+    folder = files("app.repositories").joinpath("lua")
+    return b"".join(folder.joinpath(f"{name}.lua").read_bytes() for name in names)
 
 
-@script(lua("register"), acknowledged=True)
+@script(lua("budget", "register"), acknowledged=True)
 class Register(NamedTuple):
     """`numbers`: the candidates' keys; `candidates`: for each of them its digest and its sealed record."""
 
@@ -22,6 +24,7 @@ class Register(NamedTuple):
     sender: Key
     outbox: Key
     sends: Key
+    mailbox: Key
     mark: Key
     numbers: Keys
     id: str
@@ -33,17 +36,38 @@ class Register(NamedTuple):
     prefix: str
     limit: int
     window_ms: int
+    mailbox_limit: int
+    mailbox_window_ms: int
     fingerprint: str
     mark_ms: int
     running_ms: int
     candidates: Values
 
 
-@script(lua("verify_number"), acknowledged=True)
+@script(lua("budget", "resend_mail"), acknowledged=True)
+class ResendMail(NamedTuple):
+    user: Key
+    sender: Key
+    outbox: Key
+    sends: Key
+    mailbox: Key
+    id: str
+    registration: str
+    owner: str
+    lease_ms: int
+    limit: int
+    window_ms: int
+    mailbox_limit: int
+    mailbox_window_ms: int
+    newest: int = LAYOUT_VERSION
+
+
+@script(lua("budget", "verify_number"), acknowledged=True)
 class VerifyNumber(NamedTuple):
     user: Key
     outbox: Key
     tries: Key
+    verified: Key
     id: str
     number: str
     prefix: str
@@ -52,12 +76,15 @@ class VerifyNumber(NamedTuple):
     most_in_a_row: int
     newest: int
     readable: bytes
+    fingerprint: str
+    keep_ms: int
 
 
 @script(lua("erase_user"), acknowledged=True)
 class EraseUser(NamedTuple):
     user: Key
     outbox: Key
+    verified: Key
     id: str
     prefix: str
     newest: int = LAYOUT_VERSION
@@ -92,7 +119,7 @@ class SettleMail(NamedTuple):
     sender: Key
     outbox: Key
     id: str
-    registration: str
+    mail: str
     owner: str
     lease_ms: int
     delivery: str

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from app.domain.address import Address
-from app.domain.budget import Budget
-from app.domain.registration import Delivery, Draft, Registered, Registration, Stored, UserRecord
+from app.domain.registration import Contents, Delivery, Draft, Registered, Registration, Stored, UserRecord
+from app.domain.service import Service
 from app.errors import (
     IdempotencyKeyReused,
     NewerRecord,
@@ -19,7 +19,7 @@ from app.errors import (
 )
 from app.repositories.keys import SEALED, Field, Names, UserKeys, keys_of
 from app.repositories.records import LAYOUT_VERSION, RecordSeal, checked, damaged, told
-from app.repositories.scripts import EraseUser, Register, VerifyNumber
+from app.repositories.scripts import EraseUser, Register, ResendMail, VerifyNumber
 from app.repositories.sealing import Sealer
 from app.storage.storage import Storage
 
@@ -28,7 +28,12 @@ RUNNING_MS = 5_000
 503, or its process have died: after this time a repetition is answered from the record (register.lua)."""
 
 WRONG_IN_A_ROW = 100
-"""Wrong numbers that erase a registration: the guesser's chance is 100 in 9 x 10^7 at twelve digits."""
+"""Wrong numbers that erase a registration: the guesser's chance is 100 in 9 x 10^5 at ten digits."""
+
+REPLAY_MS = 120_000
+"""How long a handed-in number brings the token again to the request that got it first (Idempotency-Key)."""
+
+DAY_MS = 86_400_000
 
 
 def fresh_token() -> str:
@@ -43,29 +48,30 @@ class Once(NamedTuple):
     fingerprint: str
 
 
-class Terms(NamedTuple):
-    """What holds for every registration: `life_ms` 0 = for ever; `mark_ms`: life of an idempotency mark."""
+class Handed(NamedTuple):
+    """What was registered, for whoever handed in its number."""
 
-    life_ms: int
-    budget: Budget
-    mark_ms: int
+    user_id: str
+    contents: Contents
 
 
 class Users:
     """The records in Redis. Every method raises StorageUnavailable, having changed nothing or all."""
 
-    def __init__(self, storage: Storage, names: Names, sealer: Sealer) -> None:
+    def __init__(self, storage: Storage, names: Names, sealer: Sealer, mark_ms: int = DAY_MS) -> None:
+        """`mark_ms`: how long a registration is remembered by its Idempotency-Key."""
         self._storage = storage
         self._names = names
         self._records = RecordSeal(sealer)
+        self._mark_ms = mark_ms
 
-    def keys(self, address: Address) -> UserKeys:
-        return self._names.user(address.identity)
+    def keys(self, service: Service, address: Address) -> UserKeys:
+        return self._names.user(service.id, address)
 
     def once(self, client: str, draft: Draft, idempotency_key: str) -> Once:
         """The mark of one Idempotency-Key of one client for one address."""
         return Once(
-            self._names.request(client, draft.address.identity, idempotency_key),
+            self._names.request(client, self.keys(draft.service, draft.address).user_id, idempotency_key),
             self._names.fingerprint(draft.token, draft.locale),
         )
 
@@ -74,7 +80,6 @@ class Users:
         keys: UserKeys,
         draft: Draft,
         candidates: Sequence[str],
-        terms: Terms,
         *,
         lease_ms: int,
         once: Once | None = None,
@@ -85,6 +90,7 @@ class Users:
         (`once`). None: every candidate is taken, and nothing has changed. Raises TooManyRegistrations,
         RequestInProgress, IdempotencyKeyReused, NewerRecord.
         """
+        service = draft.service
         registration_id = fresh_token()  # nobody else draws it, so it names the lease, too
         digests = [self._names.number(number) for number in candidates]
         sealed = [self._records.seal(draft, number, keys.user_id) for number in candidates]
@@ -92,19 +98,22 @@ class Users:
             Register(
                 *keys.mail,
                 sends=keys.sends,
+                mailbox=self._mailbox(keys, draft.address, service),
                 mark=keys.idempotency(once.digest if once else "none"),
                 numbers=[keys.number_prefix + digest for digest in digests],
                 id=keys.user_id,
                 registration=registration_id,
                 owner=registration_id,
                 lease_ms=lease_ms,
-                life_ms=terms.life_ms,
+                life_ms=service.ttl_ms,
                 version=LAYOUT_VERSION,
                 prefix=keys.number_prefix,
-                limit=terms.budget.amount,
-                window_ms=terms.budget.window_ms,
+                limit=service.address_limit.amount,
+                window_ms=service.address_limit.window_ms,
+                mailbox_limit=service.mailbox_limit.amount,
+                mailbox_window_ms=service.mailbox_limit.window_ms,
                 fingerprint=once.fingerprint if once else "",
-                mark_ms=terms.mark_ms if once else 0,
+                mark_ms=self._mark_ms if once else 0,
                 running_ms=RUNNING_MS,
                 candidates=[value for pair in zip(digests, sealed, strict=True) for value in pair],
             )
@@ -118,14 +127,18 @@ class Users:
                     number=candidates[chosen - 1],
                     locale=draft.locale,
                     created_ms=now_ms,
+                    service=service.id,
+                    test=service.test,
+                    left_ms=service.ttl_ms or None,
                 )
                 return Stored(registration, registration_id if lease_taken else None)
             case [b"taken"]:
                 return None
-            case [b"replayed", (b"sent" | b"pending") as delivery, created_ms]:
-                return Registered(keys.user_id, Delivery(delivery.decode()), int(created_ms))
+            case [b"replayed", (b"sent" | b"pending") as delivery, created_ms, expires_ms]:
+                told_as = Delivery(delivery.decode())
+                return Registered(keys.user_id, told_as, int(created_ms), int(expires_ms) or None)
             case [b"limited", left_ms]:
-                raise TooManyRegistrations("ADDRESS_LIMIT is used up", seconds(left_ms))
+                raise TooManyRegistrations("ADDRESS_LIMIT or MAILBOX_LIMIT is used up", seconds(left_ms))
             case [b"running"]:
                 raise RequestInProgress("The same request is still being answered", retry_after_s=1)
             case [b"reused"]:
@@ -133,30 +146,63 @@ class Users:
             case _:  # the record or the mark is a newer process's
                 raise told(NewerRecord())
 
-    def keep_answer(
-        self, registration: Registration, once: Once, delivery: Delivery | None, mark_ms: int
-    ) -> None:
-        """Every later request with this mark gets the same answer, for `mark_ms`. None: this one came to
-        nothing, and the next one is carried out."""
+    def resend(self, record: UserRecord, service: Service, *, lease_ms: int) -> Stored | None:
+        """Lets the live number be mailed again. None: this registration is no longer live, and nothing has
+        changed. Raises TooManyRegistrations, NewerRecord."""
+        keys, contents = keys_of(record.user_id), record.contents
+        owner = fresh_token()
+        answer = self._storage.run(
+            ResendMail(
+                *keys.mail,
+                sends=keys.sends,
+                mailbox=self._mailbox(keys, contents.address, service),
+                id=record.user_id,
+                registration=record.registration_id,
+                owner=owner,
+                lease_ms=lease_ms,
+                limit=service.address_limit.amount,
+                window_ms=service.address_limit.window_ms,
+                mailbox_limit=service.mailbox_limit.amount,
+                mailbox_window_ms=service.mailbox_limit.window_ms,
+            )
+        )
+        match answer:
+            case [b"resent", lease_taken, resends, left_ms]:
+                record = record._replace(resends=resends)
+                registration = record.registration(left_ms if left_ms >= 0 else None)
+                return Stored(registration, owner if lease_taken else None)
+            case [b"limited", left_ms]:
+                raise TooManyRegistrations("ADDRESS_LIMIT or MAILBOX_LIMIT is used up", seconds(left_ms))
+            case [b"gone"]:
+                return None
+            case _:
+                raise told(NewerRecord())
+
+    def keep_answer(self, once: Once, registration: Registration, answer: Registered | None) -> None:
+        """Every later request with this mark gets the same answer. None: this one came to nothing, and the
+        next one is carried out."""
         mark = keys_of(registration.user_id).idempotency(once.digest)
-        if delivery is None:
+        if answer is None:
             self._storage.command("DEL", mark)
             return
-        value = f"{once.fingerprint}|{registration.registration_id}|{registration.created_ms}|{delivery}"
-        self._storage.command("SET", mark, value, "XX", "PX", mark_ms)
+        times = answer.created_ms, answer.expires_ms or 0
+        value = "|".join(map(str, (once.fingerprint, registration.registration_id, *times, answer.delivery)))
+        self._storage.command("SET", mark, value, "XX", "PX", self._mark_ms)
 
-    def verify(self, address: Address, number: str, budget: Budget) -> tuple[str, Draft]:
-        """Consumes the registration and returns its user id and what was registered, at most once.
+    def verify(self, service: Service, address: Address, number: str, idempotency_key: str = "") -> Handed:
+        """Consumes the registration and returns what was registered, at most once; for REPLAY_MS again where
+        the same key, address and number are handed in.
 
         The try is counted before anything is compared; where Redis refuses the count, every number gets
         StorageUnavailable. Raises VerificationFailed, TooManyAttempts, RecordUnreadable.
         """
-        keys = self.keys(address)
+        keys, budget = self.keys(service, address), service.verify_limit
         answer = self._storage.run(
             VerifyNumber(
                 user=keys.user,
                 outbox=keys.outbox,
                 tries=keys.tries,
+                verified=keys.verified,
                 id=keys.user_id,
                 number=self._names.number(number),
                 prefix=keys.number_prefix,
@@ -165,20 +211,21 @@ class Users:
                 most_in_a_row=WRONG_IN_A_ROW,
                 newest=LAYOUT_VERSION,
                 readable=self._records.readable,
+                fingerprint=self._names.verification(number, idempotency_key) if idempotency_key else "",
+                keep_ms=REPLAY_MS,
             )
         )
         match answer:
             case [b"verified", sealed]:
-                draft, _ = self._records.open(sealed, keys.user_id)
-                return keys.user_id, draft
+                return Handed(keys.user_id, self._records.open(sealed, keys.user_id))
+            case [b"wrong", tries_left]:
+                raise VerificationFailed(tries_left if budget.amount else None)
             case [b"limited", left_ms]:
                 raise TooManyAttempts("VERIFY_LIMIT is used up", seconds(left_ms))
             case [b"foreign"]:
                 raise told(SealBroken())
-            case [b"newer"]:
-                raise told(NewerRecord())
             case _:
-                raise VerificationFailed("The number does not confirm this address")
+                raise told(NewerRecord())
 
     def find(self, user_id: str) -> UserRecord | None:
         """What is known of a user; None when there is nothing. Raises RecordUnreadable."""
@@ -189,13 +236,17 @@ class Users:
             raise told(error) from None
 
     def erase(self, user_id: str) -> bool:
-        """Erases everything of the address but its two budgets; False when there was nothing.
+        """Erases everything of the user but budgets; False when there was nothing.
 
         Raises NewerRecord.
         """
         keys = keys_of(user_id)
-        call = EraseUser(keys.user, keys.outbox, id=user_id, prefix=keys.number_prefix)
+        call = EraseUser(keys.user, keys.outbox, keys.verified, id=user_id, prefix=keys.number_prefix)
         return checked(self._storage.run(call)) == "erased"
+
+    def _mailbox(self, keys: UserKeys, address: Address, service: Service) -> str:
+        """The count of the mailbox's mails; without a limit, a key that is never written."""
+        return keys.mailbox(self._names.mailbox(address) if service.mailbox_limit.amount else "none")
 
     def _read(self, user_id: str, fields: dict[str, bytes]) -> UserRecord | None:
         if not fields:
@@ -203,17 +254,19 @@ class Users:
         try:
             if int(fields[Field.LAYOUT]) > LAYOUT_VERSION:
                 raise NewerRecord
-            draft, _ = self._records.open(b"".join(fields.get(name, b"") for name in SEALED), user_id)
+            contents = self._records.open(b"".join(fields.get(name, b"") for name in SEALED), user_id)
             error = fields.get(Field.ERROR)
             return UserRecord(
                 user_id=user_id,
-                email=draft.address.email,
+                registration_id=fields[Field.REGISTRATION].decode(),
+                contents=contents,
                 delivery=Delivery(fields[Field.DELIVERY].decode()),
                 created_ms=int(fields[Field.CREATED_MS]),
                 attempts=int(fields[Field.ATTEMPTS]),
                 expires_ms=int(fields[Field.EXPIRES_MS]) if Field.EXPIRES_MS in fields else None,
                 mailed_ms=int(fields[Field.MAILED_MS]) if Field.MAILED_MS in fields else None,
                 error=error.decode() if error else None,
+                resends=int(fields.get(Field.RESENDS, 0)),
             )
         except (KeyError, ValueError):
             raise damaged() from None

@@ -4,10 +4,11 @@ import time
 from contextlib import suppress
 
 from app.domain.number import NumberGenerator
-from app.domain.registration import Cause, Delivery, Draft, Registered, Registration, Stored, UserRecord
+from app.domain.registration import Cause, Draft, Registered, Registration, Stored, UserRecord
+from app.domain.service import Service
 from app.errors import AddressRefused, NumberSpaceExhausted, StorageUnavailable, UserNotFound
 from app.repositories.guard import Guard
-from app.repositories.users import Once, Terms, Users
+from app.repositories.users import Once, Users
 from app.services.messaging import MessagingService
 from app.telemetry.metrics import Metrics
 
@@ -24,21 +25,19 @@ MAX_CALLS = 32
 
 
 class RegistrationService:
-    """Registers addresses, tells of them and erases them."""
+    """Registers addresses, mails their numbers again, tells of them and erases them."""
 
     def __init__(
         self,
         users: Users,
         guard: Guard,
         numbers: NumberGenerator,
-        terms: Terms,
         messaging: MessagingService,
         metrics: Metrics | None = None,
     ) -> None:
         self._users = users
         self._guard = guard
         self._numbers = numbers
-        self._terms = terms
         self._messaging = messaging
         self._metrics = metrics or Metrics()
         self._free_in_a_row = 0
@@ -52,7 +51,7 @@ class RegistrationService:
         before, the answer is that of then. Raises what `store` and `MessagingService.send` raise.
         """
         once = self._users.once(cause.caller, draft, idempotency_key) if idempotency_key else None
-        plan = self._messaging.plan(awaited=awaited)
+        plan = self._messaging.plan(awaited=awaited, test=draft.service.test)
         stored = self.store(draft, plan.lease_ms, once)
         if isinstance(stored, Registered):
             return stored
@@ -60,10 +59,29 @@ class RegistrationService:
         try:
             delivery = self._messaging.send(stored, plan, cause)
         except (AddressRefused, StorageUnavailable):
-            self._keep_answer(registration, once, None)
+            self._keep_answer(once, registration, None)
             raise
-        self._keep_answer(registration, once, delivery)
-        return Registered(registration.user_id, delivery, registration.created_ms)
+        created_ms, ttl_ms = registration.created_ms, draft.service.ttl_ms
+        answer = Registered(
+            registration.user_id, delivery, created_ms, created_ms + ttl_ms if ttl_ms else None
+        )
+        self._keep_answer(once, registration, answer)
+        return answer
+
+    def resend(self, service: Service, user_id: str, cause: Cause, *, awaited: bool = True) -> UserRecord:
+        """Mails the live number again, and returns the record with what came of it.
+
+        Raises UserNotFound, TooManyRegistrations, AddressRefused, StorageUnavailable.
+        """
+        record = self.find(user_id, service)
+        plan = self._messaging.plan(awaited=awaited, test=record.contents.test)
+        stored = self._users.resend(record, service, lease_ms=plan.lease_ms)
+        if stored is None:
+            raise UserNotFound("It was replaced, used or erased just now")
+        delivery = self._messaging.send(stored, plan, cause)
+        with suppress(StorageUnavailable):
+            record = self._users.find(user_id) or record
+        return record._replace(delivery=delivery)
 
     def store(self, draft: Draft, lease_ms: int, once: Once | None = None) -> Stored | Registered:
         """Gives the address a unique number and replaces what it had: all of it, or nothing at all.
@@ -73,7 +91,7 @@ class RegistrationService:
         IdempotencyKeyReused.
         """
         self._guard.check()
-        keys = self._users.keys(draft.address)
+        keys = self._users.keys(draft.service, draft.address)
         started, tried = time.perf_counter(), 0
         count = 1 if self._free_in_a_row >= ALL_FREE else FIRST_CANDIDATES
         for _ in range(MAX_CALLS):
@@ -82,7 +100,6 @@ class RegistrationService:
                 keys,
                 draft,
                 candidates,
-                self._terms,
                 lease_ms=lease_ms,
                 once=once,
             )
@@ -97,25 +114,37 @@ class RegistrationService:
         self._metrics.exhausted(tried)
         raise NumberSpaceExhausted("No free number was found")
 
-    def find(self, user_id: str) -> UserRecord:
-        """Raises UserNotFound, StorageUnavailable."""
+    def find(self, user_id: str, service: Service | None = None) -> UserRecord:
+        """What is known of a registration of this service; None: of whichever, for the operator.
+
+        Raises UserNotFound, StorageUnavailable.
+        """
         self._guard.check()
         found = self._users.find(user_id)
-        if found is None:
-            raise UserNotFound("No registration has this id")
+        if found is None or (service is not None and found.contents.service != service.id):
+            raise UserNotFound("No registration of this service has this id")
         return found
 
-    def erase(self, user_id: str) -> None:
-        """Erases everything of the address but its two budgets. Raises UserNotFound, StorageUnavailable."""
-        self._guard.check()
-        if not self._users.erase(user_id):
-            raise UserNotFound("No registration has this id")
+    def mailed(self, service: Service, user_id: str) -> Registration:
+        """The registration of a test service whose mail was sent, as it was then. Raises UserNotFound."""
+        record = self.find(user_id, service)
+        mailed = record.as_mailed() if service.test and record.contents.test else None
+        if mailed is None:
+            raise UserNotFound("There is no mail to be shown")
+        return mailed
 
-    def _keep_answer(self, registration: Registration, once: Once | None, delivery: Delivery | None) -> None:
+    def erase(self, user_id: str, service: Service | None = None) -> None:
+        """Erases everything of a user but budgets. `service`: as for `find`. Raises UserNotFound,
+        StorageUnavailable."""
+        self.find(user_id, service)
+        if not self._users.erase(user_id):
+            raise UserNotFound("It was used or erased just now")
+
+    def _keep_answer(self, once: Once | None, registration: Registration, answer: Registered | None) -> None:
         """Keeps the answer for repetitions; None: it came to nothing, so a repetition starts anew.
 
         A Redis that fails now changes no answer: a repetition then gets it from the record.
         """
         if once is not None:
             with suppress(StorageUnavailable):
-                self._users.keep_answer(registration, once, delivery, self._terms.mark_ms)
+                self._users.keep_answer(once, registration, answer)

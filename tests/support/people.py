@@ -8,14 +8,16 @@ from app.domain.address import Address
 from app.domain.budget import Budget
 from app.domain.number import NumberGenerator
 from app.domain.registration import Draft, Registered, Stored
+from app.domain.service import DEFAULT, Service
 from app.repositories.census import Census
-from app.repositories.keys import Names
+from app.repositories.keys import Names, UserKeys
 from app.repositories.outbox import Outbox
 from app.repositories.sealing import Sealer
-from app.repositories.users import Terms, Users
+from app.repositories.users import Users
 from app.storage.storage import Storage
 from tests.support.values import text
 
+DIGITS = 10
 HOUR_MS = 3_600_000
 LEASE_MS = 25_000
 KEY = "order-4711"
@@ -28,19 +30,24 @@ def ada() -> Address:
 def age_mark(store: redis.Redis, seconds: int) -> None:
     """Makes the one idempotency mark older, as if so much time had passed."""
     (mark,) = store.scan_iter("*:idempotency:*")
-    fingerprint, registration, created_ms, answer = text(store.get(mark)).split("|")
-    older = "|".join([fingerprint, registration, str(int(created_ms) - seconds * 1000), answer])
+    fingerprint, registration, created_ms, expires_ms, answer = text(store.get(mark)).split("|")
+    older_ms = str(int(created_ms) - seconds * 1000)
+    older = "|".join([fingerprint, registration, older_ms, expires_ms, answer])
     store.set(mark, older, keepttl=True)
 
 
 @dataclass
 class Process:
-    """A process of the service, without HTTP and mail. `limit`: registrations, and wrong numbers, an hour."""
+    """A process of the service, without HTTP and mail. `limit`: registrations, and wrong numbers, an hour.
+    `name`: of the service that asks, which may be a `test` service."""
 
     url: str
     secrets: tuple[str, ...] = ()
     index: str | None = None
     limit: int = 5
+    mailbox_limit: int = 0
+    name: str = DEFAULT
+    test: bool = False
     users: Users = field(init=False)
     outbox: Outbox = field(init=False)
     census: Census = field(init=False)
@@ -48,27 +55,48 @@ class Process:
     def __post_init__(self) -> None:
         self.client = Storage(self.url, 5.0)
         names, sealer = Names(self.index), Sealer(self.secrets)
-        self.users = Users(self.client, names, sealer)
+        self.users = Users(self.client, names, sealer, HOUR_MS)
         self.outbox = Outbox(self.client, sealer, LEASE_MS)
         self.census = Census(self.client, sealer)
 
     @property
-    def budget(self) -> Budget:
-        return Budget(self.limit, 3600 if self.limit else 0)
+    def service(self) -> Service:
+        hourly = Budget(self.limit, 3600 if self.limit else 0)
+        mailbox = Budget(self.mailbox_limit, 3600 if self.mailbox_limit else 0)
+        return Service(
+            id=self.name,
+            ttl_s=HOUR_MS // 1000,
+            address_limit=hourly,
+            mailbox_limit=mailbox,
+            verify_limit=hourly,
+            test=self.test,
+        )
 
     def close(self) -> None:
         self.client.close()
+
+    def keys(self, address: Address) -> UserKeys:
+        return self.users.keys(self.service, address)
+
+    def verify(self, address: Address, number: str, key: str = "") -> str:
+        """The token. `key`: an Idempotency-Key."""
+        return self.users.verify(self.service, address, number, key).contents.token
+
+    def resent(self, address: Address, *, lease_ms: int = LEASE_MS) -> Stored | None:
+        """One call of resend_mail.lua."""
+        record = self.users.find(self.keys(address).user_id)
+        assert record is not None
+        return self.users.resend(record, self.service, lease_ms=lease_ms)
 
     def outcome(
         self, address: Address, *, token: str = "t0ken", key: str = "", lease_ms: int = LEASE_MS
     ) -> Stored | Registered:
         """One call of register.lua. `key`: an Idempotency-Key."""
-        keys, draft = self.users.keys(address), Draft(address, token, "en")
+        keys, draft = self.keys(address), Draft(address, token, "en", self.service)
         found = self.users.register(
             keys,
             draft,
-            NumberGenerator(12).draw_distinct(keys.shard, 4),
-            Terms(HOUR_MS, self.budget, HOUR_MS),
+            NumberGenerator(DIGITS).draw_distinct(keys.shard, 4),
             lease_ms=lease_ms,
             once=self.users.once("", draft, key) if key else None,
         )

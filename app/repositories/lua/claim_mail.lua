@@ -8,7 +8,8 @@
 -- ARGV[7] the longest wait, in ms: what is due later was written before the clock was set back, and is due
 -- Fields of the record: see register.lua
 --
--- Returns {'claimed', registration id, sealed record, created in ms, attempts}
+-- Returns {'claimed', registration id, sealed record, created in ms, attempts, how often it was asked for again,
+--      ms for which the number is still good, -1 = no end}
 --      or {'later', ms}: another sender has the lease, or the mail is not due yet
 --      or {'newer'} for a record that only a newer process can read; it is left to that process
 --      or {'failed'}: given up   or {'gone'}: nothing is owed. Both let the lease go that the owner held.
@@ -19,7 +20,7 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
 local due = redis.call('ZSCORE', outbox, id)
-local record = redis.call('HMGET', user, 'r', 'c', 'a', 'v', 't', 'd0', 'd1', 'd2', 'd3')
+local record = redis.call('HMGET', user, 'r', 'c', 'a', 'v', 't', 'k', 'x', 'd0', 'd1', 'd2', 'd3')
 local holder, version = redis.call('GET', sender), record[4]
 if not due or not version then
   redis.call('ZREM', outbox, id)
@@ -40,7 +41,8 @@ if tonumber(version) > newest then
   redis.call('ZADD', outbox, now + lease_ms, id)
   return {'newer'}
 end
-local created, attempts = record[2] + 0, record[3] + 0
+local created, attempts, resends = record[2] + 0, record[3] + 0, (record[6] or 0) + 0
+local left_ms = record[7] and record[7] - now or -1
 if now - (record[5] or created) >= give_up_ms then
   redis.call('HSET', user, 's', 'failed')
   redis.call('HSETNX', user, 'e', 'too old')
@@ -50,5 +52,5 @@ if now - (record[5] or created) >= give_up_ms then
 end
 redis.call('SET', sender, owner, 'PX', lease_ms)
 redis.call('ZADD', outbox, now + lease_ms, id)
-local sealed = table.concat({record[6], record[7] or '', record[8] or '', record[9] or ''})
-return {'claimed', record[1], sealed, created, attempts}
+local sealed = table.concat({record[8], record[9] or '', record[10] or '', record[11] or ''})
+return {'claimed', record[1], sealed, created, attempts, resends, left_ms}

@@ -1,12 +1,12 @@
--- Erases everything of one address but its two budgets and the lease of whoever is mailing it now.
+-- Erases everything of one address but its budgets and the lease of whoever is mailing it now.
 -- Keeps: record, number and outbox entry go together.
 --
--- KEYS[1] user record   KEYS[2] outbox
+-- KEYS[1] user record   KEYS[2] outbox   KEYS[3] what was handed out for its last number
 -- ARGV[1] user id   ARGV[2] what every number key of the shard starts with
 -- ARGV[3] newest layout version we can read          Fields of the record: see register.lua
 --
 -- Returns 'erased', 'none' when there was nothing, or 'newer': only a newer process knows what belongs to it.
-local user, outbox = KEYS[1], KEYS[2]
+local user, outbox, verified = KEYS[1], KEYS[2], KEYS[3]
 local id, prefix, newest = ARGV[1], ARGV[2], tonumber(ARGV[3])
 
 local record = redis.call('HMGET', user, 'v', 'n')
@@ -16,6 +16,6 @@ redis.call('ZSCORE', outbox, id)
 if not version then return 'none' end
 if tonumber(version) > newest then return 'newer' end
 
-redis.call('DEL', user, number or user)
+redis.call('DEL', user, verified, number or user)
 redis.call('ZREM', outbox, id)
 return 'erased'

@@ -1,40 +1,44 @@
 -- Registers one address: the whole decision of the registration, in one Redis Cluster slot.
 -- Keeps: one record, one live number and one outbox entry an address; every number belongs to one record.
 --
--- KEYS[1] user record   KEYS[2] sender lease   KEYS[3] outbox   KEYS[4] count of registrations
--- KEYS[5] idempotency mark   KEYS[6..] candidate numbers, at least one
+-- KEYS[1] user record   KEYS[2] sender lease   KEYS[3] outbox   KEYS[4] count of the address's mails
+-- KEYS[5] count of the mailbox's mails, over all services   KEYS[6] idempotency mark
+-- KEYS[7..] candidate numbers, at least one
 -- ARGV[1] user id             ARGV[2] registration id        ARGV[3] owner of the lease
 -- ARGV[4] lease in ms, 0 = leave it alone: the mail is due for everybody at once
 -- ARGV[5] life in ms, 0 = for ever                           ARGV[6] layout version
 -- ARGV[7] what every number key of the shard starts with
--- ARGV[8] registrations allowed in a window, 0 = any number  ARGV[9] the window in ms
--- ARGV[10] fingerprint of the request                        ARGV[11] its mark's life in ms, 0 = no mark
--- ARGV[12] ms for which a request without an answer counts as running
--- ARGV[13..] for each candidate: its digest, its sealed record
+-- ARGV[8] mails to the address allowed in a window, 0 = any number    ARGV[9] the window in ms
+-- ARGV[10] mails to the mailbox allowed in a window, 0 = any number   ARGV[11] the window in ms
+-- ARGV[12] fingerprint of the request                        ARGV[13] its mark's life in ms, 0 = no mark
+-- ARGV[14] ms for which a request without an answer counts as running
+-- ARGV[15..] for each candidate: its digest, its sealed record
 --
 -- Returns {'registered', index of the candidate from 1, now in ms, 1 if the lease was taken else 0}
---         {'replayed', delivery, created in ms}: the request was carried out before
+--         {'replayed', delivery, created in ms, expires in ms, 0 = never}: it was carried out before
 --      or, with nothing changed: {'taken'} when every candidate belongs to somebody
---         {'limited', ms until the window ends}   {'running'}: the same request was stored a moment ago
+--         {'limited', ms until no window is full}   {'running'}: the same request was stored a moment ago
 --         {'reused'}: the mark belongs to another request
 --         {'newer'}: only a newer process can read the record or the mark
 --
--- The mark is `fingerprint|registration id|created in ms|delivery`, delivery empty until the request is
--- answered. It is written in the commit of the registration, so it tells that the registration was stored. A
+-- The mark is `fingerprint|registration id|created in ms|expires in ms|delivery`, delivery empty until the
+-- request is answered. It is written in the commit of the registration, so it tells that the registration was stored. A
 -- mark that stays empty belongs to a request that waits for its mail, whose answer was lost (503) or whose
--- process died; which, nobody knows. After ARGV[12] a repetition is answered from the record, and that answer
+-- process died; which, nobody knows. After ARGV[14] a repetition is answered from the record, and that answer
 -- is kept in the mark. The record notes that it was promised (`p`): it is not taken back any more when the mail
 -- server refuses the address (settle_mail.lua). Without a record the request came to nothing and is carried out.
 --
 -- Fields of the record, short because there are many: v layout version, r registration id, n digest of the
 -- number, c created (ms), s delivery state, a attempts to mail, m mailed (ms), e error code, x expires (ms),
--- t age counts from (ms), w wrong numbers in a row, p promised to a repetition, d0 to d3 the sealed record. That
+-- t age counts from (ms), k how often its mail was asked for again, w wrong numbers in a row, p promised to a repetition, d0 to d3 the sealed record. That
 -- is cut because Redis keeps a hash compactly (at half the memory) while no value is longer than 64 bytes.
-local user, sender, outbox, sends, mark = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local user, sender, outbox, sends, mailbox, mark = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local id, registration, owner, version, prefix = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[6]), ARGV[7]
-local lease_ms, life_ms, limit, window_ms = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[8]), tonumber(ARGV[9])
-local fingerprint, mark_ms, running_ms = ARGV[10], tonumber(ARGV[11]), tonumber(ARGV[12])
-local FIRST_KEY, FIRST_ARGUMENT, SHORT = 6, 13, 64
+local lease_ms, life_ms = tonumber(ARGV[4]), tonumber(ARGV[5])
+local limit, window_ms = tonumber(ARGV[8]), tonumber(ARGV[9])
+local mailbox_limit, mailbox_window_ms = tonumber(ARGV[10]), tonumber(ARGV[11])
+local fingerprint, mark_ms, running_ms = ARGV[12], tonumber(ARGV[13]), tonumber(ARGV[14])
+local FIRST_KEY, FIRST_ARGUMENT, SHORT = 7, 15, 64
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
@@ -43,12 +47,12 @@ local old = stored[2] and prefix .. stored[2]
 if old then redis.call('GET', old) end
 redis.call('ZSCORE', outbox, id)
 local lease_left = redis.call('GET', sender) and redis.call('PTTL', sender) or 0
-local used = limit > 0 and tonumber(redis.call('GET', sends) or 0)
+local sent, sent_to_mailbox = used(sends, limit), used(mailbox, mailbox_limit)
 local seen = mark_ms > 0 and redis.call('GET', mark)
 if stored[1] and tonumber(stored[1]) > version then return {'newer'} end
 
 if seen then
-  local known, made, created, delivery = string.match(seen, '^(%w+)|(%w+)|(%d+)|(%w*)$')
+  local known, made, created, expires, delivery = string.match(seen, '^(%w+)|(%w+)|(%d+)|(%d+)|(%w*)$')
   if not known then return {'newer'} end
   if known ~= fingerprint then return {'reused'} end
   local age = now - created  -- below 0 where the clock of Redis was set back
@@ -56,19 +60,15 @@ if seen then
   if delivery == '' and stored[1] then
     local live = stored[3] == made
     delivery = live and stored[4] == 'sent' and 'sent' or 'pending'
-    redis.call('SET', mark, table.concat({known, made, created, delivery}, '|'), 'PX', mark_ms)
+    redis.call('SET', mark, table.concat({known, made, created, expires, delivery}, '|'), 'PX', mark_ms)
     if live then redis.call('HSET', user, 'p', 1) end
   end
-  if delivery ~= '' then return {'replayed', delivery, created} end
+  if delivery ~= '' then return {'replayed', delivery, created, expires} end
 end
-if limit > 0 and used >= limit then
-  local left_ms = redis.call('PTTL', sends)
-  if left_ms < 0 or left_ms > window_ms then  -- the clock of Redis was set back: no wait is that long
-    redis.call('PEXPIRE', sends, window_ms)
-    left_ms = window_ms
-  end
-  return {'limited', left_ms}
-end
+local wait_ms = limit > 0 and sent >= limit and window_left(sends, window_ms)
+local mailbox_wait_ms = mailbox_limit > 0 and sent_to_mailbox >= mailbox_limit
+  and window_left(mailbox, mailbox_window_ms)
+if wait_ms or mailbox_wait_ms then return {'limited', math.max(wait_ms or 0, mailbox_wait_ms or 0)} end
 
 local chosen
 for index = FIRST_KEY, #KEYS do
@@ -89,10 +89,11 @@ for index = 1, math.ceil(#sealed / part) - 1 do
   record[#record + 1] = string.sub(sealed, index * part + 1, (index + 1) * part)
 end
 redis.call('HSET', user, unpack(record))
+local expires = life_ms > 0 and now + life_ms or 0
 if life_ms > 0 then
-  redis.call('HSET', user, 'x', now + life_ms)
-  redis.call('PEXPIREAT', user, now + life_ms)
-  redis.call('PEXPIREAT', KEYS[FIRST_KEY + chosen], now + life_ms)
+  redis.call('HSET', user, 'x', expires)
+  redis.call('PEXPIREAT', user, expires)
+  redis.call('PEXPIREAT', KEYS[FIRST_KEY + chosen], expires)
 end
 
 local taken, due = 0, now
@@ -103,12 +104,10 @@ elseif lease_ms > 0 then
   taken, due = 1, now + lease_ms
 end
 redis.call('ZADD', outbox, due, id)
-if limit > 0 then
-  redis.call('SET', sends, used + 1, 'KEEPTTL')
-  if used == 0 then redis.call('PEXPIRE', sends, window_ms) end
-end
+spend(sends, limit, sent, window_ms)
+spend(mailbox, mailbox_limit, sent_to_mailbox, mailbox_window_ms)
 if mark_ms > 0 then
-  redis.call('SET', mark, table.concat({fingerprint, registration, now, ''}, '|'),
+  redis.call('SET', mark, table.concat({fingerprint, registration, now, expires, ''}, '|'),
     'PX', math.max(mark_ms, running_ms))
 end
 return {'registered', chosen + 1, now, taken}

@@ -1,27 +1,28 @@
--- Writes down what came out of one sending, compared by registration and by owner of the lease.
+-- Writes down what came out of one sending, compared by mail and by owner of the lease.
 -- Keeps: an outbox entry goes only with the mail of the registration that is live, or with its record.
 --
 -- KEYS[1] user record   KEYS[2] sender lease   KEYS[3] outbox
--- ARGV[1] user id   ARGV[2] registration id   ARGV[3] owner   ARGV[4] lease in ms
+-- ARGV[1] user id   ARGV[2] mail id   ARGV[3] owner   ARGV[4] lease in ms
 -- ARGV[5] sent | pending | failed | refused (erases) | released  ARGV[6] wait in ms before a retry
 -- ARGV[7] age in ms at which a mail is given up              ARGV[8] error code, '' = none
--- ARGV[9] 1 = where the registration was replaced, keep the lease and hand out the new one
+-- ARGV[9] 1 = where another mail is owed by now, keep the lease and hand that out
 -- ARGV[10] what every number key of the shard starts with   ARGV[11] newest layout version we can read
+-- The mail id is the registration's, and from the first resend on with `-` and how often it was asked for again.
 -- Fields of the record: see register.lua. `refused` becomes `failed` where a repetition was promised the mail.
 --
 -- Returns {'settled', delivery state}, state '' when the record is erased
---      or {'replaced', registration id, sealed record, created in ms, attempts}: the lease is kept
---      or {'left'}: replaced, or only a newer process can read it; left to the relay
+--      or {'replaced', …} as {'claimed', …} of claim_mail.lua: the lease is kept
+--      or {'left'}: another mail is owed, or only a newer process can read it; left to the relay
 --      or {'gone'}: erased or expired meanwhile
 --      or {'lost'}: the lease is another's, or ran out; nothing is changed.
 local user, sender, outbox = KEYS[1], KEYS[2], KEYS[3]
-local id, registration, owner, lease_ms = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+local id, mail, owner, lease_ms = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local delivery, wait_ms, give_up_ms = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
 local error_code, go_on, prefix, newest = ARGV[8], ARGV[9] == '1', ARGV[10], tonumber(ARGV[11])
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
-local record = redis.call('HMGET', user, 'r', 'c', 'a', 'v', 'n', 't', 'p', 'd0', 'd1', 'd2', 'd3')
+local record = redis.call('HMGET', user, 'r', 'c', 'a', 'v', 'n', 't', 'p', 'k', 'x', 'd0', 'd1', 'd2', 'd3')
 local version, number = record[4], record[5] and prefix .. record[5]
 if number then redis.call('GET', number) end
 redis.call('ZSCORE', outbox, id)
@@ -36,14 +37,16 @@ if not version then
   return {'gone'}
 end
 local newer = tonumber(version) > newest
-if newer or record[1] ~= registration then
+local owed = record[1] .. (record[8] and '-' .. record[8] or '')
+if newer or owed ~= mail then
   if newer or not go_on then
     redis.call('ZADD', outbox, now + wait_ms, id)
     redis.call('DEL', sender)
     return {'left'}
   end
-  local sealed = table.concat({record[8], record[9] or '', record[10] or '', record[11] or ''})
-  local replacement = {'replaced', record[1], sealed, record[2] + 0, record[3] + 0}
+  local sealed = table.concat({record[10], record[11] or '', record[12] or '', record[13] or ''})
+  local left_ms = record[9] and record[9] - now or -1
+  local replacement = {'replaced', record[1], sealed, record[2] + 0, record[3] + 0, (record[8] or 0) + 0, left_ms}
   redis.call('ZADD', outbox, now + lease_ms, id)
   redis.call('SET', sender, owner, 'PX', lease_ms)
   return replacement

@@ -3,49 +3,57 @@
 -- the count (OOM, MISCONF, READONLY, NOREPLICAS), right and wrong numbers of known and unknown addresses fail
 -- alike. Under OOM it lets DEL through, so a count after the comparison would let the right number through.
 --
+-- A request that names itself (Idempotency-Key) and got the token gets it again for a while: it may have lost the
+-- answer. That costs no try; with another name or number it is a request like any other.
+--
 -- KEYS[1] user record   KEYS[2] outbox   KEYS[3] count of wrong numbers
+-- KEYS[4] what was handed out last: `fingerprint|sealed record`
 -- ARGV[1] user id   ARGV[2] digest of the number   ARGV[3] what every number key of the shard starts with
 -- ARGV[4] wrong numbers allowed in a window, 0 = any number   ARGV[5] the window in ms
 -- ARGV[6] wrong numbers in a row that erase the registration   ARGV[7] newest layout version we can read
--- ARGV[8] first bytes of the seals that we can open           Fields of the record: see register.lua
+-- ARGV[8] first bytes of the seals that we can open
+-- ARGV[9] fingerprint of the request, '' = it has no name    ARGV[10] ms for which its answer is kept
+-- Fields of the record: see register.lua
 --
--- Returns {'verified', sealed record}   {'wrong'}
+-- Returns {'verified', sealed record}   {'wrong', tries left, -1 = any number}
 --      or, with nothing changed: {'limited', ms until the window ends}
 --         {'newer'}: only a newer process can read the record   {'foreign'}: it is sealed with a key we lack
-local user, outbox, tries = KEYS[1], KEYS[2], KEYS[3]
+local user, outbox, tries, verified = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local id, number, prefix, readable = ARGV[1], ARGV[2], ARGV[3], ARGV[8]
 local limit, window_ms, most_in_a_row = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
-local newest = tonumber(ARGV[7])
+local newest, fingerprint, keep_ms = tonumber(ARGV[7]), ARGV[9], tonumber(ARGV[10])
+local function readable_here(sealed) return string.find(readable, string.sub(sealed, 1, 1), 1, true) end
 
 local record = redis.call('HMGET', user, 'n', 'v', 'w', 'd0', 'd1', 'd2', 'd3')
 local live, version = record[1], record[2]
 if live then redis.call('GET', prefix .. live) end
 redis.call('ZSCORE', outbox, id)
-local used, in_a_row = tonumber(redis.call('GET', tries) or 0), (record[3] or 0) + 1
-if limit > 0 and used >= limit then
-  local left_ms = redis.call('PTTL', tries)
-  if left_ms < 0 or left_ms > window_ms then  -- the clock of Redis was set back: no wait is that long
-    redis.call('PEXPIRE', tries, window_ms)
-    left_ms = window_ms
-  end
-  return {'limited', left_ms}
+local handed_out = fingerprint ~= '' and redis.call('GET', verified)
+local tried, in_a_row = (redis.call('GET', tries) or 0) + 0, (record[3] or 0) + 1
+if handed_out and string.sub(handed_out, 1, #fingerprint + 1) == fingerprint .. '|' then
+  local sealed = string.sub(handed_out, #fingerprint + 2)
+  if not readable_here(sealed) then return {'foreign'} end
+  return {'verified', sealed}
 end
+if limit > 0 and tried >= limit then return {'limited', window_left(tries, window_ms)} end
 if version and tonumber(version) > newest then return {'newer'} end
-if live and not string.find(readable, string.sub(record[4], 1, 1), 1, true) then return {'foreign'} end
+if live and not readable_here(record[4]) then return {'foreign'} end
 
 -- Counted without a limit, too: it is the write that Redis may refuse.
 redis.call('INCR', tries)
 if live then redis.call('HSET', user, 'w', in_a_row) end
 
 local right = live == number
-if used == 0 and not right and limit > 0 then
+if tried == 0 and not right and limit > 0 then
   redis.call('PEXPIRE', tries, window_ms)
 elseif right or limit == 0 then  -- costs no try
-  if used == 0 then redis.call('DEL', tries) else redis.call('SET', tries, used, 'KEEPTTL') end
+  if tried == 0 then redis.call('DEL', tries) else redis.call('SET', tries, tried, 'KEEPTTL') end
 end
 if right or (live and in_a_row >= most_in_a_row) then
   redis.call('DEL', user, prefix .. live)
   redis.call('ZREM', outbox, id)
 end
-if not right then return {'wrong'} end
-return {'verified', table.concat({record[4], record[5] or '', record[6] or '', record[7] or ''})}
+if not right then return {'wrong', limit > 0 and limit - tried - 1 or -1} end
+local sealed = table.concat({record[4], record[5] or '', record[6] or '', record[7] or ''})
+if fingerprint ~= '' then redis.call('SET', verified, fingerprint .. '|' .. sealed, 'PX', keep_ms) end
+return {'verified', sealed}

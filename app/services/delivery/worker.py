@@ -14,10 +14,11 @@ from typing import NamedTuple
 import structlog
 
 from app.domain.registration import Delivery, Registration
-from app.errors import StorageUnavailable
+from app.errors import ServiceUnknown, StorageUnavailable
 from app.mail.messages import Messages
 from app.mail.smtp import Blame, MailFault, SmtpSession
 from app.repositories.outbox import Outbox, Settled
+from app.services.delivery import sandbox
 from app.services.delivery.breaker import MailBreaker
 from app.services.delivery.leases import Leases
 from app.services.delivery.queue import Job, JobQueue
@@ -31,6 +32,9 @@ SENDS_IN_A_ROW = 4
 """How often one sender follows an address that registers again and again, before the relay goes on."""
 
 SETTLE_AGAIN_S = 0.25
+
+SERVICE_UNKNOWN = MailFault(Blame.MOMENT, "service not configured")
+"""Its mails wait: it may be configured again."""
 
 UNREADABLE = "The record does not open: was it sealed with a key that is not set here?"
 
@@ -111,7 +115,7 @@ class Worker:
         fails: then it is due when the lease has ended."""
         try:
             if job.registration is not None:
-                self._outbox.release(job.user_id, job.registration.registration_id, job.owner)
+                self._outbox.release(job.user_id, job.registration.mail_id, job.owner)
         except StorageUnavailable:
             self._log("warning", "lease_left_to_end", job)
             return False
@@ -122,7 +126,8 @@ class Worker:
         job.tell(Delivery.PENDING)
 
     def _deliver(self, job: Job, session: SmtpSession, only: bool) -> None:
-        if self._breaker.open:
+        is_test = job.registration is not None and job.registration.test
+        if self._breaker.open and not is_test:
             job.tell(Delivery.PENDING)
             self._queue.remember(job.user_id, cause=job.cause)
             self.give_back(job)
@@ -134,7 +139,8 @@ class Worker:
                 return
             attempt = self._attempt(job, registration, session, only)
             settled = self._settle(job, registration, attempt, go_on=turn < SENDS_IN_A_ROW)
-            self._report(job, attempt, settled)
+            if not registration.test:
+                self._report(job, attempt, settled)
             job.registration = settled.replacement
 
     def _bring_up_to_date(self, job: Job) -> None:
@@ -145,19 +151,19 @@ class Worker:
             self._leases.hold(job.owner, job.user_id, job.leased_at)
             return
         claim = self._outbox.claim(job.user_id, job.owner)
-        if claim.registration_id:
+        if claim.mail_id:
             self._leases.hold(job.owner, job.user_id, now)
         if claim.later_ms is not None:
             self._queue.remember(job.user_id, claim.later_ms / 1000, job.cause)
-        if job.registration is not None and claim.registration_id != job.registration.registration_id:
-            job.tell(Delivery.PENDING)  # it was replaced or erased; its request has nothing to wait for
+        if job.registration is not None and claim.mail_id != job.registration.mail_id:
+            job.tell(Delivery.PENDING)  # another mail is owed, or none; its request has nothing to wait for
         job.registration, job.leased_at = claim.registration, now
         if claim.unreadable:  # a process that has its key may be luckier
             self._log("error", "record_unreadable", job, reason=UNREADABLE)
             wait_ms = int(self._wait_s(claim.attempts) * 1000)
             self._outbox.settle(
                 job.user_id,
-                claim.registration_id,
+                claim.mail_id,
                 job.owner,
                 Delivery.PENDING,
                 wait_ms=wait_ms,
@@ -165,20 +171,30 @@ class Worker:
             )
 
     def _attempt(self, job: Job, registration: Registration, session: SmtpSession, only: bool) -> Attempt:
+        if registration.test:
+            return self._judge(registration, sandbox.fault_of(registration.address))
         started = time.perf_counter()
         try:
             session.send(self._messages.mail(registration), lambda: self._leases.ours(job.owner))
+        except ServiceUnknown:
+            return self._judge(registration, SERVICE_UNKNOWN)
         except MailFault as fault:
             if fault.crowded and not only:
                 raise Crowded from fault
             self._breaker.faulted(fault)
-            if fault.blame is Blame.ADDRESS:
-                return Attempt(Delivery.REFUSED, fault=fault)
-            wait_s = 0.0 if self._breaker.open else self._wait_s(registration.attempts)
-            return Attempt(Delivery.PENDING, wait_s, fault)
+            return self._judge(registration, fault)
         finally:
             self._metrics.mailed(time.perf_counter() - started)
-        return Attempt(Delivery.SENT)
+        self._breaker.accepted()
+        return self._judge(registration, None)
+
+    def _judge(self, registration: Registration, fault: MailFault | None) -> Attempt:
+        if fault is None:
+            return Attempt(Delivery.SENT)
+        if fault.blame is Blame.ADDRESS:
+            return Attempt(Delivery.REFUSED, fault=fault)
+        wait_s = 0.0 if self._breaker.open else self._wait_s(registration.attempts)
+        return Attempt(Delivery.PENDING, wait_s, fault)
 
     def _wait_s(self, attempts: int) -> float:
         longest = min(FIRST_WAIT_S * 2.0 ** min(attempts, 20), LONGEST_WAIT_S)
@@ -194,7 +210,7 @@ class Worker:
             try:
                 settled = self._outbox.settle(
                     job.user_id,
-                    registration.registration_id,
+                    registration.mail_id,
                     job.owner,
                     delivery,
                     wait_ms=int(attempt.wait_s * 1000),
@@ -216,11 +232,10 @@ class Worker:
         return settled
 
     def _report(self, job: Job, attempt: Attempt, settled: Settled) -> None:
-        """Tells the breaker, the metrics and the log, once all is written down."""
+        """Tells the metrics and the log, once all is written down."""
         given_up = attempt.delivery is Delivery.PENDING and settled.delivery is Delivery.FAILED
         self._metrics.delivery(Delivery.FAILED if given_up else attempt.delivery)
         if attempt.fault is None:
-            self._breaker.accepted()
             return
         if attempt.fault.blame is Blame.OPERATOR:
             self._log("error", "mail_refused_by_server", job, fault=attempt.error)

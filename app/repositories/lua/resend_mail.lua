@@ -1,0 +1,47 @@
+-- Lets the number of one registration be mailed again, by a mail of its own.
+-- Keeps: number, record and their end stay as they are; every mail counts for both budgets, and is owed in the
+-- outbox until the mail server has accepted it.
+--
+-- KEYS[1] user record   KEYS[2] sender lease   KEYS[3] outbox   KEYS[4] count of the address's mails
+-- KEYS[5] count of the mailbox's mails, over all services
+-- ARGV[1] user id   ARGV[2] registration id   ARGV[3] owner of the lease
+-- ARGV[4] lease in ms, 0 = leave it alone: the mail is due for everybody at once
+-- ARGV[5] mails to the address allowed in a window, 0 = any number   ARGV[6] the window in ms
+-- ARGV[7] mails to the mailbox allowed in a window, 0 = any number   ARGV[8] the window in ms
+-- ARGV[9] newest layout version that we can read                     Fields of the record: see register.lua
+--
+-- Returns {'resent', 1 if the lease was taken else 0, how often it was asked for, ms left, -1 = no end}
+--      or, with nothing changed: {'gone'}: this registration is no longer live
+--         {'limited', ms until no window is full}   {'newer'}: only a newer process can read the record
+local user, sender, outbox, sends, mailbox = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local id, registration, owner, lease_ms = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+local limit, window_ms = tonumber(ARGV[5]), tonumber(ARGV[6])
+local mailbox_limit, mailbox_window_ms = tonumber(ARGV[7]), tonumber(ARGV[8])
+local newest = tonumber(ARGV[9])
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+
+local record = redis.call('HMGET', user, 'v', 'r', 'k', 'x')
+redis.call('ZSCORE', outbox, id)
+local lease_left = redis.call('GET', sender) and redis.call('PTTL', sender) or 0
+local sent, sent_to_mailbox = used(sends, limit), used(mailbox, mailbox_limit)
+local resends, left_ms = (record[3] or 0) + 1, record[4] and record[4] - now or -1
+if not record[1] or record[2] ~= registration then return {'gone'} end
+if tonumber(record[1]) > newest then return {'newer'} end
+local wait_ms = limit > 0 and sent >= limit and window_left(sends, window_ms)
+local mailbox_wait_ms = mailbox_limit > 0 and sent_to_mailbox >= mailbox_limit
+  and window_left(mailbox, mailbox_window_ms)
+if wait_ms or mailbox_wait_ms then return {'limited', math.max(wait_ms or 0, mailbox_wait_ms or 0)} end
+
+local taken, due = 0, now
+if lease_left > 0 then
+  due = now + lease_left
+elseif lease_ms > 0 then
+  redis.call('SET', sender, owner, 'PX', lease_ms)
+  taken, due = 1, now + lease_ms
+end
+redis.call('HSET', user, 's', 'pending', 'k', resends, 't', now)
+redis.call('ZADD', outbox, due, id)
+spend(sends, limit, sent, window_ms)
+spend(mailbox, mailbox_limit, sent_to_mailbox, mailbox_window_ms)
+return {'resent', taken, resends, left_ms}

@@ -1,0 +1,33 @@
+"""Services in a file, and the keys that open them."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+
+def key_of(service: str) -> str:
+    """The API key of a service."""
+    return f"the-key-of-{service}"
+
+
+def digest_of(service: str) -> str:
+    """What its table holds of it."""
+    return hashlib.sha256(key_of(service).encode()).hexdigest()
+
+
+def services_file(folder: Path, /, **tables: dict[str, Any]) -> Path:
+    """A SERVICES_FILE with these tables. Each has a key and a name, unless it says otherwise."""
+    path = folder / "services.toml"
+    path.write_text("\n".join(_table(name, table) for name, table in tables.items()))
+    return path
+
+
+def _table(name: str, table: dict[str, Any]) -> str:
+    filled = {"keys": [digest_of(name)], "name": name.title(), **table}
+    return "\n".join([f"[{name}]", *(f"{key} = {_value(value)}" for key, value in filled.items()), ""])
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) if isinstance(value, int) else repr(value)
