@@ -18,10 +18,6 @@ _SECONDS: tuple[tuple[Unit, int], ...] = (("day", 86_400), ("hour", 3600), ("min
 NO_BREAK = "\u00a0"
 """A space at which no line ends: a duration is read at one glance."""
 
-_SLACK = 100
-"""A hundredth more than there is may be claimed, so that a number of ten minutes whose mail goes out after
-two seconds has 10 minutes, not 9."""
-
 
 @cache
 def cldr(language: str) -> Locale | None:
@@ -32,9 +28,14 @@ def cldr(language: str) -> Locale | None:
 
 
 def duration(language: str, ms: int) -> str:
-    """How long that is, in the largest unit of which there are two: `10 minutes`, `90 seconds`."""
+    """How long that is, in the largest unit of which there are two: `10 minutes`, `90 seconds`.
+
+    At most a hundredth more than there is, and a tenth of the unit: a number of ten minutes has 10 minutes,
+    not 9, also when its mail goes out after two seconds.
+    """
     for unit, seconds in _SECONDS:
-        count = ms * (_SLACK + 1) // (_SLACK * 1000 * seconds)
+        unit_ms = seconds * 1000
+        count = (ms + min(ms // 100, unit_ms // 10)) // unit_ms
         if count >= 2:
             return _duration(language, unit, count)
     return _duration(language, "second", 1)

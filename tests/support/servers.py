@@ -42,7 +42,7 @@ os.execv(sys.argv[2], sys.argv[2:])
 """A program that becomes another one, which the kernel ends when its parent is gone, however that ends. Not a
 `preexec_fn`: mail servers of the tests run in threads."""
 
-NUMBER = re.compile(r"\b(\d{4}(?: \d{1,4})+)\b")
+NUMBER = re.compile(r"\b(\d{3} \d{3} \d{4}|\d{4}(?: \d{1,4})+)\b")
 
 
 LOG_RESTS_S = 0.25
