@@ -1,6 +1,7 @@
 """`flask --app wsgi mail preview`: what a service's mails look like, in any of its languages."""
 
 import re
+import shlex
 import time
 from pathlib import Path
 
@@ -53,7 +54,7 @@ def preview(service_id: str, locale: str, into: Path) -> None:
     message.write_bytes(re.sub(rb"(?m)^\.\.", b".", sent.content))  # as it is after its way by SMTP
     click.echo(f"service\t{service.id}\nlanguage\t{shown.locale}\nsubject\t{shown.subject}\n")
     click.echo(f"In a browser:\t{page.resolve().as_uri()}")
-    click.echo(f"In this terminal:\tcat {text}")
+    click.echo(f"In this terminal:\tcat {shlex.quote(str(text))}")
     click.echo(f"In a mail program:\t{message}")
 
 

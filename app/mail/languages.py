@@ -113,13 +113,15 @@ def _faults_of_fields(key: str, sentence: str) -> Iterator[str]:
     try:
         parts = [part for part in Formatter().parse(sentence) if part[1] is not None]
     except ValueError:
-        yield "has a brace without its other half; one that is meant to be read is written twice."
+        yield "has a brace without its other half; {{ and }} are shown as one."
         return
     may_show = MUST_SHOW[key] | {"service"}
     for _, field, specification, conversion in parts:
-        if field not in may_show or specification or conversion:
+        if field not in may_show:
             known = ", ".join(f"{{{each}}}" for each in sorted(may_show))
-            yield f"asks for {{{field}}}, which is not known here; it may have {known}."
+            yield f"asks for {{{field}}}; it may have {known}."
+        elif specification or conversion:
+            yield f"shows {{{field}}} in a format or a conversion; the name alone is known."
     for field in sorted(MUST_SHOW[key] - {part[1] for part in parts}):
         yield f"must show {{{field}}}."
     if "number" in MUST_SHOW[key] and not sentence.startswith(NUMBER_FIRST):

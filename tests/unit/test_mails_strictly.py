@@ -163,7 +163,6 @@ def test_the_number_is_one_piece_from_left_to_right(service: Service, registrati
     )
     assert number.text == "482 109 3755"
     assert number.get("dir") == "ltr"
-    assert "white-space:nowrap" in number.get("style", "")
     assert "user-select:all" in number.get("style", "")
 
 
