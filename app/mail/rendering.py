@@ -8,7 +8,7 @@ Imports of the app only `domain`, `errors` and the room.
 import re
 import traceback
 from collections.abc import Mapping
-from functools import cache
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from babel import Locale
@@ -95,8 +95,7 @@ def _names(
 
 
 def _layout(service: Service, name: str, names: Mapping[str, Any]) -> str:
-    own = any(layout in service.templates for layout in LAYOUTS)
-    environment = _environment(service.templates) if own else _built_in()
+    environment = _environment(*(service.templates.get(layout, BUILT_IN[layout]) for layout in LAYOUTS))
     try:
         shown = environment.get_template(name).render(names)
     except TemplateSyntaxError as error:
@@ -111,15 +110,12 @@ def _layout(service: Service, name: str, names: Mapping[str, Any]) -> str:
     return shown
 
 
-@cache
-def _built_in() -> Environment:
-    return _environment({})
-
-
-def _environment(own: Mapping[str, str]) -> Environment:
-    sources = {**BUILT_IN, **own}
+@lru_cache(maxsize=16)
+def _environment(*sources: str) -> Environment:
+    """For layouts with these sources. Reading and compiling them costs more than everything else here."""
+    layouts = dict(zip(LAYOUTS, sources, strict=True))
     return Environment(
-        loader=FunctionLoader(lambda name: (sources[name], name, None) if name in sources else None),
+        loader=FunctionLoader(lambda name: (layouts[name], name, None) if name in layouts else None),
         autoescape=select_autoescape(("html",)),
         undefined=StrictUndefined,
         trim_blocks=True,
