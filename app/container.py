@@ -6,7 +6,7 @@ import secrets
 
 from flask import Flask, current_app
 
-from app.config import LOCALES, Settings
+from app.config import Settings
 from app.directory.directory import Directory
 from app.domain.number import NumberGenerator, RandBelow
 from app.mail.messages import Messages
@@ -42,8 +42,9 @@ class Container:
         self.outbox = Outbox(self.storage, sealer, settings.lease_ms)
         self.seals = Seals(self.storage, sealer)
         self._mail = SmtpMail(app, settings.mail_timeout_s, settings.mail_ca_file)
-        with app.app_context():  # Flask-Mail composes with the app's settings
-            self.messages = Messages(settings.mail_default_sender, LOCALES, settings.mail_templates)
+        self.messages = Messages(self.directory.get)
+        if self.directory.default.templates:
+            self.messages.check(self.directory.default)
         self.metrics = Metrics()
         self.numbers = NumberGenerator(settings.number_digits, randbelow)
         self.verification = VerificationService(self.users, self.guard, settings.number_digits)

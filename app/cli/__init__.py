@@ -7,8 +7,9 @@ import this one.
 
 from app.cli.doctor.command import doctor
 from app.cli.keys import keys
+from app.cli.mail import mail
 from app.cli.numbers import numbers
 from app.cli.outbox import outbox
 from app.cli.users import users
 
-COMMANDS = (doctor, keys, numbers, outbox, users)
+COMMANDS = (doctor, keys, mail, numbers, outbox, users)

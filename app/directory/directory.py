@@ -5,12 +5,17 @@ import hmac
 import secrets
 from collections.abc import Iterable, Mapping
 from email.utils import parseaddr
+from pathlib import Path
 from typing import Self
 
 from app.config import Settings
 from app.domain.service import DEFAULT, Caller, Service
+from app.errors import SettingsError
 
 DIGEST_BYTES = 16
+
+TEMPLATES = (".html", ".txt", ".toml")
+"""Ends of the names of files that are mail templates. Others in their folder are nobody's business."""
 
 
 class Directory:
@@ -58,8 +63,21 @@ def default_service(settings: Settings) -> Service:
         name=name or address.rpartition("@")[2],
         sender=settings.mail_default_sender,
         locale=settings.default_locale,
+        templates=templates(settings.mail_templates),
         ttl_s=settings.number_ttl_s,
         address_limit=settings.address_limit,
         verify_limit=settings.verify_limit,
         client_limit=settings.client_limit,
     )
+
+
+def templates(folder: str) -> dict[str, str]:
+    """The mail templates in a folder, by file name; empty = none. Raises SettingsError."""
+    found = {}
+    for path in sorted(Path(folder).iterdir()) if folder else ():
+        if path.suffix in TEMPLATES:
+            try:
+                found[path.name] = path.read_text("utf-8")
+            except (OSError, UnicodeError) as error:
+                raise SettingsError(f"{path.name}: Must be a readable file in UTF-8.") from error
+    return found

@@ -30,10 +30,10 @@ class Registration(NamedTuple):
     """One registration of one address, as the process that stored or claimed it holds it in memory.
 
     `user_id`: the name of the address, 26 characters. `registration_id`: fresh for every registration.
-    `locale`: the BCP 47 tag that the request named, or empty. `created_ms`: Unix time in milliseconds by the
-    clock of Redis. `service`: the id of the service that asked. `test`: made by a test service, so it is
-    never mailed. `left_ms`: how long the number was still good when it was stored or claimed; None = until
-    used. `resends`: how often the mail was asked for again.
+    `locale`: the BCP 47 tag that the request named, or empty. `created_ms`: when it was made, or its mail was
+    asked for again; Unix time in milliseconds by the clock of Redis. `service`: the id of the service that
+    asked. `test`: made by a test service, so it is never mailed. `left_ms`: how long the number was still
+    good when it was stored or claimed; None = until used. `resends`: how often the mail was asked for again.
     """
 
     user_id: str
@@ -137,14 +137,15 @@ class UserRecord(NamedTuple):
     def email(self) -> str:
         return self.contents.address.email
 
-    def registration(self, left_ms: int | None) -> Registration:
-        """The same, to be mailed. `left_ms`: as in `Registration`."""
+    def registration(self, created_ms: int, left_ms: int | None) -> Registration:
+        """The same, to be mailed. Arguments: as in `Registration`."""
         return self.contents.registration(
-            self.user_id, self.registration_id, self.created_ms, self.attempts, self.resends, left_ms
+            self.user_id, self.registration_id, created_ms, self.attempts, self.resends, left_ms
         )
 
     def as_mailed(self) -> Registration | None:
         """The same as it was when the mail server accepted its mail; None before that."""
         if self.mailed_ms is None:
             return None
-        return self.registration(None if self.expires_ms is None else self.expires_ms - self.mailed_ms)
+        left_ms = None if self.expires_ms is None else self.expires_ms - self.mailed_ms
+        return self.registration(self.mailed_ms, left_ms)

@@ -1,6 +1,11 @@
 """The mail adapter: from a registration to the mail server's final reply.
 
-messages      what a mail says: templates, MIME, headers
+messages      what a mail says, filled in
+composing     from that to a MIME message
+rendering     from a service's brand, sentences and layout to what its mails say
+languages     the sentences of each language, and which language somebody gets
+wording       durations and times in a language
+colors        a brand's colour, made readable
 smtp          one sender's connection: when it is opened, checked, renewed, and a mail tried once more
 conversation  what is said over it: MAIL, RCPT, DATA, the content, RSET
 connection    how it is opened: Flask-Mail, EHLO, STARTTLS, login; why that failed

@@ -1,51 +1,33 @@
-"""What a mail says. Composed once for each locale, filled in for each mail.
+"""What a mail says and how it looks: the door to languages, rendering and composing.
 
-Composing a MIME message takes 1.5 ms, several times the rest of a registration. So each locale's message
-is composed once, with placeholders, and becomes a format that each mail fills with its own values.
+A service's mails are composed once for each language and filled in for each mail. Imports of the app only
+`domain`, `errors` and the room.
 """
 
-import re
+from collections.abc import Callable
 from datetime import UTC, datetime
-from email.charset import QP, Charset
-from email.header import Header
-from email.utils import format_datetime, formataddr, parseaddr
+from email.utils import format_datetime
 from functools import lru_cache
-from pathlib import Path
-from typing import NamedTuple
-
-import flask_mail
-from jinja2 import (
-    ChoiceLoader,
-    Environment,
-    FileSystemLoader,
-    PackageLoader,
-    StrictUndefined,
-    TemplateError,
-    select_autoescape,
-)
+from itertools import product
+from typing import Final, NamedTuple
 
 from app.domain.number import grouped
 from app.domain.registration import Registration
-from app.errors import SettingsError
+from app.domain.service import Service
+from app.errors import ServiceUnknown, SettingsError
+from app.mail.composing import Composed, compose, quoted
+from app.mail.languages import available, chosen
+from app.mail.rendering import render
+from app.mail.wording import duration, moment
 
-NUMBER_MESSAGE = "number"
-REFERENCE_LETTERS = "ABCDEFGHJKLMNPQRSTUVWXYZ"
+REFERENCE_LETTERS: Final = "ABCDEFGHJKLMNPQRSTUVWXYZ"
 """Without I and O, which read like digits."""
 
-_PLACEHOLDERS = {
-    "to": "xxTOxx",
-    "date": "xxDATExx",
-    "message_id": "xxMESSAGEIDxx",
-    "number": "xxNUMBERxxxxxx",
-    "reference": "xxREFxx",
-    "issued_at": "xxISSUEDATxxxxxxxxxxxxx",
-}
-"""As long as what they stand for, and nothing that MIME encodes."""
+KEPT: Final = 256
+"""Compositions that are kept, of some 12 KB each: a thousand services need not all fit."""
 
-UTF_8 = Charset("utf-8")
-UTF_8.header_encoding = UTF_8.body_encoding = QP
-"""Quoted-printable instead of Flask-Mail's 8bit: a mail that every server takes, and the placeholders stay
-readable in it."""
+KEPT_WISHES: Final = 4096
+"""Tags of callers for which the language is remembered."""
 
 
 class Mail(NamedTuple):
@@ -56,117 +38,131 @@ class Mail(NamedTuple):
     content: bytes
 
 
+class ShownMail(NamedTuple):
+    """One mail as it is read. `number`: its digits alone. `locale`: the language that was chosen."""
+
+    to: str
+    sender: str
+    subject: str
+    text: str
+    html: str
+    number: str
+    locale: str
+
+
 class Messages:
-    """Fills in the mails of a service with one sender."""
+    """Fills in the mails of all services."""
 
-    def __init__(self, sender: str, locales: tuple[str, ...], overrides: str = "") -> None:
-        """`overrides`: a folder whose files replace the built-in templates.
-
-        Raises SettingsError when a template cannot be used, now and not at the first mail.
-        """
-        name, self._sender = parseaddr(sender)
-        self._from = (
-            formataddr((name, self._sender))
-            if name.isascii()
-            else f"{_header_text('From', name)} <{self._sender}>"
-        )
-        self._domain = self._sender.rpartition("@")[2]
-        loaders = [FileSystemLoader(Path(overrides))] if overrides else []
-        self._templates = Environment(
-            loader=ChoiceLoader([*loaders, PackageLoader("app", "templates/mail")]),
-            autoescape=select_autoescape(("html",)),
-            undefined=StrictUndefined,
-            trim_blocks=True,
-        )
-        self._formats = {locale: self._compose(locale) for locale in locales}
+    def __init__(self, directory_get: Callable[[str], Service | None]) -> None:
+        """`directory_get`: the service with this id that is in force now. One that it gives must not change;
+        after a reload it gives another object."""
+        self._service = directory_get
+        self._language = lru_cache(KEPT_WISHES)(_language)
+        self._composed = lru_cache(KEPT)(_composed)
 
     def mail(self, registration: Registration) -> Mail:
-        """The mail that brings the person the number. The same registration gives the same mail."""
+        """The mail that brings the person the number. The same registration gives the same mail, but for the
+        time that the number has left. Raises ServiceUnknown."""
+        key = _Key(self._find(registration))
+        language = self._language(key, registration.locale)
+        composed = self._composed(key, language, registration.left_ms is None)
         recipient = registration.address.envelope
-        date, issued_at = _moment(registration.created_ms // 1000)
-        content = self._formats.get(registration.locale[:2], self._formats["en"]) % {
+        created_s = registration.created_ms // 1000
+        content = composed.content % {
             b"to": recipient.encode("ascii"),
-            b"date": date,
-            b"message_id": f"<{registration.registration_id}@{self._domain}>".encode(),
+            b"date": _date(created_s),
+            b"message_id": f"<{registration.mail_id}@{composed.domain}>".encode(),
             b"number": grouped(registration.number).encode(),
             b"reference": reference(registration.registration_id).encode(),
-            b"issued_at": issued_at,
+            b"issued_at": _quoted(moment(language, created_s)),
+            b"duration": _quoted(duration(language, registration.left_ms or 0)),
         }
-        return Mail(self._sender, recipient, content)
+        return Mail(composed.sender, recipient, content)
 
-    def _compose(self, locale: str) -> bytes:
-        """The message of a locale, a format with `%(name)b` for each placeholder."""
-        subject = " ".join(self._render(locale, "subject.txt").split())
-        body, html = self._render(locale, "body.txt"), self._render(locale, "body.html")
-        message = flask_mail.Message(
-            subject=subject,
-            recipients=[_PLACEHOLDERS["to"]],
-            sender=self._sender,
-            body=body,
-            html=html,
-            charset=UTF_8,  # type: ignore[arg-type] # MIMEText and Header, which get it, take one (since 3.5)
-            extra_headers={
-                "Auto-Submitted": "auto-generated",
-                "Content-Language": locale,
-                "X-Auto-Response-Suppress": "All",
-            },
+    def shown(self, registration: Registration) -> ShownMail:
+        """The same mail for somebody who looks at it. Raises ServiceUnknown."""
+        service = self._find(registration)
+        language = chosen(service, registration.locale)
+        said = render(service, language, endless=registration.left_ms is None).filled(
+            {
+                "number": grouped(registration.number),
+                "reference": reference(registration.registration_id),
+                "issued_at": moment(language, registration.created_ms // 1000),
+                "duration": duration(language, registration.left_ms or 0),
+            }
         )
-        message.date = 0
-        message.msgId = _PLACEHOLDERS["message_id"]
-        text = message.as_bytes()
-        # Flask-Mail encodes an encoded name once more, and breaks long encoded headers inside a word.
-        text = _with_header(text, "From", self._from)
-        text = _with_header(text, "Subject", _header_text("Subject", subject))
-        text = _with_header(text, "Date", _PLACEHOLDERS["date"])
-        text = re.sub(rb"\r?\n", b"\r\n", text)
-        text = re.sub(rb"(?m)^\.", b"..", text)
-        _check(f"{NUMBER_MESSAGE}/{locale}", subject, body, html, text)
-        text = text.replace(b"%", b"%%")
-        for name, token in _PLACEHOLDERS.items():
-            text = text.replace(token.encode(), b"%%(%b)b" % name.encode())
-        return text
+        return ShownMail(
+            to=registration.address.email,
+            sender=service.sender,
+            subject=said.subject,
+            text=said.text,
+            html=said.html,
+            number=registration.number,
+            locale=language,
+        )
 
-    def _render(self, locale: str, part: str) -> str:
-        template = f"{NUMBER_MESSAGE}/{locale}/{part}"
+    def faults(self, service: Service) -> list[str]:
+        """What is wrong with the service's templates: sentences that name file and line. Every mail that the
+        service can send is composed once."""
+        faults: dict[str, None] = {}
         try:
-            return self._templates.get_template(template).render(
-                {name: _PLACEHOLDERS[name] for name in ("number", "reference", "issued_at")}
-            )
-        except (TemplateError, OSError, UnicodeError) as error:
-            raise SettingsError(
-                f"The mail template {template} cannot be used: {type(error).__name__}"
-            ) from error
+            for language, endless in product(available(service), (False, True)):
+                faults.update(dict.fromkeys(_faults(service, language, endless)))
+        except SettingsError as error:
+            return [str(error)]
+        return list(faults)
+
+    def check(self, service: Service) -> None:
+        """Raises SettingsError, with a line for each fault."""
+        if faults := self.faults(service):
+            raise SettingsError("\n".join(faults))
+
+    def _find(self, registration: Registration) -> Service:
+        service = self._service(registration.service)
+        if service is None:
+            raise ServiceUnknown
+        return service
 
 
-@lru_cache(maxsize=8)
-def _moment(unix_s: int) -> tuple[bytes, bytes]:
-    """A time as the Date header says it (RFC 5322 §3.3), and as a person reads it."""
-    moment = datetime.fromtimestamp(unix_s, UTC)
-    return format_datetime(moment).encode(), f"{moment:%Y-%m-%d %H:%M:%S} UTC".encode()
+class _Key:
+    """A service in a cache: equal to itself only. A reload makes another object, whose templates may differ
+    although it compares equal."""
+
+    __slots__ = ("service",)
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Key) and self.service is other.service
+
+    def __hash__(self) -> int:
+        return id(self.service)
 
 
-def _check(folder: str, subject: str, body: str, html: str, composed: bytes) -> None:
-    """Raises SettingsError where a person would not see what the templates show."""
-    if not (_PLACEHOLDERS["number"] in body and _PLACEHOLDERS["number"] in html):
-        raise SettingsError(f"The mail templates of {folder} do not show {{{{ number }}}} in both bodies.")
-    for name in ("number", "reference", "issued_at"):
-        shown = sum(part.count(_PLACEHOLDERS[name]) for part in (subject, body, html))
-        if composed.count(_PLACEHOLDERS[name].encode()) != shown:
-            raise SettingsError(
-                f"The mail templates of {folder} show {{{{ {name} }}}} in a line that is too long: give it a "
-                "line of its own."
-            )
+def _language(key: _Key, tag: str) -> str:
+    return chosen(key.service, tag)
 
 
-def _header_text(name: str, text: str) -> str:
-    """The text of a header in ASCII, in lines that are short enough (RFC 2047)."""
-    return text if text.isascii() else Header(text, UTF_8, header_name=name).encode()
+def _composed(key: _Key, language: str, endless: bool) -> Composed:
+    return compose(key.service, language, render(key.service, language, endless=endless))
 
 
-def _with_header(message: bytes, name: str, value: str) -> bytes:
-    """The message with another value in one of its headers."""
-    line = f"{name}: {value}".encode("ascii")
-    return re.sub(rb"(?m)^" + name.encode() + rb": .*$(?:\r?\n[ \t].*$)*", lambda _: line, message, count=1)
+def _faults(service: Service, language: str, endless: bool) -> list[str]:
+    try:
+        compose(service, language, render(service, language, endless=endless))
+    except SettingsError as error:
+        return str(error).splitlines()
+    return []
+
+
+_quoted = lru_cache(maxsize=1024)(quoted)
+
+
+@lru_cache(maxsize=64)
+def _date(unix_s: int) -> bytes:
+    """A time as the Date header says it (RFC 5322 §3.3)."""
+    return format_datetime(datetime.fromtimestamp(unix_s, UTC)).encode()
 
 
 def reference(registration_id: str) -> str:

@@ -209,7 +209,7 @@ class Outbox:
 
     def _registration(self, user_id: str, fields: list[Any]) -> Registration | None:
         """None for a record that does not open: sealed with a key that this process lacks, or the like."""
-        registration_id, sealed, created_ms, attempts, resends, left_ms = fields
+        registration_id, sealed, asked_for_ms, attempts, resends, left_ms = fields
         try:
             contents = self._records.open(sealed, user_id)
         except RecordUnreadable:
@@ -217,7 +217,7 @@ class Outbox:
         return contents.registration(
             user_id,
             registration_id.decode(),
-            created_ms,
+            asked_for_ms,
             attempts,
             resends,
             left_ms if left_ms >= 0 else None,

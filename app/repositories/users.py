@@ -167,9 +167,9 @@ class Users:
             )
         )
         match answer:
-            case [b"resent", lease_taken, resends, left_ms]:
+            case [b"resent", now_ms, lease_taken, resends, left_ms]:
                 record = record._replace(resends=resends)
-                registration = record.registration(left_ms if left_ms >= 0 else None)
+                registration = record.registration(now_ms, left_ms if left_ms >= 0 else None)
                 return Stored(registration, owner if lease_taken else None)
             case [b"limited", left_ms]:
                 raise TooManyRegistrations("ADDRESS_LIMIT or MAILBOX_LIMIT is used up", seconds(left_ms))

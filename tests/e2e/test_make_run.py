@@ -69,7 +69,7 @@ def test_the_printed_lines_register_and_the_mails_arrive_in_both_languages(share
     lines = shared_run.curl_lines()
     assert len(lines) == 2
     for words, phrase in zip(
-        lines, ("Your identification number", "Su número de identificación"), strict=True
+        lines, ("Confirm your email address", "Confirme su correo electrónico"), strict=True
     ):
         answer = register_with(words)
         assert (answer.status_code, answer.json()["delivery"]) == (201, "sent"), answer.text

@@ -32,7 +32,7 @@ def test_a_registration_is_stored_and_its_number_arrives_by_mail(
     service: Gunicorn, mail_server: MailServer, store: redis.Redis
 ) -> None:
     """The nine steps of the diagram, in English and in Spanish."""
-    for locale, word in (("en", "Your identification number"), ("es", "Su número de identificación")):
+    for locale, word in (("en", "Confirm your email address"), ("es", "Confirme su correo electrónico")):
         address = f"ada.{locale}@example.com"
         answer = service.register(address, locale=locale)
         assert answer.status_code == 201, answer.text

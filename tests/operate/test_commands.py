@@ -69,7 +69,7 @@ def run(environment: dict[str, str], *command: str) -> subprocess.CompletedProce
 def test_every_group_is_listed_with_its_help(environment: dict[str, str]) -> None:
     """One place; no group without a word."""
     listed = run(environment, "--help").stdout
-    for group in ("doctor", "keys", "numbers", "outbox", "users"):
+    for group in ("doctor", "keys", "mail", "numbers", "outbox", "users"):
         (line,) = [line for line in listed.splitlines() if line.split()[:1] == [group]]
         assert len(line.split()) > 3, line
 

@@ -6,7 +6,8 @@ from typing import Final
 from flask import Flask
 
 from app.cli.doctor.findings import Area, Finding
-from app.config import LOCALES, Settings
+from app.config import Settings
+from app.directory.directory import default_service
 from app.errors import SettingsError
 from app.mail.messages import Messages
 from app.mail.smtp import SmtpMail
@@ -28,10 +29,8 @@ def wrong(error: SettingsError) -> Iterator[Finding]:
 
 def unusable(settings: Settings) -> Iterator[Finding]:
     """Files that can be read and stop the start all the same: what the service builds of them is built."""
-    app = Flask("app", static_folder=None)
-    SmtpMail(app, settings.mail_timeout_s)  # composing wants one
     try:
-        SmtpMail(app, settings.mail_timeout_s, settings.mail_ca_file)
+        SmtpMail(Flask("app", static_folder=None), settings.mail_timeout_s, settings.mail_ca_file)
     except SettingsError:
         yield SETTINGS.problem(
             "MAIL_CA_FILE holds no certificates in PEM, so the service does not start.",
@@ -39,14 +38,15 @@ def unusable(settings: Settings) -> Iterator[Finding]:
             "the system's certificates.",
         )
     try:
-        with app.app_context():
-            Messages(settings.mail_default_sender, LOCALES, settings.mail_templates)
+        default = default_service(settings)
+        Messages(lambda _: default).check(default)
     except SettingsError as error:
-        yield SETTINGS.problem(
-            f"{error.args[0].rstrip('.')}; so the service does not start.",
-            "Correct that template in the folder that MAIL_TEMPLATES names, or take its file away: then the "
-            "built-in one serves.",
-        )
+        for fault in str(error).splitlines():
+            yield SETTINGS.problem(
+                f"{fault.rstrip('.')}; so the service does not start.",
+                "Correct that file in the folder that MAIL_TEMPLATES names, or take it away: then the "
+                "built-in one serves.",
+            )
 
 
 def examine(settings: Settings) -> Iterator[Finding]:

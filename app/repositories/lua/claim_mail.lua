@@ -8,7 +8,7 @@
 -- ARGV[7] the longest wait, in ms: what is due later was written before the clock was set back, and is due
 -- Fields of the record: see register.lua
 --
--- Returns {'claimed', registration id, sealed record, created in ms, attempts, how often it was asked for again,
+-- Returns {'claimed', registration id, sealed record, asked for in ms, attempts, how often it was asked for again,
 --      ms for which the number is still good, -1 = no end}
 --      or {'later', ms}: another sender has the lease, or the mail is not due yet
 --      or {'newer'} for a record that only a newer process can read; it is left to that process
@@ -42,8 +42,9 @@ if tonumber(version) > newest then
   return {'newer'}
 end
 local created, attempts, resends = record[2] + 0, record[3] + 0, (record[6] or 0) + 0
+local asked_for = (record[5] or created) + 0
 local left_ms = record[7] and record[7] - now or -1
-if now - (record[5] or created) >= give_up_ms then
+if now - asked_for >= give_up_ms then
   redis.call('HSET', user, 's', 'failed')
   redis.call('HSETNX', user, 'e', 'too old')
   redis.call('ZREM', outbox, id)
@@ -53,4 +54,4 @@ end
 redis.call('SET', sender, owner, 'PX', lease_ms)
 redis.call('ZADD', outbox, now + lease_ms, id)
 local sealed = table.concat({record[8], record[9] or '', record[10] or '', record[11] or ''})
-return {'claimed', record[1], sealed, created, attempts, resends, left_ms}
+return {'claimed', record[1], sealed, asked_for, attempts, resends, left_ms}

@@ -10,7 +10,7 @@
 -- ARGV[7] mails to the mailbox allowed in a window, 0 = any number   ARGV[8] the window in ms
 -- ARGV[9] newest layout version that we can read                     Fields of the record: see register.lua
 --
--- Returns {'resent', 1 if the lease was taken else 0, how often it was asked for, ms left, -1 = no end}
+-- Returns {'resent', now in ms, 1 if the lease was taken else 0, how often it was asked for, ms left, -1 = no end}
 --      or, with nothing changed: {'gone'}: this registration is no longer live
 --         {'limited', ms until no window is full}   {'newer'}: only a newer process can read the record
 local user, sender, outbox, sends, mailbox = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
@@ -44,4 +44,4 @@ redis.call('HSET', user, 's', 'pending', 'k', resends, 't', now)
 redis.call('ZADD', outbox, due, id)
 spend(sends, limit, sent, window_ms)
 spend(mailbox, mailbox_limit, sent_to_mailbox, mailbox_window_ms)
-return {'resent', taken, resends, left_ms}
+return {'resent', now, taken, resends, left_ms}

@@ -46,7 +46,8 @@ if newer or owed ~= mail then
   end
   local sealed = table.concat({record[10], record[11] or '', record[12] or '', record[13] or ''})
   local left_ms = record[9] and record[9] - now or -1
-  local replacement = {'replaced', record[1], sealed, record[2] + 0, record[3] + 0, (record[8] or 0) + 0, left_ms}
+  local asked_for, resends = (record[6] or record[2]) + 0, (record[8] or 0) + 0
+  local replacement = {'replaced', record[1], sealed, asked_for, record[3] + 0, resends, left_ms}
   redis.call('ZADD', outbox, now + lease_ms, id)
   redis.call('SET', sender, owner, 'PX', lease_ms)
   return replacement

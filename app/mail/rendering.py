@@ -1,0 +1,123 @@
+"""From a service's brand, sentences and layout to what its mails say.
+
+What each mail has of its own, such as the number, is a mark.
+
+Imports of the app only `domain`, `errors` and the room.
+"""
+
+import re
+import traceback
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
+
+from babel import Locale
+from jinja2 import Environment, FunctionLoader, StrictUndefined, TemplateSyntaxError, select_autoescape
+from markupsafe import Markup, escape
+
+from app.domain.service import Service
+from app.errors import SettingsError
+from app.mail.colors import accent
+from app.mail.languages import BUILT_IN, LAYOUTS, sentences
+from app.mail.wording import cldr
+
+VALUES: Final = ("number", "reference", "issued_at", "duration")
+"""What each mail has of its own, in its subject and its bodies."""
+
+MARK: Final = re.compile("\ue000([a-z_]+)\ue001")
+"""Where such a value stands: its name between two characters that are nobody's (private use)."""
+
+LRM: Final = "\u200e"
+"""Left-to-right mark: without it the groups of a number stand in the wrong order in Arabic."""
+
+
+class Rendered(NamedTuple):
+    """What a mail says, with a mark for each of its values."""
+
+    subject: str
+    text: str
+    html: str
+
+    def filled(self, values: Mapping[str, str]) -> "Rendered":
+        """The same, as one person reads it."""
+        return Rendered(*(MARK.sub(lambda found: values[found[1]], part) for part in self))
+
+
+def mark(name: str) -> str:
+    return f"\ue000{name}\ue001"
+
+
+def render(service: Service, language: str, *, endless: bool) -> Rendered:
+    """What the service's mails in this language say. `endless`: the number is good until it is used.
+
+    Raises SettingsError, with file, line and variable, where a template or a sentence cannot be used.
+    """
+    locale = cldr(language)
+    if locale is None:
+        raise SettingsError(f"{language}.toml: Nothing is known of this language's dates and durations.")
+    said = sentences(service, language)
+    said = {**said, "life": said["life_without_end" if endless else "life"]}
+    html, text = (_layout(service, name, _names(service, language, locale, said, name)) for name in LAYOUTS)
+    return Rendered(_subject(service, said, locale), text, html)
+
+
+def _subject(service: Service, said: Mapping[str, str], locale: Locale) -> str:
+    number = mark("number")
+    if locale.text_direction == "rtl":
+        number = f"{LRM} {number} {LRM}"
+    sentence = said["subject_with_number" if service.subject_number else "subject"]
+    return f"{sentence.format(service=service.name, number=number)} ({mark('reference')})"
+
+
+def _names(
+    service: Service, language: str, locale: Locale, said: Mapping[str, str], layout: str
+) -> dict[str, Any]:
+    """Everything that a layout can show, by name."""
+    values = {name: mark(name) for name in VALUES}
+    in_html = layout.endswith(".html")
+    fields = {"service": service.name, "support": service.support}
+    if in_html:
+        fields = {name: Markup("<bdi>{}</bdi>").format(value) for name, value in fields.items()}
+    rtl = locale.text_direction == "rtl"
+    return {
+        **{
+            key: (escape(sentence) if in_html else sentence).format(**values, **fields)
+            for key, sentence in said.items()
+        },
+        **values,
+        "service": service,
+        "accent": accent(service.color),
+        "language": language,
+        "direction": "rtl" if rtl else "ltr",
+        "start": "right" if rtl else "left",
+        "lrm": LRM if rtl else "",
+    }
+
+
+def _layout(service: Service, name: str, names: Mapping[str, Any]) -> str:
+    environment = _environment(*(service.templates.get(layout, BUILT_IN[layout]) for layout in LAYOUTS))
+    try:
+        shown = environment.get_template(name).render(names)
+    except TemplateSyntaxError as error:
+        raise SettingsError(f"{name}, line {error.lineno}: {error.message}") from error
+    except Exception as error:  # a template may raise whatever its expressions raise
+        lines = [
+            frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == name
+        ]
+        raise SettingsError(f"{name}, line {lines[-1] if lines else 1}: {error}.") from error
+    if mark("number") not in shown:
+        raise SettingsError(f"{name}: Must show {{{{ number }}}}.")
+    return shown
+
+
+@lru_cache(maxsize=16)
+def _environment(*sources: str) -> Environment:
+    """For layouts with these sources. Reading and compiling them costs more than everything else here."""
+    layouts = dict(zip(LAYOUTS, sources, strict=True))
+    return Environment(
+        loader=FunctionLoader(lambda name: (layouts[name], name, None) if name in layouts else None),
+        autoescape=select_autoescape(("html",)),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
