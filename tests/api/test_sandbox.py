@@ -4,6 +4,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -16,7 +17,7 @@ from tests.support.tenants import key_of, services_file
 from tests.support.waiting import wait_until
 
 Serving = Callable[..., AbstractContextManager[Gunicorn]]
-TABLES = {
+TABLES: dict[str, dict[str, Any]] = {
     "shop": {"sender": "Acme Shop <no-reply@shop.example>"},
     "rehearsal": {"test": True, "locale": "es", "number_ttl": 600, "address_limit": "", "verify_limit": ""},
 }
