@@ -278,7 +278,7 @@ def test_the_language_can_be_switched_in_the_middle_and_is_remembered(opened: An
         assert page.input_value("#locale") == "es"
         playground.check_accessibility()
         playground.register("switch@example.com")
-        expect(page.locator("#mails button").first).to_contain_text("confirme su correo")
+        expect(page.locator("#mails button").first).to_contain_text("Confirme su correo electrónico")
         page.reload()
         expect(page.locator("h1")).to_have_text(WORDS["es"]["title"])
 
