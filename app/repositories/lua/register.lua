@@ -22,16 +22,18 @@
 --         {'newer'}: only a newer process can read the record or the mark
 --
 -- The mark is `fingerprint|registration id|created in ms|expires in ms|delivery`, delivery empty until the
--- request is answered. It is written in the commit of the registration, so it tells that the registration was stored. A
--- mark that stays empty belongs to a request that waits for its mail, whose answer was lost (503) or whose
--- process died; which, nobody knows. After ARGV[14] a repetition is answered from the record, and that answer
--- is kept in the mark. The record notes that it was promised (`p`): it is not taken back any more when the mail
--- server refuses the address (settle_mail.lua). Without a record the request came to nothing and is carried out.
+-- request is answered. It is written in the commit of the registration, so it tells that the registration was
+-- stored. A mark that stays empty belongs to a request that waits for its mail, whose answer was lost (503) or
+-- whose process died; which, nobody knows. After ARGV[14] a repetition is answered from the record, and that
+-- answer is kept in the mark. The record notes that it was promised (`p`): it is not taken back any more when the
+-- mail server refuses the address (settle_mail.lua). Without a record the request came to nothing and is carried
+-- out.
 --
 -- Fields of the record, short because there are many: v layout version, r registration id, n digest of the
 -- number, c created (ms), s delivery state, a attempts to mail, m mailed (ms), e error code, x expires (ms),
--- t age counts from (ms), k how often its mail was asked for again, w wrong numbers in a row, p promised to a repetition, d0 to d3 the sealed record. That
--- is cut because Redis keeps a hash compactly (at half the memory) while no value is longer than 64 bytes.
+-- t age counts from (ms), k how often its mail was asked for again, w wrong numbers in a row, p promised to a
+-- repetition, d0 to d3 the sealed record. That is cut because Redis keeps a hash compactly (at half the memory)
+-- while no value is longer than 64 bytes.
 local user, sender, outbox, sends, mailbox, mark = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local id, registration, owner, version, prefix = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[6]), ARGV[7]
 local lease_ms, life_ms = tonumber(ARGV[4]), tonumber(ARGV[5])
