@@ -34,7 +34,7 @@ class Container:
     def __init__(self, app: Flask, settings: Settings, randbelow: RandBelow = secrets.randbelow) -> None:
         self.settings = settings
         self.storage = Storage(settings.redis_url, settings.redis_timeout_s, settings.redis_wait_replicas)
-        self.directory = Directory.of(settings)
+        self.directory = Directory.read(settings)
         self.names = names = Names(settings.index_key or None)
         sealer = Sealer([key for key in (settings.secret_key, *settings.secret_key_fallbacks) if key])
         self.guard = Guard(self.storage, names, sealer)
@@ -111,6 +111,7 @@ class Container:
 
     def _after_fork_in_child(self) -> None:
         if self._is_master:
+            self.directory.renew()  # a reload does not build the app anew, but forks
             self._build_messaging()
             self.messaging.start()
             self.monitoring.start()
