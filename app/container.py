@@ -3,12 +3,15 @@
 import atexit
 import os
 import secrets
+from collections.abc import Iterable
 
 from flask import Flask, current_app
 
 from app.config import LOCALES, Settings
 from app.directory.directory import Directory
+from app.directory.reading import nothing_else
 from app.domain.number import NumberGenerator, RandBelow
+from app.domain.service import Service
 from app.mail.messages import Messages
 from app.mail.smtp import SmtpMail
 from app.repositories.census import Census
@@ -34,7 +37,7 @@ class Container:
     def __init__(self, app: Flask, settings: Settings, randbelow: RandBelow = secrets.randbelow) -> None:
         self.settings = settings
         self.storage = Storage(settings.redis_url, settings.redis_timeout_s, settings.redis_wait_replicas)
-        self.directory = Directory.read(settings)
+        self.directory = Directory.read(settings, mail_faults)
         self.names = names = Names(settings.index_key or None)
         sealer = Sealer([key for key in (settings.secret_key, *settings.secret_key_fallbacks) if key])
         self.guard = Guard(self.storage, names, sealer)
@@ -124,6 +127,12 @@ class Container:
         """Finishes the mails in hand and leaves the rest to the outbox."""
         self.messaging.close(self.settings.mail_timeout_s)
         self.monitoring.stop()
+
+
+def mail_faults(service: Service) -> Iterable[str]:
+    """What is wrong with the mails of a service: sentences that name the template. They count as errors of
+    SERVICES_FILE, at the start, at a reload, in `services check` and in `doctor`."""
+    return nothing_else(service)
 
 
 def services() -> Container:

@@ -9,6 +9,7 @@ from app.cli.doctor.command import doctor
 from app.cli.keys import keys
 from app.cli.numbers import numbers
 from app.cli.outbox import outbox
+from app.cli.services import services
 from app.cli.users import users
 
-COMMANDS = (doctor, keys, numbers, outbox, users)
+COMMANDS = (doctor, keys, numbers, outbox, services, users)

@@ -33,11 +33,13 @@ SCHEMA: Final = TableSchema()
 
 @dataclass(frozen=True, slots=True)
 class Wrong:
-    """Something that is wrong. `where`: a setting, or SERVICES_FILE with table and key. `line`: 0 = none."""
+    """Something that is wrong. `where`: a setting, or SERVICES_FILE with table and key. `line`: 0 = none.
+    `table`: its name as it is."""
 
     where: str
     line: int
     message: str
+    table: str = ""
 
     def __str__(self) -> str:
         return f"{self.where}{f', line {self.line}' if self.line else ''}: {self.message}"
@@ -77,7 +79,7 @@ def _plain(names: str) -> str:
 
 
 def parse(text: str) -> tuple[Tables, list[Wrong]]:
-    """The tables in which nothing is wrong, and what is wrong with the others. Raises nothing."""
+    """What is valid in each table, and what is wrong. Raises nothing."""
     try:
         found = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
@@ -86,15 +88,19 @@ def parse(text: str) -> tuple[Tables, list[Wrong]]:
     tables: Tables = {}
     wrong: list[Wrong] = []
     for name, table in found.items():
-        problems = list(_name_problems(name, lines))
+        wrong += _name_problems(name, lines)
         try:
             tables[name] = SCHEMA.load(table)
         except ValidationError as error:
-            problems += _key_problems(name, error, lines)
-        if problems:
-            tables.pop(name, None)
-        wrong += problems
+            wrong += _key_problems(name, error, lines)
+            tables[name] = _valid_part(error)
     return tables, wrong
+
+
+def _valid_part(error: ValidationError) -> dict[str, Any]:
+    """Of a list that is wrong nothing: what is left of it would no longer stand in its place."""
+    valid: Any = error.valid_data
+    return {key: value for key, value in (valid or {}).items() if key not in error.messages}
 
 
 def _name_problems(name: str, lines: Lines) -> Iterator[Wrong]:
@@ -122,11 +128,12 @@ def _told(messages: Any) -> Iterator[str]:
 def at(lines: Lines, table: str, key: str, message: str) -> Wrong:
     """What is wrong with a table, or with one of its keys."""
     line = lines.of(table, key)
-    shown = [f"[{_shown(table)}]", *([_shown(key)] if key else [])]
-    return Wrong(f"{FILE} {' '.join(shown)}", line, message)
+    where = f"{FILE} [{shown(table)}]{f' {shown(key)}' if key else ''}"
+    return Wrong(where, line, message, table)
 
 
-def _shown(name: str) -> str:
+def shown(name: str) -> str:
+    """The name of a table or key, where it cannot be a secret in the wrong place."""
     return name if MAY_BE_SHOWN.fullmatch(name) else "…"
 
 

@@ -5,14 +5,14 @@ wrong is collected, so that it can be told at once.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from email.utils import formataddr, parseaddr, quote
 from pathlib import Path
 from typing import Any, Final
 
-from app.config import LANGUAGES, Settings
+from app.config import LANGUAGES, ApiKey, Settings
 from app.directory.disk import Unreadable
-from app.directory.file import FILE, Lines, Wrong, at, parse
+from app.directory.file import FILE, Lines, Wrong, at, parse, shown
 from app.directory.source import MAIL_TEMPLATES, Source
 from app.domain.service import DEFAULT, Caller, Service
 from app.errors import SettingsError
@@ -68,7 +68,8 @@ def read(settings: Settings, source: Source, check: Check = nothing_else) -> Rea
     reading.services.append(default)
     reading.keys |= {key.sha256: Caller(default, key.name) for key in settings.api_keys}
     if source.text is not None:
-        _Tables(settings, default, reading, check).read(source.text)
+        _Tables(default, reading, check).read(source.text)
+        reading.wrong.sort(key=lambda each: each.line)
     return reading
 
 
@@ -85,39 +86,44 @@ def _default_templates(settings: Settings, reading: Reading) -> Mapping[str, str
 class _Tables:
     """Makes services of the tables of a file."""
 
-    def __init__(self, settings: Settings, default: Service, reading: Reading, check: Check) -> None:
-        self._settings, self._default, self._reading, self._check = settings, default, reading, check
+    def __init__(self, default: Service, reading: Reading, check: Check) -> None:
+        self._default, self._reading, self._check = default, reading, check
         self._lines = Lines("")
 
     def read(self, text: str) -> None:
         tables, wrong = parse(text)
         self._reading.wrong += wrong
         self._lines = Lines(text)
+        in_trouble = {each.table for each in wrong}
         for name, table in tables.items():
-            self._add(name, table)
-        silent = [name for name, table in tables.items() if any(key in table for key in EVENT_KEYS)]
-        if silent:
+            self._add(name, table, name not in in_trouble)
+        waiting = [shown(name) for name, table in tables.items() if any(key in table for key in EVENT_KEYS)]
+        if waiting:
             self._reading.warnings.append(
-                f"{FILE}: this version delivers no events; events_… has no effect in: {', '.join(silent)}."
+                f"This version delivers no events: events_… in {FILE} has no effect ({', '.join(waiting)})."
             )
 
-    def _add(self, name: str, table: dict[str, Any]) -> None:
+    def _add(self, name: str, table: dict[str, Any], is_well: bool) -> None:
+        """What is valid in a table is examined on, also where something else is wrong in it."""
         before = len(self._reading.wrong)
         service = self._service(name, table)
-        place = self._at(name, "locale" if "locale" in table else "")
-        self._reading.wrong += _language_missing(service, place)
-        self._add_keys(service, table)
-        if len(self._reading.wrong) == before:
-            self._reading.wrong += [self._at(name, "templates", each) for each in self._check(service)]
-        self._reading.services.append(service)
+        if "locale" in table:
+            self._reading.wrong += _language_missing(service, self._at(name, "locale"))
+        self._add_keys(service, table.get("keys", ()))
+        is_well = is_well and len(self._reading.wrong) == before
+        if is_well:
+            found = [self._at(name, "templates", each) for each in self._check(service)]
+            self._reading.wrong += found
+            self._reading.services += [] if found else [service]
 
     def _service(self, name: str, table: dict[str, Any]) -> Service:
         default = self._default
+        display = table.get("name", name)
         sender = table.get("sender") or parseaddr(default.sender)[1]
         return Service(
             id=name,
-            name=table["name"],
-            sender=with_name(sender, table["name"]),
+            name=display,
+            sender=with_name(sender, display),
             support=table.get("support", default.support),
             color=table.get("color", default.color),
             logo=table.get("logo", default.logo),
@@ -142,8 +148,8 @@ class _Tables:
             self._reading.wrong.append(self._at(name, "templates", str(error)))
             return self._default.templates
 
-    def _add_keys(self, service: Service, table: dict[str, Any]) -> None:
-        for place, key in enumerate(table["keys"], 1):
+    def _add_keys(self, service: Service, keys: Iterable[ApiKey]) -> None:
+        for place, key in enumerate(keys, 1):
             taken = self._reading.keys.get(key.sha256)
             if taken:
                 message = f"Number {place} is a key of {_whose(taken)}; a key belongs to one service, once."
@@ -156,16 +162,14 @@ class _Tables:
 
 
 def _whose(caller: Caller) -> str:
-    return "API_KEYS" if caller.service.id == DEFAULT else f"[{caller.service.id}]"
+    return "API_KEYS" if caller.service.id == DEFAULT else f"[{shown(caller.service.id)}]"
 
 
 def _language_missing(service: Service, place: Wrong) -> Iterator[Wrong]:
     brought = {name.removesuffix(".toml") for name in service.templates if name.endswith(".toml")}
     languages = [*LANGUAGES, *sorted(brought - set(LANGUAGES))]
     if service.locale not in languages:
-        yield Wrong(
-            place.where, place.line, f"There are no mails in this language, only: {', '.join(languages)}."
-        )
+        yield replace(place, message=f"There are no mails in this language, only: {', '.join(languages)}.")
 
 
 def default_service(settings: Settings, templates: Mapping[str, str]) -> Service:

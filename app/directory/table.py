@@ -15,8 +15,9 @@ BARE: Final = "0:"
 """What makes a bare digest an entry like those of API_KEYS."""
 
 NO_TEXT: Final = "Must be a text between quotes."
-TEXT: Final[dict[str, Any]] = {"invalid": NO_TEXT}
-LIST: Final[dict[str, Any]] = {"invalid": "Must be a list of texts."}
+MISSING: Final = "Must be set."
+TEXT: Final[dict[str, Any]] = {"invalid": NO_TEXT, "required": MISSING}
+LIST: Final[dict[str, Any]] = {"invalid": "Must be a list of texts.", "required": MISSING}
 
 
 def _text(value: Any) -> str:

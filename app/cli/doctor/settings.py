@@ -57,7 +57,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
 
 
 def _secrecy(settings: Settings) -> Iterator[Finding]:
-    if not settings.api_keys:
+    if not settings.api_keys and not settings.services_file:
         yield SETTINGS.warning(
             "The API is open: whoever reaches the port can register, erase and verify.",
             "Make a key with `flask --app wsgi keys new NAME` and put what it prints into API_KEYS.",
