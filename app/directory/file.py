@@ -59,13 +59,15 @@ class Lines:
     @cached_property
     def _lines(self) -> dict[str, int]:
         found: dict[str, int] = {}
-        table = ""
+        table: list[str] = []
         for number, line in enumerate(self._text.split("\n"), 1):
+            names: list[str] = []
             if header := HEADER.match(line):
-                table = _plain(header["names"])
-                found.setdefault(table, number)
+                names = table = _parts(header["names"])
             elif key := KEY.match(line):
-                found.setdefault(f"{table}.{_plain(key['names'])}".lstrip("."), number)
+                names = table + _parts(key["names"])
+            for depth in (1, 2):  # [a.b] also begins the table a
+                found.setdefault(".".join(names[:depth]), number)
         return found
 
     def of(self, table: str, key: str = "") -> int:
@@ -73,9 +75,9 @@ class Lines:
         return self._lines.get(f"{table}.{key}") or self._lines.get(table, 0)
 
 
-def _plain(names: str) -> str:
-    """Names with dots between, without quotes and spaces."""
-    return re.sub(r"""["'\s]""", "", names)
+def _parts(names: str) -> list[str]:
+    """Names that have dots between them, without quotes and spaces."""
+    return re.sub(r"""["'\s]""", "", names).split(".")
 
 
 def parse(text: str) -> tuple[Tables, list[Wrong]]:

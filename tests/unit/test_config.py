@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from app.config import Settings
+from app.domain.budget import NO_LIMIT, Budget
 from app.errors import SettingsError
 
 SECRET = "a secret that is long enough to be one"
@@ -38,8 +39,10 @@ def test_nothing_has_to_be_set(setting: pytest.MonkeyPatch) -> None:
     assert settings.mail_timeout_s == 10
     assert settings.mail_connections == 32
     assert settings.mail_default_sender == f"no-reply@{socket.gethostname()}"
-    assert settings.number_digits == 12
-    assert settings.number_ttl_s == 0
+    assert settings.number_digits == 10
+    assert settings.number_ttl_s == 86_400
+    assert settings.mailbox_limit == Budget(20, 3600)
+    assert settings.services_file == settings.service_name == ""
     assert settings.default_locale == "en"
     assert settings.secret_key == settings.index_key == ""
 
@@ -48,7 +51,7 @@ def test_an_empty_variable_counts_as_unset(setting: pytest.MonkeyPatch) -> None:
     """Compose files and manifests say "not set" that way."""
     for name in ("REDIS_URL", "SECRET_KEY", "MAIL_SERVER", "MAIL_PORT", "NUMBER_DIGITS", "MAIL_USE_TLS"):
         setting.setenv(name, "")
-    assert Settings.from_environment().number_digits == 12
+    assert Settings.from_environment().number_digits == 10
 
 
 def test_every_wrong_setting_is_named_in_one_message(setting: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -63,9 +66,14 @@ def test_every_wrong_setting_is_named_in_one_message(setting: pytest.MonkeyPatch
         "MAIL_CONNECTIONS": "none",
         "MAIL_DEFAULT_SENDER": "nobody",
         "MAIL_CA_FILE": str(tmp_path / "missing.pem"),
-        "MAIL_TEMPLATES": str(tmp_path / "missing"),
-        "DEFAULT_LOCALE": "fr",
-        "NUMBER_DIGITS": "10",
+        "DEFAULT_LOCALE": "in French",
+        "SERVICE_NAME": "Acme\nShop",
+        "SERVICE_SUPPORT": "Acme <help@acme.example>",
+        "SERVICE_COLOR": "green",
+        "SERVICE_LOGO": "http://acme.example/logo.png",
+        "SUBJECT_NUMBER": "perhaps",
+        "MAILBOX_LIMIT": "many",
+        "NUMBER_DIGITS": "9",
         "NUMBER_TTL": "-1",
         "REDIS_WAIT_REPLICAS": "-1",
         "ADDRESS_LIMIT": "lots",
@@ -102,14 +110,14 @@ def test_the_message_shows_no_secret(setting: pytest.MonkeyPatch, name: str, val
     assert SECRET not in message
 
 
-@pytest.mark.parametrize("digits", ["11", "18"])
+@pytest.mark.parametrize("digits", ["10", "18"])
 def test_both_ends_of_the_number_of_digits_are_allowed(setting: pytest.MonkeyPatch, digits: str) -> None:
-    """11 leaves 9 million possibilities a shard, 18 still fits every counter."""
+    """10 leaves 900,000 possibilities a shard, 18 still fits every counter."""
     setting.setenv("NUMBER_DIGITS", digits)
     assert Settings.from_environment().number_digits == int(digits)
 
 
-@pytest.mark.parametrize("digits", ["10", "19", "12.5", "twelve"])
+@pytest.mark.parametrize("digits", ["9", "19", "12.5", "twelve"])
 def test_other_numbers_of_digits_are_not(setting: pytest.MonkeyPatch, digits: str) -> None:
     """Fewer can be guessed."""
     setting.setenv("NUMBER_DIGITS", digits)
@@ -255,7 +263,7 @@ def test_a_lease_is_two_mail_timeouts_and_five_seconds() -> None:
     assert Settings(mail_timeout_s=10).lease_ms == 25_000
 
 
-@pytest.mark.parametrize("name", ["ADDRESS_LIMIT", "VERIFY_LIMIT"])
+@pytest.mark.parametrize("name", ["ADDRESS_LIMIT", "VERIFY_LIMIT", "MAILBOX_LIMIT"])
 @pytest.mark.parametrize("value", ["0/hour", "5/15 minutes;20/day", "5/minute,20/day"])
 def test_a_budget_that_would_not_hold_as_it_is_written_stops_the_start(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
@@ -274,3 +282,39 @@ def test_a_sender_that_would_be_read_as_another_stops_the_start(
     monkeypatch.setenv("MAIL_DEFAULT_SENDER", value)
     with pytest.raises(SettingsError, match="MAIL_DEFAULT_SENDER"):
         Settings.from_environment()
+
+
+@pytest.mark.parametrize("suffix", ["", "_FILE"])
+def test_the_looks_of_the_default_service_are_settings_like_all_others(
+    setting: pytest.MonkeyPatch, tmp_path: Path, suffix: str
+) -> None:
+    """Each as itself or in a file."""
+    looks = {
+        "SERVICE_NAME": "Müller & Söhne",
+        "SERVICE_SUPPORT": "help@acme.example",
+        "SERVICE_COLOR": "#0B6e4f",
+        "SERVICE_LOGO": "https://acme.example/logo.png?v=2",
+        "SUBJECT_NUMBER": "true",
+        "SERVICES_FILE": "services.toml",
+    }
+    for name, value in looks.items():
+        (tmp_path / name).write_text(f"{value}\n")
+        setting.setenv(name + suffix, str(tmp_path / name) if suffix else value)
+    found = Settings.from_environment()
+    assert found.service_name == looks["SERVICE_NAME"]
+    assert found.service_support == looks["SERVICE_SUPPORT"]
+    assert (found.service_color, found.service_logo) == (looks["SERVICE_COLOR"], looks["SERVICE_LOGO"])
+    assert (found.subject_number, found.services_file) == (True, "services.toml")
+
+
+def test_an_empty_limit_of_the_mailbox_is_none(setting: pytest.MonkeyPatch) -> None:
+    """As for the other limits."""
+    setting.setenv("MAILBOX_LIMIT", "")
+    assert Settings.from_environment().mailbox_limit == NO_LIMIT
+
+
+@pytest.mark.parametrize("language", ["en", "pt-BR", "zh-Hant-TW", "gsw"])
+def test_any_well_formed_language_may_be_the_default(setting: pytest.MonkeyPatch, language: str) -> None:
+    """Whether there are mails in it is seen where templates are read."""
+    setting.setenv("DEFAULT_LOCALE", language)
+    assert Settings.from_environment().default_locale == language

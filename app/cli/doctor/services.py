@@ -31,26 +31,27 @@ def examine(reading: Reading) -> Iterator[Finding]:
     yield SERVICES.ok(f"SERVICES_FILE can be read: {_told(found)}.")
     for warning in reading.warnings:
         yield SERVICES.warning(warning, "Ask there with GET /api/users/<id>, or take these keys out.")
-    yield from _limits(found)
+    mailing = [service for service in found if not service.test]
+    yield from _limits(mailing)
     if silent := [service for service in found if service.test]:
         yield SERVICES.note(
             f"Nothing is mailed for test services: {_told(silent)}.",
             "Real people need a table without `test`.",
         )
-    if alone := [service for service in found if not service.support]:
+    if alone := [service for service in mailing if not service.support]:
         yield SERVICES.note(
             f"Mails name nobody to ask for: {_told(alone)}.",
             "Set `support` there, or SERVICE_SUPPORT for all.",
         )
 
 
-def _limits(found: list[Service]) -> Iterator[Finding]:
-    if guessed := [service for service in found if not service.verify_limit.amount]:
+def _limits(mailing: list[Service]) -> Iterator[Finding]:
+    if guessed := [service for service in mailing if not service.verify_limit.amount]:
         yield SERVICES.warning(
             f"Guesses at a number are not limited in time for: {_told(guessed)}.",
             'Set `verify_limit` there, for example to "5/15 minutes".',
         )
-    if flooded := [service for service in found if not service.address_limit.amount]:
+    if flooded := [service for service in mailing if not service.address_limit.amount]:
         yield SERVICES.warning(
             f"Only MAILBOX_LIMIT keeps a mailbox from being flooded by: {_told(flooded)}.",
             'Set `address_limit` there, for example to "10/hour".',
