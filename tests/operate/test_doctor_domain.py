@@ -95,3 +95,17 @@ def test_a_dns_that_does_not_answer_is_a_note() -> None:
         found = list(domain.examine([SENDER], resolver))
     assert [finding.level for finding in found] == [Level.NOTE]
     assert [f.level for f in domain.examine([SENDER], None)] == [Level.NOTE]
+
+
+def test_every_domain_is_looked_at_once() -> None:
+    """Each with its own findings; that DKIM cannot be known is said once."""
+    server = NameServer(GOOD)
+    senders = [SENDER, "Other <other@Mail.example.com>", "x@missing.example", "x@localhost"]
+    found = list(domain.examine(senders, server.resolver()))
+    server.stop()
+    assert [finding.says.split(":")[0] for finding in worst(found)] == [
+        "The domain missing.example does not exist",
+        "Mails come from localhost, which is no domain",
+    ]
+    assert sum("SPF record" in finding.says for finding in found) == 1
+    assert sum("DKIM" in finding.says for finding in found) == 1
