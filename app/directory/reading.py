@@ -62,11 +62,11 @@ def read(settings: Settings, source: Source, check: Check = nothing_else) -> Rea
     """Reads what a source holds."""
     reading = Reading(source, closed=bool(settings.services_file))
     default = default_service(settings, _default_templates(settings, reading))
-    reading.wrong += _language_missing(default, Wrong("DEFAULT_LOCALE", 0, ""))
+    reading.wrong.extend(_language_missing(default, Wrong("DEFAULT_LOCALE", 0, "")))
     if not reading.wrong:
-        reading.wrong += [Wrong("MAIL_TEMPLATES", 0, each) for each in check(default)]
+        reading.wrong.extend(Wrong("MAIL_TEMPLATES", 0, each) for each in check(default))
     reading.services.append(default)
-    reading.keys |= {key.sha256: Caller(default, key.name) for key in settings.api_keys}
+    reading.keys.update({key.sha256: Caller(default, key.name) for key in settings.api_keys})
     if source.text is not None:
         _Tables(default, reading, check).read(source.text)
         reading.wrong.sort(key=lambda each: each.line)
@@ -92,7 +92,7 @@ class _Tables:
 
     def read(self, text: str) -> None:
         tables, wrong = parse(text)
-        self._reading.wrong += wrong
+        self._reading.wrong.extend(wrong)
         self._lines = Lines(text)
         in_trouble = {each.table for each in wrong}
         for name, table in tables.items():
@@ -108,13 +108,12 @@ class _Tables:
         before = len(self._reading.wrong)
         service = self._service(name, table)
         if "locale" in table:
-            self._reading.wrong += _language_missing(service, self._at(name, "locale"))
+            self._reading.wrong.extend(_language_missing(service, self._at(name, "locale")))
         self._add_keys(service, table.get("keys", ()))
-        is_well = is_well and len(self._reading.wrong) == before
-        if is_well:
-            found = [self._at(name, "templates", each) for each in self._check(service)]
-            self._reading.wrong += found
-            self._reading.services += [] if found else [service]
+        if is_well and len(self._reading.wrong) == before:
+            self._reading.wrong.extend(self._at(name, "templates", each) for each in self._check(service))
+        if is_well and len(self._reading.wrong) == before:
+            self._reading.services.append(service)
 
     def _service(self, name: str, table: dict[str, Any]) -> Service:
         default = self._default
