@@ -6,6 +6,7 @@ import glob
 import os
 import shutil
 import tempfile
+import time
 from importlib.machinery import SourceFileLoader
 from types import ModuleType
 from typing import Any
@@ -61,22 +62,30 @@ _lines = ModuleType("cedula_lines")
 SourceFileLoader("cedula_lines", _path).exec_module(_lines)
 _lines.install()
 
-# Metrics: the workers' snapshots lie in a folder that they share, so that any of them answers for all.
+# Metrics: the workers' snapshots lie in a folder that they share, so that any of them answers for all. There
+# they also agree on the services: which are in force changes for all of them, and only when this file is run.
 METRICS_PREFIX = "cedula-metrics-"
 METRICS_FOLDER = "CEDULA_METRICS_FOLDER"
+MASTER = "CEDULA_MASTER"
+if os.environ.get(MASTER) != str(os.getpid()):  # with SIGUSR2 one gunicorn starts another
+    os.environ[MASTER] = str(os.getpid())
+    os.environ.pop(METRICS_FOLDER, None)
+os.environ["CEDULA_RELOAD"] = str(time.monotonic_ns())
 
 
 def on_starting(server: Any) -> None:
-    """Makes the folder. Where none can be made, every worker tells what it has counted itself."""
+    """Makes the folder. Where none can be made, every worker tells what it has counted itself, and reads
+    SERVICES_FILE itself."""
     share_unix_socket(server)
-    os.environ.pop(METRICS_FOLDER, None)  # of the gunicorn that started this one: SIGUSR2, with a Unix socket
     parent = "/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettempdir()
     try:
         os.environ[METRICS_FOLDER] = folder = make_folder(parent)
         if os.geteuid() == 0:  # gunicorn --user
             os.chown(folder, server.cfg.uid, server.cfg.gid)
     except OSError:
-        server.log.warning("no folder for metrics in %s: workers count for themselves", parent)
+        server.log.warning(
+            "no folder in %s: workers count for themselves, and a wrong SERVICES_FILE ends a reload", parent
+        )
 
 
 def on_reload(server: Any) -> None:

@@ -15,7 +15,7 @@ if "gunicorn.workers.ggevent" in sys.modules:
         monkey.patch_all(os=False, signal=False, subprocess=False)
 
 from app import create_app
-from app.cli.doctor.command import asked_for, patient
+from app.cli.patient import asked_for, patient
 from app.errors import SettingsError, WrongIndexKey
 from app.telemetry import lines
 

@@ -5,26 +5,21 @@ Every setting can be given as `NAME` or, for container secrets, as the path of a
 """
 
 import os
-import re
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from email.utils import getaddresses
-from pathlib import Path
 from typing import Any, Final
 
 from environs import EnvValidationError, FileAwareEnv
 from marshmallow import ValidationError
-from marshmallow.validate import OneOf, Range
+from marshmallow.validate import Range
 
+from app import checks
 from app.domain.budget import Budget
 from app.errors import SettingsError
-from app.storage.url import RedisUrl
 
-MIN_SECRET_LENGTH: Final = 32
-"""Characters; a shorter secret can be searched."""
-
-LOCALES: Final = ("en", "es")
+LANGUAGES: Final = ("en", "es", "pt", "fr", "de", "it", "ar")
+"""Those of the built-in mails."""
 
 TEN_AN_HOUR: Final = Budget(10, 3600)
 """A person registers again a few times; more mails an hour are a nuisance to whoever owns the mailbox."""
@@ -32,9 +27,8 @@ TEN_AN_HOUR: Final = Budget(10, 3600)
 FIVE_IN_15_MINUTES: Final = Budget(5, 900)
 """480 guesses a day at most, and 100 end the registration anyway."""
 
-SENDER: Final = re.compile(r"[!-~]+@[!-~]+")
-
-API_KEY: Final = re.compile(r"([A-Za-z0-9._-]{1,64}):([0-9A-Fa-f]{64})")
+TWENTY_AN_HOUR: Final = Budget(20, 3600)
+"""Two services may each use up their own limit; beyond that it is the person who must be protected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,58 +37,6 @@ class ApiKey:
 
     name: str
     sha256: str
-
-
-def _secret(value: str) -> None:
-    if len(value) < MIN_SECRET_LENGTH:
-        raise ValidationError(f"Must be at least {MIN_SECRET_LENGTH} characters long.")
-    if "," in value:
-        raise ValidationError("Must not hold a comma: it could not stand among the fallbacks later.")
-
-
-def _limits(value: str) -> None:
-    """One limit, or several that hold together."""
-    try:
-        Budget.parse_many(value)
-    except ValueError as error:
-        raise ValidationError(
-            'Must be a limit such as "10/hour" or "5/15 minutes", or empty for none.'
-        ) from error
-
-
-def _one_limit(value: str) -> None:
-    _limits(value)
-    if len(Budget.parse_many(value)) > 1:
-        raise ValidationError("Must be one limit, not several.")
-
-
-def _not_empty(value: str) -> None:
-    if not value.strip():
-        raise ValidationError("Must not be empty.")
-
-
-def _redis_url(value: str) -> None:
-    try:
-        RedisUrl.read(value)
-    except ValueError as error:  # its text shows nothing of the value
-        raise ValidationError(f"Cannot be read: {error}.") from error
-
-
-def _sender(value: str) -> None:
-    found = getaddresses([value])
-    address = found[0][1] if len(found) == 1 else ""
-    if not SENDER.fullmatch(address) or address not in value or any(c in value for c in "\r\n\0"):
-        raise ValidationError('Must be an address, or a name and an address: "Name <address>".')
-
-
-def _file(value: str) -> None:
-    if not Path(value).is_file():
-        raise ValidationError("Must be the path of a readable file.")
-
-
-def _folder(value: str) -> None:
-    if not Path(value).is_dir():
-        raise ValidationError("Must be the path of a folder.")
 
 
 def _text(default: str = "", check: Callable[[str], Any] | None = None, *, secret: bool = False) -> Any:
@@ -120,31 +62,41 @@ class Settings:
     Where nothing else is said, the name in the environment is the field's, in capitals and without its unit.
     """
 
-    redis_url: str = _text("redis://localhost:6379/0", _redis_url, secret=True)
+    redis_url: str = _text("redis://localhost:6379/0", checks.redis_url, secret=True)
     redis_timeout_s: float = _number(2.0, 0.05, 60)
     redis_wait_replicas: int = _whole(0, 0, 100)
-    secret_key: str = _text("", _secret, secret=True)
+    secret_key: str = _text("", checks.secret, secret=True)
     secret_key_fallbacks: tuple[str, ...] = field(default=(), repr=False)
-    index_key: str = _text("", _secret, secret=True)
+    index_key: str = _text("", checks.secret, secret=True)
     """SECRET_KEY where it is not set."""
 
-    mail_server: str = _text("127.0.0.1", _not_empty)
+    mail_server: str = _text("127.0.0.1", checks.not_empty)
     mail_port: int = _whole(25, 1, 65_535)
     mail_use_tls: bool = _flag()
     mail_use_ssl: bool = _flag()
     mail_username: str = _text(secret=True)
     mail_password: str = _text(secret=True)
-    mail_default_sender: str = _text("", _sender)
+    mail_default_sender: str = _text("", checks.sender)
     """`no-reply@` this host where it is not set."""
-    mail_ca_file: str = _text("", _file)
+    mail_ca_file: str = _text("", checks.file)
     mail_timeout_s: float = _number(10.0, 0.1, 50)
     mail_connections: int = _whole(32, 1, 1000)
-    mail_templates: str = _text("", _folder)
-    default_locale: str = _text("en", OneOf(LOCALES))
+    mail_templates: str = _text()
+    """Read, and checked, where the services are."""
+    default_locale: str = _text("en", checks.language)
+
+    services_file: str = _text()
+    """Read, and checked, where the services are."""
+    service_name: str = _text("", checks.name)
+    service_support: str = _text("", checks.address)
+    service_color: str = _text("", checks.color)
+    service_logo: str = _text("", checks.logo)
+    subject_number: bool = _flag()
 
     number_digits: int = _whole(10, 10, 18)
-    number_ttl_s: int = _whole(86_400, 0, 10 * 366 * 86_400)
+    number_ttl_s: int = _whole(86_400, 0, checks.TEN_YEARS_S)
     address_limit: Budget = TEN_AN_HOUR
+    mailbox_limit: Budget = TWENTY_AN_HOUR
     verify_limit: Budget = FIVE_IN_15_MINUTES
     client_limit: tuple[Budget, ...] = ()
     api_keys: tuple[ApiKey, ...] = field(default=(), repr=False)
@@ -185,7 +137,7 @@ class _Reader:
             part.strip() for part in self._string("SECRET_KEY_FALLBACKS").split(",") if part.strip()
         )
         for fallback in fallbacks:
-            self._check("SECRET_KEY_FALLBACKS", _secret, fallback)
+            self._check("SECRET_KEY_FALLBACKS", checks.secret, fallback)
         if fallbacks and not found["secret_key"]:
             self._wrong("SECRET_KEY_FALLBACKS", "Needs SECRET_KEY: a fallback only opens.")
         if fallbacks and not found["index_key"]:
@@ -198,9 +150,10 @@ class _Reader:
             "secret_key_fallbacks": fallbacks,
             "index_key": found["index_key"] or found["secret_key"],
             "mail_default_sender": found["mail_default_sender"] or f"no-reply@{socket.gethostname()}",
-            "address_limit": _budget(self._limit("ADDRESS_LIMIT", "10/hour", _one_limit)),
-            "verify_limit": _budget(self._limit("VERIFY_LIMIT", "5/15 minutes", _one_limit)),
-            "client_limit": _budgets(self._limit("CLIENT_LIMIT", "", _limits)),
+            "address_limit": _budget(self._limit("ADDRESS_LIMIT", "10/hour", checks.one_limit)),
+            "mailbox_limit": _budget(self._limit("MAILBOX_LIMIT", "20/hour", checks.one_limit)),
+            "verify_limit": _budget(self._limit("VERIFY_LIMIT", "5/15 minutes", checks.one_limit)),
+            "client_limit": _budgets(self._limit("CLIENT_LIMIT", "", checks.limits)),
             "api_keys": self._api_keys(),
         }
         self._raise_if_wrong()
@@ -217,7 +170,7 @@ class _Reader:
 
     def _api_keys(self) -> tuple[ApiKey, ...]:
         entries = [entry.strip() for entry in self._string("API_KEYS").split(",") if entry.strip()]
-        found = [API_KEY.fullmatch(entry) for entry in entries]
+        found = [checks.API_KEY.fullmatch(entry) for entry in entries]
         given = os.environ.get("API_KEYS") or os.environ.get("API_KEYS_FILE")
         if None in found or (given and not entries):  # an empty file must not open the API
             self._wrong("API_KEYS", "Must be name:sha256-hex, with commas between: see `flask keys new`.")

@@ -9,7 +9,7 @@ from flask import Flask, current_app
 from app.config import Settings
 from app.directory.directory import Directory
 from app.domain.number import NumberGenerator, RandBelow
-from app.mail.messages import Messages
+from app.mail.messages import Messages, faults
 from app.mail.smtp import SmtpMail
 from app.repositories.census import Census
 from app.repositories.client_limits import ClientLimits
@@ -34,7 +34,7 @@ class Container:
     def __init__(self, app: Flask, settings: Settings, randbelow: RandBelow = secrets.randbelow) -> None:
         self.settings = settings
         self.storage = Storage(settings.redis_url, settings.redis_timeout_s, settings.redis_wait_replicas)
-        self.directory = Directory.of(settings)
+        self.directory = Directory.read(settings, faults)
         self.names = names = Names(settings.index_key or None)
         sealer = Sealer([key for key in (settings.secret_key, *settings.secret_key_fallbacks) if key])
         self.guard = Guard(self.storage, names, sealer)
@@ -43,8 +43,6 @@ class Container:
         self.seals = Seals(self.storage, sealer)
         self._mail = SmtpMail(app, settings.mail_timeout_s, settings.mail_ca_file)
         self.messages = Messages(self.directory.get)
-        if self.directory.default.templates:
-            self.messages.check(self.directory.default)
         self.metrics = Metrics()
         self.numbers = NumberGenerator(settings.number_digits, randbelow)
         self.verification = VerificationService(self.users, self.guard, settings.number_digits)
@@ -104,6 +102,7 @@ class Container:
 
     def _after_fork_in_child(self) -> None:
         if self._is_master:
+            self.directory.renew()  # a reload does not build the app anew, but forks
             self._build_messaging()
             self.messaging.start()
             self.monitoring.start()

@@ -10,6 +10,7 @@ from app.cli.keys import keys
 from app.cli.mail import mail
 from app.cli.numbers import numbers
 from app.cli.outbox import outbox
+from app.cli.services import services
 from app.cli.users import users
 
-COMMANDS = (doctor, keys, mail, numbers, outbox, users)
+COMMANDS = (doctor, keys, mail, numbers, outbox, services, users)

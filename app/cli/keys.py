@@ -7,8 +7,8 @@ from collections import Counter
 import click
 from flask.cli import AppGroup
 
+from app.checks import API_KEY
 from app.cli.common import told_in_words
-from app.config import API_KEY
 from app.container import services
 from app.http.auth import digest, new_key
 from app.repositories.seals import UNREADABLE, Verdict
@@ -21,7 +21,7 @@ TELL_EVERY_S = 2.0
 @keys.command()
 @click.argument("name")
 def new(name: str) -> None:
-    """Make a key for the service NAME. It is shown once and kept nowhere: only its digest is configured.
+    """Make a key called NAME. It is shown once and kept nowhere: only its digest is configured.
 
     Several keys may have one name, so that the old one goes on until everybody has the new one.
     """
@@ -30,7 +30,8 @@ def new(name: str) -> None:
     if not API_KEY.fullmatch(entry):
         raise click.UsageError("A name is 1 to 64 characters of A-Z a-z 0-9 . _ -")
     click.echo(f"The key, for {name}; it is shown this once:\n\n  {key}\n")
-    click.echo(f"Add to API_KEYS (entries are separated by commas), and restart:\n\n  {entry}\n")
+    click.echo(f"Add this to API_KEYS (entries are separated by commas), and restart:\n\n  {entry}\n")
+    click.echo("Or, between quotes, to the keys of a service in SERVICES_FILE, and send SIGHUP to gunicorn.")
 
 
 @keys.command()

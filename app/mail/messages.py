@@ -101,22 +101,6 @@ class Messages:
             locale=language,
         )
 
-    def faults(self, service: Service) -> list[str]:
-        """What is wrong with the service's templates: sentences that name file and line. Every mail that the
-        service can send is composed once."""
-        faults: dict[str, None] = {}
-        try:
-            for language, endless in product(available(service), (False, True)):
-                faults.update(dict.fromkeys(_faults(service, language, endless)))
-        except SettingsError as error:
-            return [str(error)]
-        return list(faults)
-
-    def check(self, service: Service) -> None:
-        """Raises SettingsError, with a line for each fault."""
-        if faults := self.faults(service):
-            raise SettingsError("\n".join(faults))
-
     def _find(self, registration: Registration) -> Service:
         service = self._service(registration.service)
         if service is None:
@@ -146,6 +130,18 @@ def _language(key: _Key, tag: str) -> str:
 
 def _composed(key: _Key, language: str, endless: bool) -> Composed:
     return compose(key.service, language, render(key.service, language, endless=endless))
+
+
+def faults(service: Service) -> list[str]:
+    """What is wrong with the templates of a service: sentences that name file and line. Every mail that it
+    can send is composed once."""
+    found: dict[str, None] = {}
+    try:
+        for language, endless in product(available(service), (False, True)):
+            found.update(dict.fromkeys(_faults(service, language, endless)))
+    except SettingsError as error:
+        return [str(error)]
+    return list(found)
 
 
 def _faults(service: Service, language: str, endless: bool) -> list[str]:

@@ -137,13 +137,6 @@ def test_every_setting_in_the_file_reaches_the_service(project: Path) -> None:
     assert {name: found.get(name) for name in settings} == settings
 
 
-def test_numbers_end_within_a_day_unless_something_else_is_said(project: Path, built: str) -> None:
-    """In compose and on Kubernetes; 0, for ever, can be said."""
-    assert services(project, **KEYS)["cedula"]["environment"]["NUMBER_TTL"] == "86400"
-    assert services(project, **KEYS, NUMBER_TTL="0")["cedula"]["environment"]["NUMBER_TTL"] == "0"
-    assert resource(built, "ConfigMap")["data"]["NUMBER_TTL"] == "86400"
-
-
 @pytest.mark.parametrize("missing", KEYS)
 def test_compose_does_not_start_without_its_keys(project: Path, missing: str) -> None:
     """Neither open nor in clear: unset or empty, it says what to do."""
@@ -174,7 +167,7 @@ def test_the_keys_for_compose_are_made_in_one_step(project: Path, tmp_path: Path
     assert shown not in file.read_text()
     found = services(project)["cedula"]["environment"]
     assert found["SECRET_KEY"] != found["INDEX_KEY"]
-    kept = {name: found[name] for name in ("SECRET_KEY", "INDEX_KEY", "API_KEYS", "NUMBER_TTL")}
+    kept = {name: found[name] for name in ("SECRET_KEY", "INDEX_KEY", "API_KEYS")}
     with served(tmp_path, kept) as service:
         assert requests.get(f"{service.url}/metrics", timeout=10).status_code == 401
         headers = {"Authorization": f"Bearer {shown}"}

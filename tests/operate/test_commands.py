@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import redis
@@ -69,7 +71,7 @@ def run(environment: dict[str, str], *command: str) -> subprocess.CompletedProce
 def test_every_group_is_listed_with_its_help(environment: dict[str, str]) -> None:
     """One place; no group without a word."""
     listed = run(environment, "--help").stdout
-    for group in ("doctor", "keys", "mail", "numbers", "outbox", "users"):
+    for group in ("doctor", "keys", "mail", "numbers", "outbox", "services", "users"):
         (line,) = [line for line in listed.splitlines() if line.split()[:1] == [group]]
         assert len(line.split()) > 3, line
 
@@ -164,3 +166,74 @@ def test_a_command_mails_nothing(
     assert run(environment, "outbox", "list").returncode == 0
     assert store.exists("cedula:relay") == 0
     assert mail_server.box.mails == []
+
+
+SERVICES = f"""
+[shop]
+keys = ["{"a" * 64}", "next:{"b" * 64}"]
+name = "Müller & Söhne"
+
+[club]
+keys = ["{"c" * 64}"]
+name = "The club"
+sender = "no-reply@club.example"
+locale = "es"
+number_ttl = 600
+verify_limit = ""
+client_limit = "10/second, 100/hour"
+test = true
+events_url = "https://club.example"
+"""
+
+AWAY = {"REDIS_URL": "redis://127.0.0.1:1/0", "MAIL_DEFAULT_SENDER": "no-reply@example.com"}
+
+
+SHOWN = [
+    row.split("|")
+    for row in (
+        "service|name|sender|locale|address|verify|client|ttl|test|keys",
+        "default|example.com|no-reply@example.com|en|10/3600s|5/900s|-|86400|-|closed",
+        'shop|Müller & Söhne|"Müller & Söhne" <no-reply@example.com>|en|10/3600s|5/900s|-|86400|-|2',
+        "club|The club|The club <no-reply@club.example>|es|10/3600s|-|10/1s,100/3600s|600|test|1",
+    )
+]
+
+
+def test_the_services_of_a_file_are_shown(tmp_path: Path) -> None:
+    """What a table says and what it leaves out, without a digest; Redis is not asked."""
+    file = tmp_path / "services.toml"
+    file.write_text(SERVICES)
+    for found in (
+        run(AWAY, "services", "check", str(file)),
+        run(AWAY | {"SERVICES_FILE": str(file)}, "services", "check"),
+    ):
+        assert found.returncode == 0, found.stderr
+        assert [re.split("  +", line) for line in found.stdout.splitlines()] == SHOWN
+        assert "delivers no events" in found.stderr
+
+
+def test_what_is_wrong_in_a_file_is_told_although_it_stops_the_service(tmp_path: Path) -> None:
+    """Everything, with lines; what is right is shown all the same. Exit code 1."""
+    file = tmp_path / "services.toml"
+    file.write_text(SERVICES + "colour = 1\n[Bank]\n")
+    found = run(AWAY | {"SERVICES_FILE": str(file)}, "services", "check")
+    assert found.returncode == 1
+    for says in ("[club] colour, line 16: ", "[Bank], line 17: ", "[Bank] keys, line 17: Must be set."):
+        assert f"  SERVICES_FILE {says}" in found.stderr
+    assert [line.split()[0] for line in found.stdout.splitlines()] == ["service", "default", "shop"]
+    assert "a" * 64 not in found.stdout + found.stderr
+    assert "Traceback" not in found.stderr
+    missing = run(AWAY, "services", "check", str(tmp_path / "missing"))
+    assert (missing.returncode, "no such file" in missing.stderr) == (1, True)
+
+
+def test_wrong_settings_are_told_before_the_file_is_read() -> None:
+    """The file falls back to them."""
+    found = run({"NUMBER_DIGITS": "3"}, "services", "check")
+    assert (found.returncode, "NUMBER_DIGITS: " in found.stderr) == (1, True)
+
+
+def test_a_key_may_be_called_like_a_command() -> None:
+    """Which command is asked for is decided by the first word that is one."""
+    found = run(AWAY, "keys", "new", "services")
+    assert (found.returncode, "services:" in found.stdout) == (0, True)

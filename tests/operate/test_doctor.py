@@ -6,13 +6,16 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from app.cli.doctor import settings
+from app.cli.doctor import services, settings
 from app.cli.doctor.findings import Level
-from app.config import Settings
+from app.config import ApiKey, Settings
+from app.directory.reading import Reading, read_disk
 from app.domain.budget import Budget
+from app.http.auth import digest
 from tests.operate.doctor import SECRET, SENDER, assert_found, smtp, worst
 from tests.support.servers import ROOT, Valkey
 
@@ -26,6 +29,66 @@ def test_a_file_that_stops_the_start_is_found(tmp_path: Path) -> None:
     assert_found(found, Level.PROBLEM, "number.txt, line 1", "MAIL_TEMPLATES")
     found = settings.unusable(Settings(mail_default_sender=SENDER, mail_ca_file=str(template)))
     assert_found(found, Level.PROBLEM, "MAIL_CA_FILE holds no certificates", "unset MAIL_CA_FILE")
+
+
+def read(text: str, folder: Path, **more: Any) -> Reading:
+    """What is read of a file with this text."""
+    file = folder / "services.toml"
+    file.write_text(text)
+    return read_disk(Settings(mail_default_sender=SENDER, services_file=str(file), **more))
+
+
+def table(name: str, more: str = "") -> str:
+    return f'[{name}]\nkeys = ["{digest(name)}"]\nname = "Acme"\n{more}\n'
+
+
+def test_what_is_wrong_with_services_is_found(tmp_path: Path) -> None:
+    """Each with its place; a file without a fault is well."""
+    found = services.wrong(read(table("shop", "test = 1"), tmp_path))
+    assert_found(
+        found, Level.PROBLEM, "SERVICES_FILE [shop] test, line 4, is wrong", "Must be true or false."
+    )
+    well = read(table("shop", 'support = "help@example.com"'), tmp_path)
+    assert list(services.wrong(well)) == []
+    assert [finding.level for finding in services.examine(well)] == [Level.OK]
+
+
+@pytest.mark.parametrize(
+    ("line", "level", "says", "cure"),
+    [
+        ('verify_limit = ""', Level.WARNING, "not limited in time for: shop", "`verify_limit`"),
+        ('address_limit = ""', Level.WARNING, "flooded by: shop", "`address_limit`"),
+        ('events_url = "https://x.example"', Level.WARNING, "delivers no events", "take these keys out"),
+        ("test = true", Level.NOTE, "Nothing is mailed for test services: shop", "without `test`"),
+        ("", Level.NOTE, "nobody to ask for: shop", "SERVICE_SUPPORT"),
+    ],
+)
+def test_what_is_allowed_and_seldom_wanted_of_a_service_is_found(
+    tmp_path: Path, line: str, level: Level, says: str, cure: str
+) -> None:
+    """By the names of the services."""
+    more = {"service_support": "help@example.com"} if line else {}
+    (found,) = list(services.examine(read(table("shop", line), tmp_path, **more)))[1:]
+    assert (found.level, says in found.says, cure in found.cure) == (level, True, True), found
+
+
+def test_of_many_services_some_are_named(tmp_path: Path) -> None:
+    """A finding is a sentence, not a list."""
+    (found, *_) = services.examine(read("".join(table(f"s{turn}") for turn in range(9)), tmp_path))
+    assert found.says.endswith("s0, s1, s2, s3, s4 and 4 more.")
+
+
+def test_the_domains_of_all_who_mail_are_looked_at(tmp_path: Path) -> None:
+    """Not of test services, nor of the environment where nobody may call in its name."""
+    text = (
+        table("shop", 'sender = "a@shop.example"')
+        + table("club", 'sender = "b@shop.example"')
+        + table("trial", 'sender = "c@trial.example"\ntest = true')
+    )
+    assert services.senders(read(text, tmp_path)) == ["Acme <a@shop.example>", "Acme <b@shop.example>"]
+    keys = (ApiKey("me", "a" * 64),)
+    assert services.senders(read(text, tmp_path, api_keys=keys))[0] == SENDER
+    assert services.senders(read_disk(Settings(mail_default_sender=SENDER))) == [SENDER]
 
 
 def test_what_is_allowed_and_seldom_wanted_is_found() -> None:

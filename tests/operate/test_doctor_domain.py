@@ -6,7 +6,6 @@ import pytest
 
 from app.cli.doctor import domain
 from app.cli.doctor.findings import Finding, Level
-from app.config import Settings
 from tests.operate.doctor import SENDER, assert_found, worst
 from tests.support.names import NameServer, Zone
 
@@ -18,7 +17,7 @@ GOOD: Zone = {
 
 def looked_up(zone: Zone, sender: str = SENDER) -> list[Finding]:
     server = NameServer(zone)
-    found = list(domain.examine(Settings(mail_default_sender=sender), server.resolver()))
+    found = list(domain.examine([sender], server.resolver()))
     server.stop()
     return found
 
@@ -93,6 +92,20 @@ def test_a_dns_that_does_not_answer_is_a_note() -> None:
         silent.bind(("127.0.0.1", 0))
         resolver = NameServer({}).resolver()
         resolver.port, resolver.lifetime = silent.getsockname()[1], 0.2
-        found = list(domain.examine(Settings(mail_default_sender=SENDER), resolver))
+        found = list(domain.examine([SENDER], resolver))
     assert [finding.level for finding in found] == [Level.NOTE]
-    assert [f.level for f in domain.examine(Settings(mail_default_sender=SENDER), None)] == [Level.NOTE]
+    assert [f.level for f in domain.examine([SENDER], None)] == [Level.NOTE]
+
+
+def test_every_domain_is_looked_at_once() -> None:
+    """Each with its own findings; that DKIM cannot be known is said once."""
+    server = NameServer(GOOD)
+    senders = [SENDER, "Other <other@Mail.example.com>", "x@missing.example", "x@localhost"]
+    found = list(domain.examine(senders, server.resolver()))
+    server.stop()
+    assert [finding.says.split(":")[0] for finding in worst(found)] == [
+        "The domain missing.example does not exist",
+        "Mails come from localhost, which is no domain",
+    ]
+    assert sum("SPF record" in finding.says for finding in found) == 1
+    assert sum("DKIM" in finding.says for finding in found) == 1

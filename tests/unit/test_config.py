@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from app.config import Settings
+from app.domain.budget import NO_LIMIT, Budget
 from app.errors import SettingsError
 
 SECRET = "a secret that is long enough to be one"
@@ -40,6 +41,8 @@ def test_nothing_has_to_be_set(setting: pytest.MonkeyPatch) -> None:
     assert settings.mail_default_sender == f"no-reply@{socket.gethostname()}"
     assert settings.number_digits == 10
     assert settings.number_ttl_s == 86_400
+    assert settings.mailbox_limit == Budget(20, 3600)
+    assert settings.services_file == settings.service_name == ""
     assert settings.default_locale == "en"
     assert settings.secret_key == settings.index_key == ""
 
@@ -63,8 +66,13 @@ def test_every_wrong_setting_is_named_in_one_message(setting: pytest.MonkeyPatch
         "MAIL_CONNECTIONS": "none",
         "MAIL_DEFAULT_SENDER": "nobody",
         "MAIL_CA_FILE": str(tmp_path / "missing.pem"),
-        "MAIL_TEMPLATES": str(tmp_path / "missing"),
-        "DEFAULT_LOCALE": "fr",
+        "DEFAULT_LOCALE": "in French",
+        "SERVICE_NAME": "Acme\nShop",
+        "SERVICE_SUPPORT": "Acme <help@acme.example>",
+        "SERVICE_COLOR": "green",
+        "SERVICE_LOGO": "http://acme.example/logo.png",
+        "SUBJECT_NUMBER": "perhaps",
+        "MAILBOX_LIMIT": "many",
         "NUMBER_DIGITS": "9",
         "NUMBER_TTL": "-1",
         "REDIS_WAIT_REPLICAS": "-1",
@@ -104,7 +112,7 @@ def test_the_message_shows_no_secret(setting: pytest.MonkeyPatch, name: str, val
 
 @pytest.mark.parametrize("digits", ["10", "18"])
 def test_both_ends_of_the_number_of_digits_are_allowed(setting: pytest.MonkeyPatch, digits: str) -> None:
-    """10 leave 900,000 possibilities a shard, 18 still fits every counter."""
+    """10 leaves 900,000 possibilities a shard, 18 still fits every counter."""
     setting.setenv("NUMBER_DIGITS", digits)
     assert Settings.from_environment().number_digits == int(digits)
 
@@ -255,7 +263,7 @@ def test_a_lease_is_two_mail_timeouts_and_five_seconds() -> None:
     assert Settings(mail_timeout_s=10).lease_ms == 25_000
 
 
-@pytest.mark.parametrize("name", ["ADDRESS_LIMIT", "VERIFY_LIMIT"])
+@pytest.mark.parametrize("name", ["ADDRESS_LIMIT", "VERIFY_LIMIT", "MAILBOX_LIMIT"])
 @pytest.mark.parametrize("value", ["0/hour", "5/15 minutes;20/day", "5/minute,20/day"])
 def test_a_budget_that_would_not_hold_as_it_is_written_stops_the_start(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
@@ -274,3 +282,39 @@ def test_a_sender_that_would_be_read_as_another_stops_the_start(
     monkeypatch.setenv("MAIL_DEFAULT_SENDER", value)
     with pytest.raises(SettingsError, match="MAIL_DEFAULT_SENDER"):
         Settings.from_environment()
+
+
+@pytest.mark.parametrize("suffix", ["", "_FILE"])
+def test_the_looks_of_the_default_service_are_settings_like_all_others(
+    setting: pytest.MonkeyPatch, tmp_path: Path, suffix: str
+) -> None:
+    """Each as itself or in a file."""
+    looks = {
+        "SERVICE_NAME": "Müller & Söhne",
+        "SERVICE_SUPPORT": "help@acme.example",
+        "SERVICE_COLOR": "#0B6e4f",
+        "SERVICE_LOGO": "https://acme.example/logo.png?v=2",
+        "SUBJECT_NUMBER": "true",
+        "SERVICES_FILE": "services.toml",
+    }
+    for name, value in looks.items():
+        (tmp_path / name).write_text(f"{value}\n")
+        setting.setenv(name + suffix, str(tmp_path / name) if suffix else value)
+    found = Settings.from_environment()
+    assert found.service_name == looks["SERVICE_NAME"]
+    assert found.service_support == looks["SERVICE_SUPPORT"]
+    assert (found.service_color, found.service_logo) == (looks["SERVICE_COLOR"], looks["SERVICE_LOGO"])
+    assert (found.subject_number, found.services_file) == (True, "services.toml")
+
+
+def test_an_empty_limit_of_the_mailbox_is_none(setting: pytest.MonkeyPatch) -> None:
+    """As for the other limits."""
+    setting.setenv("MAILBOX_LIMIT", "")
+    assert Settings.from_environment().mailbox_limit == NO_LIMIT
+
+
+@pytest.mark.parametrize("language", ["en", "pt-BR", "zh-Hant-TW", "gsw"])
+def test_any_well_formed_language_may_be_the_default(setting: pytest.MonkeyPatch, language: str) -> None:
+    """Whether there are mails in it is seen where templates are read."""
+    setting.setenv("DEFAULT_LOCALE", language)
+    assert Settings.from_environment().default_locale == language

@@ -1,10 +1,8 @@
 """`flask --app wsgi doctor`: what is wrong, and what to do about it."""
 
-import os
 import sys
 
 import click
-from flask import Flask
 
 from app.telemetry import logs
 
@@ -23,15 +21,3 @@ def doctor(as_json: bool, dns: bool) -> None:
     findings = list(examination.examine(domain.resolver() if dns else None))
     click.echo(examination.as_json(findings) if as_json else examination.as_text(findings))
     sys.exit(examination.exit_code(findings))
-
-
-def asked_for() -> bool:
-    """Whether this process is `flask ... doctor`: then there may be no service to build."""
-    return os.environ.get("FLASK_RUN_FROM_CLI") == "true" and "doctor" in sys.argv[1:]
-
-
-def patient() -> Flask:
-    """An app that can only be examined, whatever the settings are."""
-    app = Flask("app", static_folder=None)
-    app.cli.add_command(doctor)
-    return app

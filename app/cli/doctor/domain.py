@@ -1,18 +1,19 @@
-"""The domain we send from: what receivers look up before they believe a mail (SPF, DKIM, DMARC)."""
+"""The domains we send from: what receivers look up before they believe a mail (SPF, DKIM, DMARC)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from email.utils import parseaddr
 from typing import Any, Final
 
 import dns.exception
 import dns.resolver
 
-from app.cli.doctor.findings import Area, Finding
-from app.config import Settings
+from app.cli.doctor.findings import Area, Finding, Level
 
 DOMAIN = Area("domain")
 
 LOOK_UP_S: Final = 5.0
+
+SET_SENDER: Final = "Set MAIL_DEFAULT_SENDER, or `sender` of the service in SERVICES_FILE,"
 
 
 def resolver() -> dns.resolver.Resolver | None:
@@ -25,18 +26,30 @@ def resolver() -> dns.resolver.Resolver | None:
     return found
 
 
-def examine(settings: Settings, ask: dns.resolver.Resolver | None) -> Iterator[Finding]:
-    """What the DNS says of the sender's domain. Without an answer from any DNS: a note."""
-    domain = parseaddr(settings.mail_default_sender)[1].rpartition("@")[2]
-    if "." not in domain:
-        yield DOMAIN.warning(
-            f"Mails come from {domain}, which is no domain: most servers refuse them.",
-            "Set MAIL_DEFAULT_SENDER to an address of a domain of yours.",
+def examine(senders: Iterable[str], ask: dns.resolver.Resolver | None) -> Iterator[Finding]:
+    """What the DNS says of each domain that mails come from. Without an answer from any DNS: a note."""
+    domains = dict.fromkeys(parseaddr(sender)[1].rpartition("@")[2].lower() for sender in senders)
+    answered = False
+    for domain in domains:
+        if "." not in domain:
+            yield DOMAIN.warning(
+                f"Mails come from {domain}, which is no domain: most servers refuse them.",
+                f"{SET_SENDER} to an address of a domain of yours.",
+            )
+        elif ask is None:
+            yield DOMAIN.note(f"There is no DNS here; SPF and DMARC of {domain} were not examined.")
+        else:
+            found = list(_examine(domain, ask))
+            answered = answered or all(finding.level is not Level.NOTE for finding in found)
+            yield from found
+    if answered:
+        yield DOMAIN.note(
+            "Whether mails are signed (DKIM) cannot be seen from here: only a mail shows its selector.",
+            "Send one to yourself and look for dkim=pass in its Authentication-Results.",
         )
-        return
-    if ask is None:
-        yield DOMAIN.note("There is no DNS here; SPF and DMARC were not examined.")
-        return
+
+
+def _examine(domain: str, ask: dns.resolver.Resolver) -> Iterator[Finding]:
     try:
         yield from _receives(domain, ask)
         yield from _spf(domain, ask)
@@ -44,18 +57,12 @@ def examine(settings: Settings, ask: dns.resolver.Resolver | None) -> Iterator[F
     except dns.resolver.NXDOMAIN:
         yield DOMAIN.problem(
             f"The domain {domain} does not exist: most servers refuse mails from it.",
-            "Set MAIL_DEFAULT_SENDER to an address of a domain of yours.",
+            f"{SET_SENDER} to an address of a domain of yours.",
         )
-        return
     except dns.exception.DNSException as error:
         yield DOMAIN.note(
-            f"The DNS did not answer ({type(error).__name__}); SPF and DMARC were not examined."
+            f"The DNS did not answer ({type(error).__name__}); SPF and DMARC of {domain} were not examined."
         )
-        return
-    yield DOMAIN.note(
-        "Whether mails are signed (DKIM) cannot be seen from here: only a mail shows its selector.",
-        "Send one to yourself and look for dkim=pass in its Authentication-Results.",
-    )
 
 
 def _receives(domain: str, ask: dns.resolver.Resolver) -> Iterator[Finding]:

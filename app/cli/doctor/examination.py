@@ -7,10 +7,12 @@ from dataclasses import asdict
 
 import dns.resolver
 
-from app.cli.doctor import domain, mail, records, settings, store
+from app.cli.doctor import domain, mail, records, services, settings, store
 from app.cli.doctor.findings import Finding, Level
 from app.config import Settings
+from app.directory.reading import read_disk
 from app.errors import SettingsError
+from app.mail.messages import faults
 
 EXIT_CODES = {Level.OK: 0, Level.NOTE: 0, Level.WARNING: 1, Level.PROBLEM: 2}
 """For scripts: 0 all is well, 1 works but should not stay so, 2 does not work."""
@@ -25,14 +27,16 @@ def examine(
     except SettingsError as error:
         yield from settings.wrong(error)
         return
-    if unusable := list(settings.unusable(found)):
+    reading = read_disk(found, faults)
+    if unusable := [*settings.unusable(found), *services.wrong(reading)]:
         yield from unusable
         return
     yield from settings.examine(found)
+    yield from services.examine(reading)
     yield from store.examine(found, clock)
     yield from records.examine(found)
     yield from mail.examine(found)
-    yield from domain.examine(found, resolver)
+    yield from domain.examine(services.senders(reading), resolver)
 
 
 def exit_code(findings: Sequence[Finding]) -> int:

@@ -7,9 +7,7 @@ from flask import Flask
 
 from app.cli.doctor.findings import Area, Finding
 from app.config import Settings
-from app.directory.directory import default_service
 from app.errors import SettingsError
-from app.mail.messages import Messages
 from app.mail.smtp import SmtpMail
 
 SETTINGS = Area("settings")
@@ -37,16 +35,6 @@ def unusable(settings: Settings) -> Iterator[Finding]:
             "Name the file that begins with -----BEGIN CERTIFICATE-----, or unset MAIL_CA_FILE to trust "
             "the system's certificates.",
         )
-    try:
-        default = default_service(settings)
-        Messages(lambda _: default).check(default)
-    except SettingsError as error:
-        for fault in str(error).splitlines():
-            yield SETTINGS.problem(
-                f"{fault.rstrip('.')}; so the service does not start.",
-                "Correct that file in the folder that MAIL_TEMPLATES names, or take it away: then the "
-                "built-in one serves.",
-            )
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
@@ -57,7 +45,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
 
 
 def _secrecy(settings: Settings) -> Iterator[Finding]:
-    if not settings.api_keys:
+    if not settings.api_keys and not settings.services_file:
         yield SETTINGS.warning(
             "The API is open: whoever reaches the port can register, erase and verify.",
             "Make a key with `flask --app wsgi keys new NAME` and put what it prints into API_KEYS.",

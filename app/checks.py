@@ -1,0 +1,137 @@
+"""What a setting may be. The same checks are for the environment and for SERVICES_FILE.
+
+Each check takes a value and raises marshmallow's ValidationError, whose message says what the value must be
+and shows nothing of it. May import `domain` and `storage.url`.
+"""
+
+import re
+from email.utils import getaddresses
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from marshmallow import ValidationError
+
+from app.domain.budget import Budget
+from app.storage.url import RedisUrl
+
+MIN_SECRET_LENGTH: Final = 32
+"""Characters; a shorter secret can be searched."""
+
+TEN_YEARS_S: Final = 10 * 366 * 86_400
+"""The longest life of a number."""
+
+MAX_NAME_LENGTH: Final = 60
+MAX_URL_LENGTH: Final = 2048
+
+NOT_ASCII_AND_FINE: Final = "\u00a0\u202f\u200c\u200d"
+"""Spaces that do not break, and what joins or parts letters: Python takes them for not printable, and French
+and Persian names, for example, have them."""
+
+SENDER: Final = re.compile(r"[!-~]+@[!-~]+")
+
+ADDRESS: Final = re.compile(
+    r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@"
+    r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*"
+)
+"""What browsers take for an address (HTML, `input type=email`)."""
+
+COLOR: Final = re.compile("#[0-9A-Fa-f]{6}")
+
+URL: Final = re.compile(r"[!-~]+")
+
+LANGUAGE: Final = re.compile("[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*")
+"""Well-formed language tags (RFC 5646), without the grandfathered and private ones."""
+
+API_KEY: Final = re.compile(r"([A-Za-z0-9._-]{1,64}):([0-9A-Fa-f]{64})")
+
+
+def secret(value: str) -> None:
+    if len(value) < MIN_SECRET_LENGTH:
+        raise ValidationError(f"Must be at least {MIN_SECRET_LENGTH} characters long.")
+    if "," in value:
+        raise ValidationError("Must not hold a comma: it could not stand among the fallbacks later.")
+
+
+def limits(value: str) -> None:
+    """One limit, or several that hold together."""
+    try:
+        Budget.parse_many(value)
+    except ValueError as error:
+        raise ValidationError(
+            'Must be a limit such as "10/hour" or "5/15 minutes", or empty for none.'
+        ) from error
+
+
+def one_limit(value: str) -> None:
+    limits(value)
+    if len(Budget.parse_many(value)) > 1:
+        raise ValidationError("Must be one limit, not several.")
+
+
+def not_empty(value: str) -> None:
+    if not value.strip():
+        raise ValidationError("Must not be empty.")
+
+
+def redis_url(value: str) -> None:
+    try:
+        RedisUrl.read(value)
+    except ValueError as error:  # its text shows nothing of the value
+        raise ValidationError(f"Cannot be read: {error}.") from error
+
+
+def sender(value: str) -> None:
+    found = getaddresses([value])
+    address = found[0][1] if len(found) == 1 else ""
+    if not SENDER.fullmatch(address) or address not in value or not _is_printable(value):
+        raise ValidationError('Must be an address, or a name and an address: "Name <address>".')
+
+
+def name(value: str) -> None:
+    if not (1 <= len(value) <= MAX_NAME_LENGTH and value == value.strip() and _is_printable(value)):
+        raise ValidationError(
+            f"Must be 1 to {MAX_NAME_LENGTH} printable characters, without line breaks or spaces around them."
+        )
+
+
+def _is_printable(value: str) -> bool:
+    return all(char.isprintable() or char in NOT_ASCII_AND_FINE for char in value)
+
+
+def address(value: str) -> None:
+    if len(value) > 254 or not ADDRESS.fullmatch(value):
+        raise ValidationError("Must be an e-mail address of ASCII characters, without a name.")
+
+
+def color(value: str) -> None:
+    if not COLOR.fullmatch(value):
+        raise ValidationError('Must be a color such as "#0b6e4f".')
+
+
+def logo(value: str) -> None:
+    """A URL that can stand between quotes in HTML."""
+    if not _is_plain_https(value):
+        raise ValidationError("Must be an https:// URL without a login, quotes or spaces.")
+
+
+def _is_plain_https(value: str) -> bool:
+    if not URL.fullmatch(value) or len(value) > MAX_URL_LENGTH or set(value) & set("\"'<>`\\{}"):
+        return False
+    try:
+        parts = urlsplit(value)
+        _ = parts.port  # raises for what is no port
+    except ValueError:
+        return False
+    return parts.scheme == "https" and bool(parts.hostname) and "@" not in parts.netloc
+
+
+def language(value: str) -> None:
+    """Whether there are mails in it is seen where the templates are read."""
+    if not LANGUAGE.fullmatch(value):
+        raise ValidationError('Must be a language such as "en" or "pt-BR".')
+
+
+def file(value: str) -> None:
+    if not Path(value).is_file():
+        raise ValidationError("Must be the path of a readable file.")

@@ -1,0 +1,205 @@
+"""The services that settings and SERVICES_FILE describe, with everything that is wrong in them.
+
+Each key of a table that is missing falls back to the setting of the environment. Raises nothing: what is
+wrong is collected, so that it can be told at once.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from email.utils import formataddr, parseaddr, quote
+from pathlib import Path
+from typing import Any, Final
+
+from app.config import LANGUAGES, ApiKey, Settings
+from app.directory.disk import Unreadable
+from app.directory.file import FILE, Lines, Wrong, at, parse, shown
+from app.directory.source import MAIL_TEMPLATES, Source
+from app.domain.budget import NO_LIMIT
+from app.domain.service import DEFAULT, Caller, Service
+from app.errors import SettingsError
+
+Check = Callable[[Service], Iterable[str]]
+"""What else is wrong with a service: a sentence for each, without a secret."""
+
+EVENT_KEYS: Final = ("events_url", "events_secrets", "events_secrets_file", "events_private")
+
+
+def nothing_else(_: Service) -> Iterable[str]:
+    """A check that finds nothing."""
+    return ()
+
+
+@dataclass
+class Reading:
+    """What was read. It can be put in force where nothing is `wrong`; `warnings` are for the operator."""
+
+    source: Source
+    closed: bool
+    """Whoever has no key is refused, also where there are no keys at all."""
+    services: list[Service] = field(default_factory=list)
+    keys: dict[str, Caller] = field(default_factory=dict)
+    """By the SHA-256 in hexadecimal."""
+    wrong: list[Wrong] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def error(self) -> SettingsError:
+        """Everything that is wrong, for whoever starts the service."""
+        return SettingsError("\n".join(["These settings are wrong:", *(f"  {each}" for each in self.wrong)]))
+
+
+def read_disk(settings: Settings, check: Check = nothing_else) -> Reading:
+    """Reads the files as they are now."""
+    try:
+        source = Source.on_disk(settings)
+    except Unreadable as error:
+        reading = read(settings, Source(None, {}, Path(settings.services_file).parent), check)
+        reading.wrong.append(Wrong(FILE, 0, str(error)))
+        return reading
+    return read(settings, source, check)
+
+
+def read(settings: Settings, source: Source, check: Check = nothing_else) -> Reading:
+    """Reads what a source holds."""
+    reading = Reading(source, closed=bool(settings.services_file))
+    default = default_service(settings, _default_templates(settings, reading))
+    reading.wrong.extend(_language_missing(default, Wrong("DEFAULT_LOCALE", 0, "")))
+    if default.templates and not reading.wrong:
+        reading.wrong.extend(Wrong("MAIL_TEMPLATES", 0, each) for each in check(default))
+    reading.services.append(default)
+    reading.keys.update({key.sha256: Caller(default, key.name) for key in settings.api_keys})
+    if source.text is not None:
+        _Tables(default, reading, check).read(source.text)
+        reading.wrong.sort(key=lambda each: each.line)
+    return reading
+
+
+def _default_templates(settings: Settings, reading: Reading) -> Mapping[str, str]:
+    if not settings.mail_templates:
+        return {}
+    try:
+        return reading.source.templates(MAIL_TEMPLATES, Path(settings.mail_templates))
+    except Unreadable as error:
+        reading.wrong.append(Wrong("MAIL_TEMPLATES", 0, str(error)))
+        return {}
+
+
+class _Tables:
+    """Makes services of the tables of a file."""
+
+    def __init__(self, default: Service, reading: Reading, check: Check) -> None:
+        self._default, self._reading, self._check = default, reading, check
+        self._lines = Lines("")
+
+    def read(self, text: str) -> None:
+        tables, wrong = parse(text)
+        self._reading.wrong.extend(wrong)
+        self._lines = Lines(text)
+        in_trouble = {each.table for each in wrong}
+        for name, table in tables.items():
+            self._add(name, table, name not in in_trouble)
+        waiting = [shown(name) for name, table in tables.items() if any(key in table for key in EVENT_KEYS)]
+        if waiting:
+            self._reading.warnings.append(
+                f"This version delivers no events: events_… in {FILE} has no effect ({', '.join(waiting)})."
+            )
+
+    def _add(self, name: str, table: dict[str, Any], is_well: bool) -> None:
+        """What is valid in a table is examined on, also where something else is wrong in it."""
+        before = len(self._reading.wrong)
+        service = self._service(name, table)
+        if "locale" in table:
+            self._reading.wrong.extend(_language_missing(service, self._at(name, "locale")))
+        self._add_keys(service, table.get("keys", ()))
+        if is_well and service.templates is not self._default.templates:
+            self._reading.wrong.extend(self._at(name, "templates", each) for each in self._check(service))
+        if is_well and len(self._reading.wrong) == before:
+            self._reading.services.append(service)
+
+    def _service(self, name: str, table: dict[str, Any]) -> Service:
+        default = self._default
+        display = table.get("name", name)
+        sender = table.get("sender") or parseaddr(default.sender)[1]
+        return Service(
+            id=name,
+            name=display,
+            sender=with_name(sender, display),
+            support=table.get("support", default.support),
+            color=table.get("color", default.color),
+            logo=table.get("logo", default.logo),
+            locale=table.get("locale", default.locale),
+            subject_number=table.get("subject_number", default.subject_number),
+            templates=self._templates(name, table.get("templates", "")),
+            ttl_s=table.get("number_ttl", default.ttl_s),
+            address_limit=table.get("address_limit", default.address_limit),
+            mailbox_limit=NO_LIMIT if table.get("test") else default.mailbox_limit,
+            verify_limit=table.get("verify_limit", default.verify_limit),
+            client_limit=table.get("client_limit", default.client_limit),
+            test=table.get("test", False),
+        )
+
+    def _templates(self, name: str, folder: str) -> Mapping[str, str]:
+        """Each file by itself: the service's own, else that of MAIL_TEMPLATES."""
+        if not folder:
+            return self._default.templates
+        try:
+            return {**self._default.templates, **self._reading.source.templates(folder)}
+        except Unreadable as error:
+            self._reading.wrong.append(self._at(name, "templates", str(error)))
+            return self._default.templates
+
+    def _add_keys(self, service: Service, keys: Iterable[ApiKey]) -> None:
+        for place, key in enumerate(keys, 1):
+            taken = self._reading.keys.get(key.sha256)
+            if taken:
+                message = f"Number {place} is a key of {_whose(taken)}; a key belongs to one service, once."
+                self._reading.wrong.append(self._at(service.id, "keys", message))
+            else:
+                self._reading.keys[key.sha256] = Caller(service, f"{service.id}/{key.name or place}")
+
+    def _at(self, name: str, key: str, message: str = "") -> Wrong:
+        return at(self._lines, name, key, message)
+
+
+def _whose(caller: Caller) -> str:
+    return "API_KEYS" if caller.service.id == DEFAULT else f"[{shown(caller.service.id)}]"
+
+
+def _language_missing(service: Service, place: Wrong) -> Iterator[Wrong]:
+    brought = {name.removesuffix(".toml") for name in service.templates if name.endswith(".toml")}
+    languages = [*LANGUAGES, *sorted(brought - set(LANGUAGES))]
+    if service.locale not in languages:
+        yield replace(place, message=f"There are no mails in this language, only: {', '.join(languages)}.")
+
+
+def default_service(settings: Settings, templates: Mapping[str, str]) -> Service:
+    """The service that the environment describes."""
+    display, address = parseaddr(settings.mail_default_sender)
+    sender = settings.mail_default_sender
+    return Service(
+        name=settings.service_name or display or address.rpartition("@")[2],
+        sender=with_name(sender, settings.service_name) if settings.service_name else sender,
+        support=settings.service_support,
+        color=settings.service_color,
+        logo=settings.service_logo,
+        locale=settings.default_locale,
+        subject_number=settings.subject_number,
+        templates=templates,
+        ttl_s=settings.number_ttl_s,
+        address_limit=settings.address_limit,
+        mailbox_limit=settings.mailbox_limit,
+        verify_limit=settings.verify_limit,
+        client_limit=settings.client_limit,
+    )
+
+
+def with_name(sender: str, name: str) -> str:
+    """`Name <address>`; a sender that has a name keeps it.
+
+    A name outside ASCII is quoted and not encoded: `formataddr` would make one encoded word of it, of more
+    than the 75 characters that RFC 2047 allows. Whoever writes the header encodes it in several.
+    """
+    display, address = parseaddr(sender)
+    if display:
+        return sender
+    return formataddr((name, address)) if name.isascii() else f'"{quote(name)}" <{address}>'

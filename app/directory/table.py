@@ -1,0 +1,113 @@
+"""One table of SERVICES_FILE: its keys, and what each may be."""
+
+from typing import Any, Final
+
+from marshmallow import RAISE, Schema, ValidationError, fields
+from marshmallow.validate import Length, Range
+
+from app import checks
+from app.config import ApiKey
+from app.domain.budget import NO_LIMIT, Budget
+
+DIGEST: Final = "Must be the SHA-256 of a key in hexadecimal, or name:sha256-hex: see `flask keys new`."
+
+BARE: Final = "0:"
+"""What makes a bare digest an entry like those of API_KEYS."""
+
+NO_TEXT: Final = "Must be a text between quotes."
+MISSING: Final = "Must be set."
+TEXT: Final[dict[str, Any]] = {"invalid": NO_TEXT, "required": MISSING}
+LIST: Final[dict[str, Any]] = {"invalid": "Must be a list of texts.", "required": MISSING}
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValidationError(NO_TEXT)
+    return value
+
+
+class Flag(fields.Boolean):
+    """true or false, and nothing that could be taken for one of them."""
+
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> bool:
+        if not isinstance(value, bool):
+            raise ValidationError("Must be true or false.")
+        return value
+
+
+class Limits(fields.Field[tuple[Budget, ...]]):
+    """Limits that hold together; an empty text is no limit."""
+
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> tuple[Budget, ...]:
+        if not _text(value):
+            return ()
+        checks.limits(value)
+        return Budget.parse_many(value)
+
+
+class Limit(fields.Field[Budget]):
+    """One limit; an empty text is none."""
+
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> Budget:
+        if not _text(value):
+            return NO_LIMIT
+        checks.one_limit(value)
+        return Budget.parse(value)
+
+
+class Key(fields.Field[ApiKey]):
+    """A key as in API_KEYS, or its bare digest; the name is then empty."""
+
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> ApiKey:
+        found = checks.API_KEY.fullmatch(_text(value)) or checks.API_KEY.fullmatch(BARE + value)
+        if not found:
+            raise ValidationError(DIGEST)
+        return ApiKey(found[1] if ":" in value else "", found[2].lower())
+
+
+def _folder(value: str) -> None:
+    parts = value.split("/")
+    if not value.strip() or "" in parts or ".." in parts or "\0" in value:
+        raise ValidationError(
+            "Must be a folder beside SERVICES_FILE: neither an absolute path nor one that leads out of there."
+        )
+
+
+class TableSchema(Schema):
+    """What is missing falls back to the environment. `events_…` are known, and nothing uses them yet."""
+
+    class Meta:
+        unknown = RAISE
+
+    error_messages: dict[str, str] = {  # noqa: RUF012 - marshmallow declares it so
+        "unknown": "There is no such key.",
+        "type": "Must be a table: [name], and its keys below.",
+    }
+
+    keys = fields.List(
+        Key(),
+        required=True,
+        validate=Length(min=1, error="Must not be empty: nobody could call."),
+        error_messages=LIST,
+    )
+    name = fields.String(required=True, validate=checks.name, error_messages=TEXT)
+    sender = fields.String(validate=checks.sender, error_messages=TEXT)
+    support = fields.String(validate=checks.address, error_messages=TEXT)
+    color = fields.String(validate=checks.color, error_messages=TEXT)
+    logo = fields.String(validate=checks.logo, error_messages=TEXT)
+    locale = fields.String(validate=checks.language, error_messages=TEXT)
+    subject_number = Flag()
+    templates = fields.String(validate=_folder, error_messages=TEXT)
+    number_ttl = fields.Integer(
+        strict=True,
+        validate=Range(0, checks.TEN_YEARS_S),
+        error_messages={"invalid": "Must be a whole number of seconds."},
+    )
+    address_limit = Limit()
+    verify_limit = Limit()
+    client_limit = Limits()
+    test = Flag()
+    events_url = fields.String(error_messages=TEXT)
+    events_secrets = fields.List(fields.String(error_messages=TEXT), error_messages=LIST)
+    events_secrets_file = fields.String(error_messages=TEXT)
+    events_private = Flag()
