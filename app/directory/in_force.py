@@ -52,7 +52,7 @@ class InForce:
         if reading.wrong:
             raise reading.error
         for warning in reading.warnings:
-            log.warning("services", hint=warning)
+            log.warning("services_file", hint=warning)
         self._held = reading.source
         return reading
 

@@ -18,7 +18,7 @@ import requests
 
 from app.http.auth import digest
 from tests.support.metrics import folders_of
-from tests.support.servers import Gunicorn, gunicorn
+from tests.support.servers import Gunicorn, Valkey, gunicorn
 from tests.support.waiting import wait_until
 
 PRELOAD = [(), ("--preload",)]
@@ -103,9 +103,12 @@ def snapshots(folder: Path) -> set[int]:
 def served(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
+    valkey_server: Valkey,
     shared_environment: dict[str, str],
 ) -> Iterator[Served]:
     """Two workers, and a file without services."""
+    with contextlib.closing(valkey_server.client()) as client:
+        client.flushall()  # of what was sealed there with another key
     folder = tmp_path_factory.mktemp("services")
     file = folder / "services.toml"
     file.write_text("")
@@ -127,9 +130,12 @@ def test_without_services_and_keys_nobody_is_let_in(served: Served) -> None:
 
 def test_a_reload_puts_the_file_in_force_in_every_worker(served: Served) -> None:
     """What was added may call, what was removed may not."""
-    served.write("shop", "bank")
+    served.write("shop")
+    with served.file.open("a") as file:
+        file.write(table("bank", 'events_url = "https://bank.example"'))
     served.reload()
     assert served.in_force("shop", "bank", "club") == ["shop", "bank"]
+    assert "delivers no events" in served.service.log
     served.write("bank", "club")
     assert served.in_force("shop", "bank", "club") == ["shop", "bank"], "not before the reload"
     served.reload()
@@ -241,14 +247,12 @@ def replaced(service: Gunicorn, victim: int) -> bool:
 
 @pytest.mark.parametrize("arguments", PRELOAD, ids=IDS)
 def test_a_wrong_file_stops_the_first_start(
-    tmp_path: Path, shared_environment: dict[str, str], arguments: tuple[str, ...]
+    tmp_path: Path, environment: dict[str, str], arguments: tuple[str, ...]
 ) -> None:
     """Exit status 3, after one message with every error."""
     file = tmp_path / "services.toml"
     file.write_text(table("Shop") + "[bank]\nname = 3")
-    with gunicorn(
-        tmp_path, shared_environment | {"SERVICES_FILE": str(file)}, *arguments, ready=False
-    ) as service:
+    with gunicorn(tmp_path, environment | {"SERVICES_FILE": str(file)}, *arguments, ready=False) as service:
         assert service.process.wait(60) == 3
         for says in ("[Shop], line 1: ", "[bank] keys, line 5: ", "[bank] name, line 6: "):
             assert f"  SERVICES_FILE {says}" in service.log
@@ -256,12 +260,12 @@ def test_a_wrong_file_stops_the_first_start(
 
 @pytest.mark.parametrize("arguments", PRELOAD, ids=IDS)
 def test_without_a_folder_for_the_workers_only_a_master_that_preloads_remembers(
-    tmp_path: Path, shared_environment: dict[str, str], arguments: tuple[str, ...]
+    tmp_path: Path, environment: dict[str, str], arguments: tuple[str, ...]
 ) -> None:
     """gunicorn with another configuration: there a wrong file at a reload is like any other wrong setting."""
     file = tmp_path / "services.toml"
     file.write_text(table("shop"))
-    settings = shared_environment | {"SERVICES_FILE": str(file)}
+    settings = environment | {"SERVICES_FILE": str(file)}
     with gunicorn(tmp_path, settings, "-w", "1", *arguments, own_configuration=False) as service:
         served = Served(service, file, 1)
         assert served.in_force("shop") == ["shop"]
