@@ -55,7 +55,7 @@ def test_the_mail_is_shown_and_its_number_is_good(rehearsal: Api, email: str, ma
     assert set(found) == {"to", "from", "subject", "text", "html", "number", "locale"}
     assert (found["to"], found["locale"]) == (email, "es")
     assert "Rehearsal" in found["text"]
-    assert "10 minutos" in found["text"]
+    assert "10\u00a0minutos" in found["text"]
     grouped = f"{found['number'][:3]} {found['number'][3:6]} {found['number'][6:]}"
     assert grouped in found["text"]
     assert grouped in found["html"]

@@ -78,10 +78,9 @@ def test_every_key_of_a_table_is_read() -> None:
         subject_number=True,
         ttl_s=600,
         address_limit=Budget(3, 3600),
-        mailbox_limit=ENVIRONMENT.mailbox_limit,
         verify_limit=Budget(4, 900),
         client_limit=(Budget(10, 1), Budget(100, 3600)),
-        test=True,
+        test=True,  # so the mailboxes of people are none of its business
     )
     assert {key: caller.key for key, caller in reading.keys.items()} == {A: "shop/1", B: "shop/next"}
 
@@ -426,9 +425,16 @@ def test_a_byte_order_mark_does_no_harm(file: Path) -> None:
     assert read_file(file).wrong == []
 
 
-def test_a_wrong_mail_is_an_error_of_the_file(file: Path) -> None:
-    """Where its table names its templates; and once more for the settings."""
-    settings = Settings(mail_default_sender=SENDER, services_file=str(file))
+def test_a_wrong_mail_is_an_error_of_the_file(file: Path, tmp_path: Path) -> None:
+    """Where its table names its templates; and once for the settings, whose templates others share."""
+    for folder in ("all", "shop"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "number.txt").write_text("{{ number }}")
+    with file.open("a") as table:
+        table.write(f'[bank]\nkeys = ["{"d" * 64}"]\nname = "Bank"\n')
+    settings = Settings(
+        mail_default_sender=SENDER, services_file=str(file), mail_templates=str(tmp_path / "all")
+    )
     reading = read_disk(settings, lambda found: [f"{found.id}.html: no number"])
     assert [str(each) for each in reading.wrong] == [
         "MAIL_TEMPLATES: default.html: no number",
