@@ -122,7 +122,7 @@ def main_paths(report: Report) -> None:
     """Registration in its variants and verification, beside the yardstick and the floor; every answer has
     its mail."""
     with stage(report.folder) as on, stage(report.folder / "floor") as below:
-        service, floor = on.service(ADDRESS_LIMIT=""), below.floor()
+        service, floor = on.service(ADDRESS_LIMIT="", MAILBOX_LIMIT=""), below.floor()
         ours = on.bare()
         filler = Filler(on.store, SECRET)
 
@@ -166,7 +166,7 @@ SHARE = 0.3
 def latency(report: Report) -> None:
     """How long people wait at 30 % of the highest rate: requests come when they come (an open loop)."""
     with stage(report.folder) as on:
-        service = on.service(ADDRESS_LIMIT="")
+        service = on.service(ADDRESS_LIMIT="", MAILBOX_LIMIT="")
         highest = wrk(service.url, "register", service.workers(), seconds=report.seconds)
         on.settle()
         runs = [
@@ -249,7 +249,9 @@ def growth(report: Report, sizes: tuple[int, ...] = (1_000, 10_000, 100_000, 1_0
         for name, size in names.items():
             on = stages.enter_context(stage(report.folder / str(size)))
             bytes_per_user[name] = _fill(on, SECRET, size)
-            turns[name] = partial(_registered_again, on, on.service(ADDRESS_LIMIT=""), report.seconds, size)
+            turns[name] = partial(
+                _registered_again, on, on.service(ADDRESS_LIMIT="", MAILBOX_LIMIT=""), report.seconds, size
+            )
         # Twice the rounds: what is looked for is less than the noise of one.
         found = interleaved(2 * report.rounds, turns)
         smallest = _median(next(iter(found.values())), lambda x: x.cpu_ms)

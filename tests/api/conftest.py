@@ -121,7 +121,7 @@ def serving(
 @pytest.fixture(scope="package")
 def boundless(serving: Callable[..., AbstractContextManager[Gunicorn]]) -> Iterator[Gunicorn]:
     """The service, open and without budgets."""
-    with serving(ADDRESS_LIMIT="", VERIFY_LIMIT="") as server:
+    with serving(ADDRESS_LIMIT="", MAILBOX_LIMIT="", VERIFY_LIMIT="") as server:
         yield server
 
 

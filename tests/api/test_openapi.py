@@ -133,6 +133,7 @@ def test_schemathesis_finds_nothing(
         "MAIL_SERVER": "127.0.0.1",
         "MAIL_PORT": str(mail_server.port),
         "ADDRESS_LIMIT": "",
+        "MAILBOX_LIMIT": "",
         "VERIFY_LIMIT": "",
         "API_KEYS": API_KEYS if keys else "",
     }

@@ -232,6 +232,7 @@ def test_all_failures_take_the_same_time(
         "MAIL_SERVER": "127.0.0.1",
         "MAIL_PORT": str(mail_server.port),
         "ADDRESS_LIMIT": "",
+        "MAILBOX_LIMIT": "",
         "VERIFY_LIMIT": "1000000/hour",
         "WEB_CONCURRENCY": "1",
     }

@@ -108,6 +108,7 @@ class Storm:
                 "MAIL_CONNECTIONS": str(CONNECTIONS),
                 "MAIL_DEFAULT_SENDER": "no-reply@example.com",
                 "ADDRESS_LIMIT": "",
+                "MAILBOX_LIMIT": "",
                 "WEB_CONCURRENCY": "2",
             },
         )

@@ -304,6 +304,7 @@ def test_nothing_that_the_server_says_is_logged_counted_or_stored(
         "MAIL_CONNECTIONS": "1",
         "WEB_CONCURRENCY": "1",
         "ADDRESS_LIMIT": "",
+        "MAILBOX_LIMIT": "",
     }
 
     def quote(code: str) -> Behaviour:

@@ -29,6 +29,7 @@ def settings(environment: dict[str, str], smtp: ScriptedSmtp, tmp_path: Path) ->
         "MAIL_DEFAULT_SENDER": "no-reply@example.com",
         "MAIL_TIMEOUT": "3",
         "ADDRESS_LIMIT": "",
+        "MAILBOX_LIMIT": "",
         "FORK_REPORT": str(tmp_path / "report"),
     }
 

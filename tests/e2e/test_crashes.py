@@ -29,7 +29,12 @@ LEASE_S = 7
 @pytest.fixture
 def environment(environment: dict[str, str]) -> dict[str, str]:
     """Two workers; an address may register again and again, and a dead sender's lease ends soon."""
-    return environment | {"ADDRESS_LIMIT": "", "MAIL_TIMEOUT": "1", "WEB_CONCURRENCY": "2"}
+    return environment | {
+        "ADDRESS_LIMIT": "",
+        "MAILBOX_LIMIT": "",
+        "MAIL_TIMEOUT": "1",
+        "WEB_CONCURRENCY": "2",
+    }
 
 
 def kill_workers(service: Gunicorn, acknowledged: list[str], people: int) -> None:

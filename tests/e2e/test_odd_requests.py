@@ -37,7 +37,7 @@ def service(
     """One service for all odd requests: what one of them breaks, the next ones notice."""
     with valkey_server.client() as client:
         client.flushall()
-    environment = shared_environment | {"ADDRESS_LIMIT": ""}
+    environment = shared_environment | {"ADDRESS_LIMIT": "", "MAILBOX_LIMIT": ""}
     with gunicorn(tmp_path_factory.mktemp("odd"), environment) as server:
         yield server
 

@@ -22,7 +22,7 @@ def service(
     tmp_path_factory: pytest.TempPathFactory, shared_environment: dict[str, str]
 ) -> Iterator[Gunicorn]:
     """Two workers; one address may register as often as it likes, and a lease ends soon."""
-    settings = {"ADDRESS_LIMIT": "", "MAIL_TIMEOUT": "2", "WEB_CONCURRENCY": "2"}
+    settings = {"ADDRESS_LIMIT": "", "MAILBOX_LIMIT": "", "MAIL_TIMEOUT": "2", "WEB_CONCURRENCY": "2"}
     with gunicorn(tmp_path_factory.mktemp("service"), shared_environment | settings) as server:
         yield server
 

@@ -89,7 +89,12 @@ def test_requests_in_hand_leave_others_their_room(
     client, so a client that is half-way through its own is not ended for them."""
     whole = json_head("/api/users", 60_000) + BODY.ljust(60_000)
     with contextlib.ExitStack() as stack:
-        settings = environment | {"REDIS_URL": valkey.url, "REDIS_TIMEOUT": "60", "ADDRESS_LIMIT": ""}
+        settings = environment | {
+            "REDIS_URL": valkey.url,
+            "REDIS_TIMEOUT": "60",
+            "ADDRESS_LIMIT": "",
+            "MAILBOX_LIMIT": "",
+        }
         service = stack.enter_context(gunicorn(tmp_path, settings, *PATIENT, "--workers", "1"))
         half = stack.enter_context(RawClient(service.port))
         with valkey.frozen():

@@ -26,6 +26,7 @@ SETTINGS = {
     "MAIL_DEFAULT_SENDER": "no-reply@example.com",
     "WEB_CONCURRENCY": "2",
     "ADDRESS_LIMIT": "",
+    "MAILBOX_LIMIT": "",
 }
 
 COMMAND = re.compile(rb"(?mi)^(EHLO|HELO|STARTTLS|AUTH|MAIL FROM|RCPT TO|DATA|RSET|NOOP|QUIT)\b")

@@ -173,6 +173,7 @@ def load(
         "MAIL_DEFAULT_SENDER": "no-reply@example.com",
         "MAIL_TIMEOUT": "2",
         "ADDRESS_LIMIT": "",
+        "MAILBOX_LIMIT": "",
         "VERIFY_LIMIT": "",
         "WEB_CONCURRENCY": "2",
         **environment,
