@@ -16,7 +16,7 @@ from app.domain.registration import Registration
 from app.domain.service import Service
 from app.errors import ServiceUnknown, SettingsError
 from app.mail.composing import Composed, compose, quoted
-from app.mail.languages import available, chosen
+from app.mail.languages import available, built_in, chosen
 from app.mail.rendering import render
 from app.mail.wording import duration, moment
 
@@ -56,6 +56,7 @@ class Messages:
     def __init__(self, directory_get: Callable[[str], Service | None]) -> None:
         """`directory_get`: the service with this id that is in force now. One that it gives must not change;
         after a reload it gives another object."""
+        built_in()  # now, so that what is installed later changes nothing for a service that runs
         self._service = directory_get
         self._language = lru_cache(KEPT_WISHES)(chosen)
         self._composed = lru_cache(KEPT)(_composed)
