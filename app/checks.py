@@ -1,7 +1,7 @@
 """What a setting may be. The same checks are for the environment and for SERVICES_FILE.
 
 Each check takes a value and raises marshmallow's ValidationError, whose message says what the value must be
-and shows nothing of it. May import `domain` and `storage.url`.
+and shows nothing of it. Those of limits return what they have read. May import `domain` and `storage.url`.
 """
 
 import re
@@ -53,20 +53,21 @@ def secret(value: str) -> None:
         raise ValidationError("Must not hold a comma: it could not stand among the fallbacks later.")
 
 
-def limits(value: str) -> None:
+def limits(value: str) -> tuple[Budget, ...]:
     """One limit, or several that hold together."""
     try:
-        Budget.parse_many(value)
+        return Budget.parse_many(value)
     except ValueError as error:
         raise ValidationError(
             'Must be a limit such as "10/hour" or "5/15 minutes", or empty for none.'
         ) from error
 
 
-def one_limit(value: str) -> None:
-    limits(value)
-    if len(Budget.parse_many(value)) > 1:
+def one_limit(value: str) -> Budget:
+    first, *more = limits(value)
+    if more:
         raise ValidationError("Must be one limit, not several.")
+    return first
 
 
 def not_empty(value: str) -> None:

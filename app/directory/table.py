@@ -39,20 +39,14 @@ class Limits(fields.Field[tuple[Budget, ...]]):
     """Limits that hold together; an empty text is no limit."""
 
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> tuple[Budget, ...]:
-        if not _text(value):
-            return ()
-        checks.limits(value)
-        return Budget.parse_many(value)
+        return checks.limits(value) if _text(value) else ()
 
 
 class Limit(fields.Field[Budget]):
     """One limit; an empty text is none."""
 
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> Budget:
-        if not _text(value):
-            return NO_LIMIT
-        checks.one_limit(value)
-        return Budget.parse(value)
+        return checks.one_limit(value) if _text(value) else NO_LIMIT
 
 
 class Key(fields.Field[ApiKey]):
