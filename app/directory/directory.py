@@ -61,15 +61,6 @@ class Directory:
         """Who calls without a key; None where everybody needs one."""
         return self._content.anyone
 
-    @property
-    def default(self) -> Service:
-        """The service that the environment describes."""
-        return self._content.default
-
-    @property
-    def services(self) -> Iterable[Service]:
-        return self._content.services.values()
-
     def get(self, service_id: str) -> Service | None:
         return self._content.services.get(service_id)
 
@@ -83,8 +74,7 @@ class _Content:
 
     def __init__(self, services: Iterable[Service], keys: Mapping[str, Caller], closed: bool) -> None:
         self.services = {service.id: service for service in services}
-        self.default = self.services.get(DEFAULT, Service())
-        self.anyone = None if keys or closed else Caller(self.default)
+        self.anyone = None if keys or closed else Caller(self.services[DEFAULT])
         self._secret = secrets.token_bytes(32)
         self._callers = {self._place(digest): (digest, caller) for digest, caller in keys.items()}
 

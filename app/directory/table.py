@@ -68,7 +68,10 @@ def _folder(value: str) -> None:
 
 
 class TableSchema(Schema):
-    """What is missing falls back to the environment. `events_…` are known, and nothing uses them yet."""
+    """What is missing falls back to the environment. `events_…` are known, and nothing uses them yet.
+
+    What is loaded has the names of `Service`.
+    """
 
     class Meta:
         unknown = RAISE
@@ -93,6 +96,7 @@ class TableSchema(Schema):
     subject_number = Flag()
     templates = fields.String(validate=_folder, error_messages=TEXT)
     number_ttl = fields.Integer(
+        attribute="ttl_s",
         strict=True,
         validate=Range(0, checks.TEN_YEARS_S),
         error_messages={"invalid": "Must be a whole number of seconds."},

@@ -116,21 +116,17 @@ def _composed(service: Service, language: str, endless: bool) -> Composed:
 def faults(service: Service) -> list[str]:
     """What is wrong with the templates of a service: sentences that name file and line. Every mail that it
     can send is composed once."""
-    found: dict[str, None] = {}
+    found: list[str] = []
     try:
-        for language, endless in product(available(service), (False, True)):
-            found.update(dict.fromkeys(_faults(service, language, endless)))
+        languages = available(service)
     except SettingsError as error:
         return [str(error)]
-    return list(found)
-
-
-def _faults(service: Service, language: str, endless: bool) -> list[str]:
-    try:
-        compose(service, language, render(service, language, endless=endless))
-    except SettingsError as error:
-        return str(error).splitlines()
-    return []
+    for language, endless in product(languages, (False, True)):
+        try:
+            _composed(service, language, endless)
+        except SettingsError as error:
+            found += str(error).splitlines()
+    return list(dict.fromkeys(found))
 
 
 _quoted = lru_cache(maxsize=1024)(quoted)

@@ -27,14 +27,7 @@ if not due or not version then
   if holder == owner then redis.call('DEL', sender) end  -- or who registers next would wait for its end
   return {'gone'}
 end
-if holder and holder ~= owner then
-  local left_ms = redis.call('PTTL', sender)
-  if left_ms < 0 or left_ms > longest_lease_ms then  -- the clock was set back; whoever is alive renews it
-    redis.call('PEXPIRE', sender, longest_lease_ms)
-    left_ms = longest_lease_ms
-  end
-  return {'later', left_ms}
-end
+if holder and holder ~= owner then return {'later', time_left(sender, longest_lease_ms)} end
 local wait_ms = tonumber(due) - now
 if not holder and wait_ms > 0 and wait_ms <= longest_wait_ms then return {'later', wait_ms} end
 if tonumber(version) > newest then

@@ -49,7 +49,7 @@ local old = stored[2] and prefix .. stored[2]
 if old then redis.call('GET', old) end
 redis.call('ZSCORE', outbox, id)
 local lease_left = redis.call('GET', sender) and redis.call('PTTL', sender) or 0
-local sent, sent_to_mailbox = used(sends, limit), used(mailbox, mailbox_limit)
+local budgets = {budget(sends, limit, window_ms), budget(mailbox, mailbox_limit, mailbox_window_ms)}
 local seen = mark_ms > 0 and redis.call('GET', mark)
 if stored[1] and tonumber(stored[1]) > version then return {'newer'} end
 
@@ -67,10 +67,8 @@ if seen then
   end
   if delivery ~= '' then return {'replayed', delivery, created, expires} end
 end
-local wait_ms = limit > 0 and sent >= limit and window_left(sends, window_ms)
-local mailbox_wait_ms = mailbox_limit > 0 and sent_to_mailbox >= mailbox_limit
-  and window_left(mailbox, mailbox_window_ms)
-if wait_ms or mailbox_wait_ms then return {'limited', math.max(wait_ms or 0, mailbox_wait_ms or 0)} end
+local wait_ms = used_up_ms(budgets)
+if wait_ms then return {'limited', wait_ms} end
 
 local chosen
 for index = FIRST_KEY, #KEYS do
@@ -106,8 +104,7 @@ elseif lease_ms > 0 then
   taken, due = 1, now + lease_ms
 end
 redis.call('ZADD', outbox, due, id)
-spend(sends, limit, sent, window_ms)
-spend(mailbox, mailbox_limit, sent_to_mailbox, mailbox_window_ms)
+spend(budgets)
 if mark_ms > 0 then
   redis.call('SET', mark, table.concat({fingerprint, registration, now, expires, ''}, '|'),
     'PX', math.max(mark_ms, running_ms))

@@ -24,14 +24,12 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local record = redis.call('HMGET', user, 'v', 'r', 'k', 'x')
 redis.call('ZSCORE', outbox, id)
 local lease_left = redis.call('GET', sender) and redis.call('PTTL', sender) or 0
-local sent, sent_to_mailbox = used(sends, limit), used(mailbox, mailbox_limit)
+local budgets = {budget(sends, limit, window_ms), budget(mailbox, mailbox_limit, mailbox_window_ms)}
 local resends, left_ms = (record[3] or 0) + 1, record[4] and record[4] - now or -1
 if not record[1] or record[2] ~= registration then return {'gone'} end
 if tonumber(record[1]) > newest then return {'newer'} end
-local wait_ms = limit > 0 and sent >= limit and window_left(sends, window_ms)
-local mailbox_wait_ms = mailbox_limit > 0 and sent_to_mailbox >= mailbox_limit
-  and window_left(mailbox, mailbox_window_ms)
-if wait_ms or mailbox_wait_ms then return {'limited', math.max(wait_ms or 0, mailbox_wait_ms or 0)} end
+local wait_ms = used_up_ms(budgets)
+if wait_ms then return {'limited', wait_ms} end
 
 local taken, due = 0, now
 if lease_left > 0 then
@@ -42,6 +40,5 @@ elseif lease_ms > 0 then
 end
 redis.call('HSET', user, 's', 'pending', 'k', resends, 't', now)
 redis.call('ZADD', outbox, due, id)
-spend(sends, limit, sent, window_ms)
-spend(mailbox, mailbox_limit, sent_to_mailbox, mailbox_window_ms)
+spend(budgets)
 return {'resent', now, taken, resends, left_ms}

@@ -35,7 +35,7 @@ if handed_out and string.sub(handed_out, 1, #fingerprint + 1) == fingerprint .. 
   if not readable_here(sealed) then return {'foreign'} end
   return {'verified', sealed}
 end
-if limit > 0 and tried >= limit then return {'limited', window_left(tries, window_ms)} end
+if limit > 0 and tried >= limit then return {'limited', time_left(tries, window_ms)} end
 if version and tonumber(version) > newest then return {'newer'} end
 if live and not readable_here(record[4]) then return {'foreign'} end
 
