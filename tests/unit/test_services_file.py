@@ -485,7 +485,7 @@ def test_what_is_in_force_changes_with_a_reload_only(file: Path, shared: pytest.
     assert directory(file).get("shop"), "the first worker after the reload has decided"
     shared.setenv(RELOAD, "3")
     renewed = directory(file)
-    assert [id for id in ("default", "bank", "shop") if renewed.get(id)] == ["default", "bank"]
+    assert [each for each in ("default", "bank", "shop") if renewed.get(each)] == ["default", "bank"]
 
 
 def test_templates_are_kept_with_the_file(file: Path, shared: pytest.MonkeyPatch) -> None:
@@ -530,7 +530,7 @@ def test_a_forked_process_reads_anew_and_keeps_what_it_has(file: Path) -> None:
     found = directory(file)
     file.write_text(table("", "bank", digest("key")))
     found.renew()
-    assert [id for id in ("default", "bank", "shop") if found.get(id)] == ["default", "bank"]
+    assert [each for each in ("default", "bank", "shop") if found.get(each)] == ["default", "bank"]
     file.write_text("[shop]")
     found.renew()
     caller = found.caller("key")
