@@ -68,14 +68,14 @@ class Messages:
         language = self._language(service, registration.locale)
         composed = self._composed(service, language, registration.left_ms is None)
         recipient = registration.address.envelope
-        created_s = registration.created_ms // 1000
+        asked_for_s = registration.asked_for_ms // 1000
         content = composed.content % {
             b"to": recipient.encode("ascii"),
-            b"date": _date(created_s),
+            b"date": _date(asked_for_s),
             b"message_id": f"<{registration.mail_id}@{composed.domain}>".encode(),
             b"number": grouped(registration.number).encode(),
             b"reference": reference(registration.registration_id).encode(),
-            b"issued_at": _quoted(moment(language, created_s)),
+            b"issued_at": _quoted(moment(language, asked_for_s)),
             b"duration": _quoted(duration(language, registration.left_ms or 0)),
         }
         return Mail(composed.sender, recipient, content)
@@ -88,7 +88,7 @@ class Messages:
             {
                 "number": grouped(registration.number),
                 "reference": reference(registration.registration_id),
-                "issued_at": moment(language, registration.created_ms // 1000),
+                "issued_at": moment(language, registration.asked_for_ms // 1000),
                 "duration": duration(language, registration.left_ms or 0),
             }
         )

@@ -126,7 +126,7 @@ class Users:
                     address=draft.address,
                     number=candidates[chosen - 1],
                     locale=draft.locale,
-                    created_ms=now_ms,
+                    asked_for_ms=now_ms,
                     service=service.id,
                     test=service.test,
                     left_ms=service.ttl_ms or None,

@@ -61,7 +61,7 @@ class RegistrationService:
         except (AddressRefused, StorageUnavailable):
             self._keep_answer(once, registration, None)
             raise
-        created_ms, ttl_ms = registration.created_ms, draft.service.ttl_ms
+        created_ms, ttl_ms = registration.asked_for_ms, draft.service.ttl_ms
         answer = Registered(
             registration.user_id, delivery, created_ms, created_ms + ttl_ms if ttl_ms else None
         )

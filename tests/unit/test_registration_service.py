@@ -104,7 +104,7 @@ def test_registering_stores_and_mails_with_the_lease_that_messaging_planned(
     ((stored, plan, told),) = messaging.sent
     assert (answer.user_id, answer.created_ms) == (
         stored.registration.user_id,
-        stored.registration.created_ms,
+        stored.registration.asked_for_ms,
     )
     assert answer.delivery is Delivery.PENDING
     assert (stored.owner is not None, plan.awaited, told) == (True, False, cause)
