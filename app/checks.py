@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from marshmallow import ValidationError
 
 from app.domain.budget import Budget
+from app.domain.locale import is_tag
 from app.storage.url import RedisUrl
 
 MIN_SECRET_LENGTH: Final = 32
@@ -39,9 +40,6 @@ ADDRESS: Final = re.compile(
 COLOR: Final = re.compile("#[0-9A-Fa-f]{6}")
 
 URL: Final = re.compile(r"[!-~]+")
-
-LANGUAGE: Final = re.compile("[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*")
-"""Well-formed language tags (RFC 5646), without the grandfathered and private ones."""
 
 API_KEY: Final = re.compile(r"([A-Za-z0-9._-]{1,64}):([0-9A-Fa-f]{64})")
 
@@ -129,7 +127,7 @@ def _is_plain_https(value: str) -> bool:
 
 def language(value: str) -> None:
     """Whether there are mails in it is seen where the templates are read."""
-    if not LANGUAGE.fullmatch(value):
+    if not is_tag(value):
         raise ValidationError('Must be a language such as "en" or "pt-BR".')
 
 

@@ -21,7 +21,7 @@ import structlog
 
 from app.config import Settings
 from app.directory.disk import reason
-from app.directory.reading import Check, Reading, read, read_disk
+from app.directory.reading import Check, Reading, nothing_else, read, read_disk
 from app.directory.source import Source
 from app.telemetry.board import FOLDER
 
@@ -39,7 +39,7 @@ log = structlog.get_logger()
 class InForce:
     """Reads the services for one process, and again in those that it forks."""
 
-    def __init__(self, settings: Settings, check: Check) -> None:
+    def __init__(self, settings: Settings, check: Check = nothing_else) -> None:
         self._settings, self._check = settings, check
         self._held: Source | None = None
 

@@ -53,11 +53,11 @@ class ShownMail(NamedTuple):
 class Messages:
     """Fills in the mails of all services."""
 
-    def __init__(self, directory_get: Callable[[str], Service | None]) -> None:
-        """`directory_get`: the service with this id that is in force now. One that it gives must not change;
-        after a reload it gives another object."""
+    def __init__(self, service: Callable[[str], Service | None]) -> None:
+        """`service`: gives the one with this id that is in force now. It must not change; after a reload
+        there is another object."""
         built_in()  # now, so that what is installed later changes nothing for a service that runs
-        self._service = directory_get
+        self._service = service
         self._language = lru_cache(KEPT_WISHES)(chosen)
         self._composed = lru_cache(KEPT)(_composed)
 
