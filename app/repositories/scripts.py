@@ -16,7 +16,7 @@ def lua(*names: str) -> bytes:
     return b"".join(folder.joinpath(f"{name}.lua").read_bytes() for name in names)
 
 
-@script(lua("time_left", "budget", "register"), acknowledged=True)
+@script(lua("record", "time_left", "budget", "register"), acknowledged=True)
 class Register(NamedTuple):
     """`numbers`: the candidates' keys; `candidates`: for each of them its digest and its sealed record."""
 
@@ -44,7 +44,7 @@ class Register(NamedTuple):
     candidates: Values
 
 
-@script(lua("time_left", "budget", "resend_mail"), acknowledged=True)
+@script(lua("record", "time_left", "budget", "resend_mail"), acknowledged=True)
 class ResendMail(NamedTuple):
     user: Key
     sender: Key
@@ -62,7 +62,7 @@ class ResendMail(NamedTuple):
     newest: int = LAYOUT_VERSION
 
 
-@script(lua("time_left", "verify_number"), acknowledged=True)
+@script(lua("record", "time_left", "verify_number"), acknowledged=True)
 class VerifyNumber(NamedTuple):
     user: Key
     outbox: Key
@@ -90,7 +90,7 @@ class EraseUser(NamedTuple):
     newest: int = LAYOUT_VERSION
 
 
-@script(lua("time_left", "claim_mail"))
+@script(lua("record", "time_left", "claim_mail"))
 class ClaimMail(NamedTuple):
     user: Key
     sender: Key
@@ -113,7 +113,7 @@ class RenewLease(NamedTuple):
     lease_ms: int
 
 
-@script(lua("settle_mail"), acknowledged=True)
+@script(lua("record", "settle_mail"), acknowledged=True)
 class SettleMail(NamedTuple):
     user: Key
     sender: Key

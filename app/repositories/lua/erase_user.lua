@@ -3,7 +3,7 @@
 --
 -- KEYS[1] user record   KEYS[2] outbox   KEYS[3] what was handed out for its last number
 -- ARGV[1] user id   ARGV[2] what every number key of the shard starts with
--- ARGV[3] newest layout version we can read          Fields of the record: see register.lua
+-- ARGV[3] newest layout version we can read          Fields of the record: see record.lua
 --
 -- Returns 'erased', 'none' when there was nothing, or 'newer': only a newer process knows what belongs to it.
 local user, outbox, verified = KEYS[1], KEYS[2], KEYS[3]

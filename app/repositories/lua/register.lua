@@ -29,11 +29,7 @@
 -- mail server refuses the address (settle_mail.lua). Without a record the request came to nothing and is carried
 -- out.
 --
--- Fields of the record, short because there are many: v layout version, r registration id, n digest of the
--- number, c created (ms), s delivery state, a attempts to mail, m mailed (ms), e error code, x expires (ms),
--- t age counts from (ms), k how often its mail was asked for again, w wrong numbers in a row, p promised to a
--- repetition, d0 to d3 the sealed record. That is cut because Redis keeps a hash compactly (at half the memory)
--- while no value is longer than 64 bytes.
+-- Fields of the record: see record.lua
 local user, sender, outbox, sends, mailbox, mark = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local id, registration, owner, version, prefix = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[6]), ARGV[7]
 local lease_ms, life_ms = tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -44,14 +40,14 @@ local FIRST_KEY, FIRST_ARGUMENT, SHORT = 7, 15, 64
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
-local stored = redis.call('HMGET', user, 'v', 'n', 'r', 's')
-local old = stored[2] and prefix .. stored[2]
+local stored = read(user, 'v', 'n', 'r', 's')
+local old = stored.n and prefix .. stored.n
 if old then redis.call('GET', old) end
 redis.call('ZSCORE', outbox, id)
 local lease_left = redis.call('GET', sender) and redis.call('PTTL', sender) or 0
 local budgets = {budget(sends, limit, window_ms), budget(mailbox, mailbox_limit, mailbox_window_ms)}
 local seen = mark_ms > 0 and redis.call('GET', mark)
-if stored[1] and tonumber(stored[1]) > version then return {'newer'} end
+if stored.v and tonumber(stored.v) > version then return {'newer'} end
 
 if seen then
   local known, made, created, expires, delivery = string.match(seen, '^(%w+)|(%w+)|(%d+)|(%d+)|(%w*)$')
@@ -59,9 +55,9 @@ if seen then
   if known ~= fingerprint then return {'reused'} end
   local age = now - created  -- below 0 where the clock of Redis was set back
   if delivery == '' and age >= 0 and age < running_ms then return {'running'} end
-  if delivery == '' and stored[1] then
-    local live = stored[3] == made
-    delivery = live and stored[4] == 'sent' and 'sent' or 'pending'
+  if delivery == '' and stored.v then
+    local live = stored.r == made
+    delivery = live and stored.s == 'sent' and 'sent' or 'pending'
     redis.call('SET', mark, table.concat({known, made, created, expires, delivery}, '|'), 'PX', mark_ms)
     if live then redis.call('HSET', user, 'p', 1) end
   end
@@ -80,13 +76,13 @@ end
 if not chosen then return {'taken'} end
 
 redis.call('DEL', user, old or user)
-local sealed = ARGV[FIRST_ARGUMENT + 1 + 2 * chosen]
-local part = #sealed <= 4 * SHORT and SHORT or #sealed
+local seal = ARGV[FIRST_ARGUMENT + 1 + 2 * chosen]
+local part = #seal <= 4 * SHORT and SHORT or #seal
 local record = {'v', version, 'r', registration, 'n', ARGV[FIRST_ARGUMENT + 2 * chosen], 'c', now,
-  's', 'pending', 'a', 0, 'd0', string.sub(sealed, 1, part)}
-for index = 1, math.ceil(#sealed / part) - 1 do
+  's', 'pending', 'a', 0, 'd0', string.sub(seal, 1, part)}
+for index = 1, math.ceil(#seal / part) - 1 do
   record[#record + 1] = 'd' .. index
-  record[#record + 1] = string.sub(sealed, index * part + 1, (index + 1) * part)
+  record[#record + 1] = string.sub(seal, index * part + 1, (index + 1) * part)
 end
 redis.call('HSET', user, unpack(record))
 local expires = life_ms > 0 and now + life_ms or 0

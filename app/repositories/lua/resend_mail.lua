@@ -8,7 +8,7 @@
 -- ARGV[4] lease in ms, 0 = leave it alone: the mail is due for everybody at once
 -- ARGV[5] mails to the address allowed in a window, 0 = any number   ARGV[6] the window in ms
 -- ARGV[7] mails to the mailbox allowed in a window, 0 = any number   ARGV[8] the window in ms
--- ARGV[9] newest layout version that we can read                     Fields of the record: see register.lua
+-- ARGV[9] newest layout version that we can read                     Fields of the record: see record.lua
 --
 -- Returns {'resent', now in ms, 1 if the lease was taken else 0, how often it was asked for, ms left, -1 = no end}
 --      or, with nothing changed: {'gone'}: this registration is no longer live
@@ -21,13 +21,13 @@ local newest = tonumber(ARGV[9])
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
-local record = redis.call('HMGET', user, 'v', 'r', 'k', 'x')
+local record = read(user, 'v', 'r', 'k', 'x')
 redis.call('ZSCORE', outbox, id)
 local lease_left = redis.call('GET', sender) and redis.call('PTTL', sender) or 0
 local budgets = {budget(sends, limit, window_ms), budget(mailbox, mailbox_limit, mailbox_window_ms)}
-local resends, left_ms = (record[3] or 0) + 1, record[4] and record[4] - now or -1
-if not record[1] or record[2] ~= registration then return {'gone'} end
-if tonumber(record[1]) > newest then return {'newer'} end
+local resends, left_ms = (record.k or 0) + 1, life_left(record, now)
+if not record.v or record.r ~= registration then return {'gone'} end
+if tonumber(record.v) > newest then return {'newer'} end
 local wait_ms = used_up_ms(budgets)
 if wait_ms then return {'limited', wait_ms} end
 

@@ -2,7 +2,7 @@
 -- Keeps: a mail that was sent is not sent again; while a sender has the lease, the mail is due at its end.
 --
 -- KEYS[1] user record   KEYS[2] sender lease   KEYS[3] outbox
--- ARGV[1] user id   ARGV[2] newest layout version we can read   Fields of the record: see register.lua
+-- ARGV[1] user id   ARGV[2] newest layout version we can read   Fields of the record: see record.lua
 --
 -- Returns 'due', 'none' when there is no registration or its mail was sent,
 --      or 'newer': only a newer process can read the record.

@@ -13,7 +13,7 @@
 -- ARGV[6] wrong numbers in a row that erase the registration   ARGV[7] newest layout version we can read
 -- ARGV[8] first bytes of the seals that we can open
 -- ARGV[9] fingerprint of the request, '' = it has no name    ARGV[10] ms for which its answer is kept
--- Fields of the record: see register.lua
+-- Fields of the record: see record.lua
 --
 -- Returns {'verified', sealed record}   {'wrong', tries left, -1 = any number}
 --      or, with nothing changed: {'limited', ms until the window ends}
@@ -22,22 +22,22 @@ local user, outbox, tries, verified = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local id, number, prefix, readable = ARGV[1], ARGV[2], ARGV[3], ARGV[8]
 local limit, window_ms, most_in_a_row = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local newest, fingerprint, keep_ms = tonumber(ARGV[7]), ARGV[9], tonumber(ARGV[10])
-local function readable_here(sealed) return string.find(readable, string.sub(sealed, 1, 1), 1, true) end
+local function opens(seal) return string.find(readable, string.sub(seal, 1, 1), 1, true) end
 
-local record = redis.call('HMGET', user, 'n', 'v', 'w', 'd0', 'd1', 'd2', 'd3')
-local live, version = record[1], record[2]
+local record = read(user, 'v', 'n', 'w', 'd0', 'd1', 'd2', 'd3')
+local live = record.n
 if live then redis.call('GET', prefix .. live) end
 redis.call('ZSCORE', outbox, id)
 local handed_out = fingerprint ~= '' and redis.call('GET', verified)
-local tried, in_a_row = (redis.call('GET', tries) or 0) + 0, (record[3] or 0) + 1
+local tried, in_a_row = (redis.call('GET', tries) or 0) + 0, (record.w or 0) + 1
 if handed_out and string.sub(handed_out, 1, #fingerprint + 1) == fingerprint .. '|' then
-  local sealed = string.sub(handed_out, #fingerprint + 2)
-  if not readable_here(sealed) then return {'foreign'} end
-  return {'verified', sealed}
+  local seal = string.sub(handed_out, #fingerprint + 2)
+  if not opens(seal) then return {'foreign'} end
+  return {'verified', seal}
 end
 if limit > 0 and tried >= limit then return {'limited', time_left(tries, window_ms)} end
-if version and tonumber(version) > newest then return {'newer'} end
-if live and not readable_here(record[4]) then return {'foreign'} end
+if record.v and tonumber(record.v) > newest then return {'newer'} end
+if live and not opens(record.d0) then return {'foreign'} end
 
 -- Counted without a limit, too: it is the write that Redis may refuse.
 redis.call('INCR', tries)
@@ -54,6 +54,6 @@ if right or (live and in_a_row >= most_in_a_row) then
   redis.call('ZREM', outbox, id)
 end
 if not right then return {'wrong', limit > 0 and limit - tried - 1 or -1} end
-local sealed = table.concat({record[4], record[5] or '', record[6] or '', record[7] or ''})
-if fingerprint ~= '' then redis.call('SET', verified, fingerprint .. '|' .. sealed, 'PX', keep_ms) end
-return {'verified', sealed}
+local seal = sealed(record)
+if fingerprint ~= '' then redis.call('SET', verified, fingerprint .. '|' .. seal, 'PX', keep_ms) end
+return {'verified', seal}
