@@ -86,7 +86,7 @@ def test_every_key_of_a_table_is_read() -> None:
             test=True,  # so the mailboxes of people are none of its business
         )
     )
-    assert {key: caller.key for key, caller in reading.keys.items()} == {A: "shop/1", B: "shop/next"}
+    assert {key: caller.key_name for key, caller in reading.keys.items()} == {A: "shop/1", B: "shop/next"}
 
 
 def test_what_a_table_leaves_out_is_as_in_the_environment() -> None:
@@ -543,14 +543,14 @@ def test_a_forked_process_reads_anew_and_keeps_what_it_has(file: Path) -> None:
     file.write_text("[shop]")
     caller = read_by(process).caller("key")
     assert caller
-    assert caller.key == "bank/1"
+    assert caller.key_name == "bank/1"
 
 
 def test_who_is_let_in() -> None:
     """Everybody where neither file nor keys are set; with a file nobody without a key."""
     empty = Settings(mail_default_sender=SENDER)
     anyone = there(read_by(InForce(empty)).anyone)
-    assert (anyone.service.id, anyone.key) == ("default", "")
+    assert (anyone.service.id, anyone.key_name) == ("default", "")
     with_keys = Settings(mail_default_sender=SENDER, api_keys=(ApiKey("me", digest("mine")),))
     assert read_by(InForce(with_keys)).anyone is None
     closed = Directory([Service()], {}, closed=True)

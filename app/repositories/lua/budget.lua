@@ -10,7 +10,8 @@ end
 -- The ms until none of them is used up; nil where something is left of each.
 local function used_up_ms(budgets)
   local wait_ms
-  for _, each in ipairs(budgets) do
+  for index = 1, #budgets do
+    local each = budgets[index]
     if each.limit > 0 and each.used >= each.limit then
       wait_ms = math.max(wait_ms or 1, time_left(each.counter, each.window_ms))
     end
@@ -20,7 +21,8 @@ end
 
 -- Counts one more in each. Not INCR: what `budget` could read is written without fail.
 local function spend(budgets)
-  for _, each in ipairs(budgets) do
+  for index = 1, #budgets do
+    local each = budgets[index]
     if each.limit > 0 then
       redis.call('SET', each.counter, each.used + 1, 'KEEPTTL')
       if each.used == 0 then redis.call('PEXPIRE', each.counter, each.window_ms) end

@@ -20,9 +20,10 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
 local due = redis.call('ZSCORE', outbox, id)
-local record = read(user, 'v', 'r', 'c', 'a', 't', 'k', 'x', 'd0', 'd1', 'd2', 'd3')
+local version, registration, created, tried, again, resent, expires, d0, d1, d2, d3 = unpack(
+  redis.call('HMGET', user, 'v', 'r', 'c', 'a', 't', 'k', 'x', 'd0', 'd1', 'd2', 'd3'))
 local holder = redis.call('GET', sender)
-if not due or not record.v then
+if not due or not version then
   redis.call('ZREM', outbox, id)
   if holder == owner then redis.call('DEL', sender) end  -- or who registers next would wait for its end
   return {'gone'}
@@ -30,12 +31,12 @@ end
 if holder and holder ~= owner then return {'later', time_left(sender, longest_lease_ms)} end
 local wait_ms = tonumber(due) - now
 if not holder and wait_ms > 0 and wait_ms <= longest_wait_ms then return {'later', wait_ms} end
-if tonumber(record.v) > newest then
+if tonumber(version) > newest then
   redis.call('ZADD', outbox, now + lease_ms, id)
   return {'newer'}
 end
-local asked_for, attempts, resends = (record.t or record.c) + 0, record.a + 0, (record.k or 0) + 0
-local left_ms = life_left(record, now)
+local asked_for, attempts, resends = (again or created) + 0, tried + 0, (resent or 0) + 0
+local left_ms = life_left(expires, now)
 if now - asked_for >= give_up_ms then
   redis.call('HSET', user, 's', 'failed')
   redis.call('HSETNX', user, 'e', 'too old')
@@ -45,4 +46,4 @@ if now - asked_for >= give_up_ms then
 end
 redis.call('SET', sender, owner, 'PX', lease_ms)
 redis.call('ZADD', outbox, now + lease_ms, id)
-return {'claimed', record.r, sealed(record), asked_for, attempts, resends, left_ms}
+return {'claimed', registration, joined(d0, d1, d2, d3), asked_for, attempts, resends, left_ms}

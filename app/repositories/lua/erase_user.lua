@@ -9,8 +9,8 @@
 local user, outbox, verified = KEYS[1], KEYS[2], KEYS[3]
 local id, prefix, newest = ARGV[1], ARGV[2], tonumber(ARGV[3])
 
-local record = redis.call('HMGET', user, 'v', 'n')
-local version, number = record[1], record[2] and prefix .. record[2]
+local version, digest = unpack(redis.call('HMGET', user, 'v', 'n'))
+local number = digest and prefix .. digest
 if number then redis.call('GET', number) end
 redis.call('ZSCORE', outbox, id)
 if not version then return 'none' end

@@ -40,14 +40,14 @@ local FIRST_KEY, FIRST_ARGUMENT, SHORT = 7, 15, 64
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
-local stored = read(user, 'v', 'n', 'r', 's')
-local old = stored.n and prefix .. stored.n
+local stored, digest, live, state = unpack(redis.call('HMGET', user, 'v', 'n', 'r', 's'))
+local old = digest and prefix .. digest
 if old then redis.call('GET', old) end
 redis.call('ZSCORE', outbox, id)
 local lease_left = redis.call('GET', sender) and redis.call('PTTL', sender) or 0
 local budgets = {budget(sends, limit, window_ms), budget(mailbox, mailbox_limit, mailbox_window_ms)}
 local seen = mark_ms > 0 and redis.call('GET', mark)
-if stored.v and tonumber(stored.v) > version then return {'newer'} end
+if stored and tonumber(stored) > version then return {'newer'} end
 
 if seen then
   local known, made, created, expires, delivery = string.match(seen, '^(%w+)|(%w+)|(%d+)|(%d+)|(%w*)$')
@@ -55,11 +55,11 @@ if seen then
   if known ~= fingerprint then return {'reused'} end
   local age = now - created  -- below 0 where the clock of Redis was set back
   if delivery == '' and age >= 0 and age < running_ms then return {'running'} end
-  if delivery == '' and stored.v then
-    local live = stored.r == made
-    delivery = live and stored.s == 'sent' and 'sent' or 'pending'
+  if delivery == '' and stored then
+    local is_live = live == made
+    delivery = is_live and state == 'sent' and 'sent' or 'pending'
     redis.call('SET', mark, table.concat({known, made, created, expires, delivery}, '|'), 'PX', mark_ms)
-    if live then redis.call('HSET', user, 'p', 1) end
+    if is_live then redis.call('HSET', user, 'p', 1) end
   end
   if delivery ~= '' then return {'replayed', delivery, created, expires} end
 end

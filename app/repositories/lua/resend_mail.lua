@@ -21,13 +21,13 @@ local newest = tonumber(ARGV[9])
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
-local record = read(user, 'v', 'r', 'k', 'x')
+local version, live, resent, expires = unpack(redis.call('HMGET', user, 'v', 'r', 'k', 'x'))
 redis.call('ZSCORE', outbox, id)
 local lease_left = redis.call('GET', sender) and redis.call('PTTL', sender) or 0
 local budgets = {budget(sends, limit, window_ms), budget(mailbox, mailbox_limit, mailbox_window_ms)}
-local resends, left_ms = (record.k or 0) + 1, life_left(record, now)
-if not record.v or record.r ~= registration then return {'gone'} end
-if tonumber(record.v) > newest then return {'newer'} end
+local resends, left_ms = (resent or 0) + 1, life_left(expires, now)
+if not version or live ~= registration then return {'gone'} end
+if tonumber(version) > newest then return {'newer'} end
 local wait_ms = used_up_ms(budgets)
 if wait_ms then return {'limited', wait_ms} end
 

@@ -22,8 +22,9 @@ local error_code, go_on, prefix, newest = ARGV[8], ARGV[9] == '1', ARGV[10], ton
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
-local record = read(user, 'v', 'r', 'n', 'c', 'a', 't', 'p', 'k', 'x', 'd0', 'd1', 'd2', 'd3')
-local number = record.n and prefix .. record.n
+local version, live, digest, created, tried, again, promised, resent, expires, d0, d1, d2, d3 = unpack(
+  redis.call('HMGET', user, 'v', 'r', 'n', 'c', 'a', 't', 'p', 'k', 'x', 'd0', 'd1', 'd2', 'd3'))
+local number = digest and prefix .. digest
 if number then redis.call('GET', number) end
 redis.call('ZSCORE', outbox, id)
 local holder = redis.call('GET', sender)
@@ -31,28 +32,28 @@ local holder = redis.call('GET', sender)
 -- number that was replaced meanwhile is mailed (again) after it.
 if holder ~= owner and (holder or delivery ~= 'sent') then return {'lost'} end
 
-if not record.v then
+if not version then
   redis.call('ZREM', outbox, id)
   redis.call('DEL', sender)
   return {'gone'}
 end
-local newer = tonumber(record.v) > newest
-local owed = record.r .. (record.k and '-' .. record.k or '')
+local newer = tonumber(version) > newest
+local owed = live .. (resent and '-' .. resent or '')
 if newer or owed ~= mail then
   if newer or not go_on then
     redis.call('ZADD', outbox, now + wait_ms, id)
     redis.call('DEL', sender)
     return {'left'}
   end
-  local asked_for, attempts, resends = (record.t or record.c) + 0, record.a + 0, (record.k or 0) + 0
-  local left_ms = life_left(record, now)
+  local asked_for, attempts, resends = (again or created) + 0, tried + 0, (resent or 0) + 0
+  local left_ms = life_left(expires, now)
   redis.call('ZADD', outbox, now + lease_ms, id)
   redis.call('SET', sender, owner, 'PX', lease_ms)
-  return {'replaced', record.r, sealed(record), asked_for, attempts, resends, left_ms}
+  return {'replaced', live, joined(d0, d1, d2, d3), asked_for, attempts, resends, left_ms}
 end
 
-if delivery == 'refused' and record.p then delivery = 'failed' end
-local attempts, age = record.a + 1, now + wait_ms - (record.t or record.c)
+if delivery == 'refused' and promised then delivery = 'failed' end
+local attempts, age = tried + 1, now + wait_ms - (again or created)
 local state = ({released = 'pending', refused = ''})[delivery] or delivery
 if delivery == 'pending' and age >= give_up_ms then state = 'failed' end
 if delivery == 'refused' then

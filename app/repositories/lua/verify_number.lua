@@ -24,20 +24,20 @@ local limit, window_ms, most_in_a_row = tonumber(ARGV[4]), tonumber(ARGV[5]), to
 local newest, fingerprint, keep_ms = tonumber(ARGV[7]), ARGV[9], tonumber(ARGV[10])
 local function opens(seal) return string.find(readable, string.sub(seal, 1, 1), 1, true) end
 
-local record = read(user, 'v', 'n', 'w', 'd0', 'd1', 'd2', 'd3')
-local live = record.n
+local version, live, wrong, d0, d1, d2, d3 = unpack(
+  redis.call('HMGET', user, 'v', 'n', 'w', 'd0', 'd1', 'd2', 'd3'))
 if live then redis.call('GET', prefix .. live) end
 redis.call('ZSCORE', outbox, id)
 local handed_out = fingerprint ~= '' and redis.call('GET', verified)
-local tried, in_a_row = (redis.call('GET', tries) or 0) + 0, (record.w or 0) + 1
+local tried, in_a_row = (redis.call('GET', tries) or 0) + 0, (wrong or 0) + 1
 if handed_out and string.sub(handed_out, 1, #fingerprint + 1) == fingerprint .. '|' then
   local seal = string.sub(handed_out, #fingerprint + 2)
   if not opens(seal) then return {'foreign'} end
   return {'verified', seal}
 end
 if limit > 0 and tried >= limit then return {'limited', time_left(tries, window_ms)} end
-if record.v and tonumber(record.v) > newest then return {'newer'} end
-if live and not opens(record.d0) then return {'foreign'} end
+if version and tonumber(version) > newest then return {'newer'} end
+if live and not opens(d0) then return {'foreign'} end
 
 -- Counted without a limit, too: it is the write that Redis may refuse.
 redis.call('INCR', tries)
@@ -54,6 +54,6 @@ if right or (live and in_a_row >= most_in_a_row) then
   redis.call('ZREM', outbox, id)
 end
 if not right then return {'wrong', limit > 0 and limit - tried - 1 or -1} end
-local seal = sealed(record)
+local seal = joined(d0, d1, d2, d3)
 if fingerprint ~= '' then redis.call('SET', verified, fingerprint .. '|' .. seal, 'PX', keep_ms) end
 return {'verified', seal}
