@@ -80,7 +80,9 @@ class RegistrationService:
             raise UserNotFound("It was replaced, used or erased just now")
         delivery = self._messaging.send(stored, plan, cause)
         with suppress(StorageUnavailable):
-            record = self._users.find(user_id) or record
+            now = self._users.find(user_id)
+            if now is not None and now.registration_id == record.registration_id:  # not replaced meanwhile
+                record = now
         return record._replace(delivery=delivery)
 
     def store(self, draft: Draft, lease_ms: int, once: Once | None = None) -> Stored | Registered:
