@@ -164,7 +164,7 @@ class Model:
         self._hand_in(service, email, wrong(number, pick % 899_999 + 1), KEYS[pick % 3])
 
     def hand_in_another_s_number(self, service: str, email: str, pick: int) -> None:
-        """Of another address, or of the same one at another service; also under the key that got its token."""
+        """Of another address, or of the same one at another service; also under the key that got it."""
         others = [person for who, person in self.people.items() if who != (service, email) and person.number]
         if others:
             other = others[pick % len(others)]
