@@ -30,8 +30,8 @@ import requests
 from app.domain.registration import mail_id
 from app.repositories.keys import Field
 from tests.api.conftest import bearer
-from tests.support.metrics import at_work, folders_of
 from tests.support.records import Records
+from tests.support.reloading import reload, wait_for_workers
 from tests.support.scan import contradictions, kinds
 from tests.support.servers import Gunicorn, Received, Valkey
 from tests.support.smtp import Conversation, ScriptedSmtp
@@ -285,14 +285,10 @@ class Storm:
     def _put_in_force(self, *names: str) -> None:
         """Writes the file and reloads, until no worker is left that has the old one."""
         with self._workers_live:
-            wait_until(lambda: len(self.service.workers()) == WORKERS, 60, "nobody is missing")
-            wait_until(lambda: reached(self.service), 60, "all are at work")
-            before = {*self.service.workers()}
+            wait_for_workers(self.service, WORKERS)
             self.report.in_flight += self.smtp.in_hand()
             self._write_services(*names)
-            self.service.process.send_signal(signal.SIGHUP)
-            wait_until(lambda: not before & {*self.service.workers()}, 90, "all workers are new")
-            wait_until(lambda: reached(self.service), 60, "all are at work")
+            reload(self.service, WORKERS)
         status = 404 if LEAVES in names else 401
         headers = bearer(key_of(LEAVES))
         for _ in range(8 * WORKERS):
@@ -390,15 +386,6 @@ class Storm:
 
 def sender(service: str) -> str:
     return f"no-reply@{service}.example"
-
-
-def reached(service: Gunicorn) -> bool:
-    """Every worker is at work: a signal would not be lost on it."""
-    workers = {*service.workers()}
-    try:
-        return len(workers) >= WORKERS and all(workers <= at_work(folder) for folder in folders_of(service))
-    except FileNotFoundError:  # of a worker that ended just now
-        return False
 
 
 @contextlib.contextmanager
