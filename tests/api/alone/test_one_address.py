@@ -56,12 +56,19 @@ class History:
 
     given: set[str] = field(default_factory=set)
     handed: list[Handed] = field(default_factory=list)
+    distinct: set[Handed] = field(default_factory=set)
+    again: bool = False
     answers: Counter[tuple[str, int]] = field(default_factory=Counter)
+
+    def hand(self, handed: Handed) -> None:
+        """Notes it."""
+        self.again = self.again or handed in self.distinct
+        self.distinct.add(handed)
+        self.handed.append(handed)
 
     def enough(self, tokens: int) -> bool:
         """So many tokens were handed out, and one of them again."""
-        handed = list(self.handed)
-        return len({each.token for each in handed}) >= tokens and len({*handed}) < len(handed)
+        return len(self.distinct) >= tokens and self.again
 
     def strange(self) -> set[tuple[str, int]]:
         return {(act, status) for act, status in self.answers if status not in ALLOWED[act]}
@@ -130,7 +137,7 @@ class Client:
         self.last[service] = number, key
         answer = self.apis[service].verify(self.email, number, headers=named(key) if key else {})
         if answer.status_code == 200:
-            self.history.handed.append(Handed(answer.json()["token"], service, number, key))
+            self.history.hand(Handed(answer.json()["token"], service, number, key))
         return answer
 
     def chosen(self, service: str) -> tuple[str, str]:
@@ -173,7 +180,7 @@ Serving = Callable[..., Iterator[dict[str, Api]]]
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("tokens", [12, pytest.param(400, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("tokens", [12, pytest.param(200, marks=pytest.mark.slow)])
 def test_two_services_share_an_address_and_nothing_else(
     serving: Serving, store: redis.Redis, mail: MailServer, email: str, tokens: int
 ) -> None:
