@@ -263,6 +263,9 @@ def test_budgets_are_used_up_exactly_by_two_services_at_once(
                 guesses[service][guessed.status_code] += 1
 
         race([lambda turn=turn: ask(turn) for turn in range(CLIENTS)])  # type: ignore[misc]
+        for service in SERVICES:  # what 404 has left of the budgets
+            while (status := apis[service].register(email).status_code) != 429:
+                statuses[service][status] += 1
         accepted = {
             service: 1 + sum(found[status] for status in (200, 201, 202))
             for service, found in statuses.items()
