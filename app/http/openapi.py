@@ -110,8 +110,9 @@ IDEMPOTENCY_KEY: Json = {
 VERIFICATION_KEY: Json = {
     "name": "Idempotency-Key",
     "in": "header",
-    "description": "A name of your choice for this handing in (a UUID, say). Where the answer was lost, the "
-    "same key, address and number bring it again for two minutes; that costs no try.",
+    "description": "A name that you draw at random for this handing in (a UUID). Where the answer was lost, "
+    "the same key, address and number bring it again for two minutes; that costs no try. A name that can be "
+    "guessed, or is made of the number, lets others guess the number meanwhile.",
     "schema": {"type": "string", "pattern": IDEMPOTENCY_KEY_PATTERN, "maxLength": 255},
 }
 
@@ -304,8 +305,8 @@ VERIFY = operation(
     "verifyNumber",
     {
         200: answer(
-            "The number is right. The registration is consumed: this answer is given once, and again only to "
-            "the same `Idempotency-Key`.",
+            "The number is right. The registration is consumed: this answer is given once, and again, for two "
+            "minutes, only to the same `Idempotency-Key`.",
             VerificationAnswer,
             {"id": EXAMPLE_ID, "email": "ada@example.com", "token": "what you handed in"},
         ),
@@ -319,7 +320,7 @@ RESEND = operation(
     {
         200: answer("The mail server has accepted the mail.", UserAnswer, LOOKED_UP),
         202: answer(
-            "The mail will be sent, as for a registration.",
+            "The mail will be sent: the same number, with the same end, as for a registration.",
             UserAnswer,
             {**LOOKED_UP, "delivery": "pending"},
             "Preference-Applied",
