@@ -41,8 +41,8 @@ Registers people by e-mail address for other services. Hand in an address and a 
 identification number by e-mail, and by no other way. Hand in the number that the person typed: the token
 comes back, once, and you know that whoever typed it has read that mailbox.
 
-A number can be mailed again (`resend`). Where an answer is lost, the same request with the same `Idempotency-Key` gets
-it again, for a registration and for a verification.
+A number can be mailed again (`resend`). Where an answer is lost, the same request with the same
+`Idempotency-Key` gets it again, for a registration and for a verification.
 
 Every answer carries `X-Request-ID` and `Cache-Control: no-store`. Every error is an RFC 9457 problem; its
 `type` is a page that explains it. Answers may grow: ignore members that you do not know."""
@@ -308,8 +308,8 @@ VERIFY = operation(
     "verifyNumber",
     {
         200: answer(
-            "The number is right. The registration is consumed: this answer is given once, and again, for two "
-            "minutes, only to the same `Idempotency-Key`.",
+            "The number is right. The registration is consumed: this answer is given once, and for two minutes "
+            "again to the same `Idempotency-Key`.",
             VerificationAnswer,
             {"id": EXAMPLE_ID, "email": "ada@example.com", "token": "what you handed in"},
         ),
