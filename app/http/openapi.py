@@ -308,8 +308,8 @@ VERIFY = operation(
     "verifyNumber",
     {
         200: answer(
-            "The number is right. The registration is consumed: this answer is given once, and for two minutes "
-            "again to the same `Idempotency-Key`.",
+            "The number is right. The registration is consumed: this answer is given once, and again only to "
+            "the same `Idempotency-Key`, for two minutes.",
             VerificationAnswer,
             {"id": EXAMPLE_ID, "email": "ada@example.com", "token": "what you handed in"},
         ),
