@@ -46,7 +46,7 @@ def _look_at_start(container: Container) -> None:
     log = structlog.get_logger()
     if not container.settings.secret_key:
         log.warning("stored_in_clear", hint="set SECRET_KEY to seal what is stored in Redis")
-    if container.directory.open:
+    if container.directory.anyone:
         log.warning("open_to_everybody", hint="set API_KEYS or SERVICES_FILE to say who may call")
     try:
         container.guard.check()
