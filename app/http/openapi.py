@@ -143,7 +143,7 @@ SHOWN: Json = {
     "subject": "Confirm your e-mail address for Acme Shop (KV)",
     "text": "...",
     "html": "<!DOCTYPE html>...",
-    "number": "4821093755",
+    "number": "4821093753",
     "locale": "en",
 }
 
