@@ -215,9 +215,7 @@ class Users:
                 most_in_a_row=WRONG_IN_A_ROW,
                 newest=LAYOUT_VERSION,
                 readable=self._records.readable,
-                fingerprint=self._names.verification(keys.user_id, idempotency_key)
-                if idempotency_key
-                else "",
+                fingerprint=named,
                 keep_ms=REPLAY_MS,
                 most_others=OTHER_NUMBERS,
             )
