@@ -57,9 +57,9 @@ class Directory:
             self._content = _Content(found.services, found.keys, found.closed)
 
     @property
-    def open(self) -> bool:
-        """Nobody needs a key."""
-        return self._content.open
+    def anyone(self) -> Caller | None:
+        """Who calls without a key; None where everybody needs one."""
+        return self._content.anyone
 
     @property
     def default(self) -> Service:
@@ -84,7 +84,7 @@ class _Content:
     def __init__(self, services: Iterable[Service], keys: Mapping[str, Caller], closed: bool) -> None:
         self.services = {service.id: service for service in services}
         self.default = self.services.get(DEFAULT, Service())
-        self.open = not keys and not closed
+        self.anyone = None if keys or closed else Caller(self.default)
         self._secret = secrets.token_bytes(32)
         self._callers = {self._place(digest): (digest, caller) for digest, caller in keys.items()}
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from app.domain.budget import NO_LIMIT, Budget
 
@@ -12,9 +13,10 @@ SERVICE_ID = "[a-z][a-z0-9-]{0,31}"
 """A regular expression for the ids of services."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Service:
-    """A service that registers people.
+    """A service that registers people. Equal to itself only: after a reload there are others, and what was
+    made of the old ones (their mails) is not taken for theirs.
 
     `id`: its table in SERVICES_FILE, or `default`. `name`: who the mail says is asking. `sender`: an
     address, or `Name <address>`. `support`, `color`, `logo`: an address for questions, `#rrggbb` and an
@@ -32,7 +34,7 @@ class Service:
     logo: str = ""
     locale: str = "en"
     subject_number: bool = False
-    templates: Mapping[str, str] = field(default_factory=dict, compare=False)
+    templates: Mapping[str, str] = field(default_factory=dict)
     ttl_s: int = 0
     address_limit: Budget = NO_LIMIT
     mailbox_limit: Budget = NO_LIMIT
@@ -45,8 +47,7 @@ class Service:
         return self.ttl_s * 1000
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(NamedTuple):
     """Who called: a service, and the name of its key for the log (empty where no key is needed)."""
 
     service: Service

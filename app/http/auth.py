@@ -44,7 +44,7 @@ def install(app: Flask, settings: Settings) -> None:
         if not _is_protected(path):
             return
         directory = services().directory
-        caller = Caller(directory.default) if directory.open else directory.caller(_bearer_token(request))
+        caller = directory.anyone or directory.caller(_bearer_token(request))
         if caller is None or (path == METRICS and caller.service.id != DEFAULT):
             raise Unauthorized("An API key is needed")
         request.comes_from(caller)

@@ -16,7 +16,7 @@ from app.domain.registration import Registration
 from app.domain.service import Service
 from app.errors import ServiceUnknown, SettingsError
 from app.mail.composing import Composed, compose, quoted
-from app.mail.languages import available, chosen
+from app.mail.languages import available, built_in, chosen
 from app.mail.rendering import render
 from app.mail.wording import duration, moment
 
@@ -56,16 +56,17 @@ class Messages:
     def __init__(self, directory_get: Callable[[str], Service | None]) -> None:
         """`directory_get`: the service with this id that is in force now. One that it gives must not change;
         after a reload it gives another object."""
+        built_in()  # now, so that what is installed later changes nothing for a service that runs
         self._service = directory_get
-        self._language = lru_cache(KEPT_WISHES)(_language)
+        self._language = lru_cache(KEPT_WISHES)(chosen)
         self._composed = lru_cache(KEPT)(_composed)
 
     def mail(self, registration: Registration) -> Mail:
         """The mail that brings the person the number. The same registration gives the same mail, but for the
         time that the number has left. Raises ServiceUnknown."""
-        key = _Key(self._find(registration))
-        language = self._language(key, registration.locale)
-        composed = self._composed(key, language, registration.left_ms is None)
+        service = self._find(registration)
+        language = self._language(service, registration.locale)
+        composed = self._composed(service, language, registration.left_ms is None)
         recipient = registration.address.envelope
         created_s = registration.created_ms // 1000
         content = composed.content % {
@@ -108,28 +109,8 @@ class Messages:
         return service
 
 
-class _Key:
-    """A service in a cache: equal to itself only. A reload makes another object, whose templates may differ
-    although it compares equal."""
-
-    __slots__ = ("service",)
-
-    def __init__(self, service: Service) -> None:
-        self.service = service
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Key) and self.service is other.service
-
-    def __hash__(self) -> int:
-        return id(self.service)
-
-
-def _language(key: _Key, tag: str) -> str:
-    return chosen(key.service, tag)
-
-
-def _composed(key: _Key, language: str, endless: bool) -> Composed:
-    return compose(key.service, language, render(key.service, language, endless=endless))
+def _composed(service: Service, language: str, endless: bool) -> Composed:
+    return compose(service, language, render(service, language, endless=endless))
 
 
 def faults(service: Service) -> list[str]:

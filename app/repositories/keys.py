@@ -28,6 +28,7 @@ DIGEST_BYTES = 20
 SHIFTS = range(8 * DIGEST_BYTES - 10, 8 * DIGEST_BYTES - 5 * NAME_LENGTH - 10, -10)
 SHIFTS_OF_24 = SHIFTS[:-1]
 SHARD_BYTES = 8
+MAILBOX_BYTES = 12
 
 NUMBER_DIGEST_BYTES = 8
 """Two numbers with one digest would only mean a second draw."""
@@ -128,13 +129,18 @@ class Names:
     def user(self, service_id: str, address: Address) -> UserKeys:
         """The keys of this address at this service. All users of one mailbox lie in one shard, whichever
         service they belong to."""
-        mailbox = self._digest(address.mailbox, b"cedula shard", SHARD_BYTES)
+        mailbox = self._mailbox(address.mailbox)
         digest = self._digest(f"{service_id}\0{address.identity}", b"cedula user", DIGEST_BYTES)
-        return keys_of(PAIRS[int.from_bytes(mailbox, "big") % SHARDS] + _base32(digest, SHIFTS_OF_24))
+        shard = int.from_bytes(mailbox[:SHARD_BYTES], "big") % SHARDS
+        return keys_of(PAIRS[shard] + _base32(digest, SHIFTS_OF_24))
 
     def mailbox(self, address: Address) -> str:
         """The digest of a mailbox, for its budget."""
-        return self._name(address.mailbox, b"cedula mailbox")
+        return self._mailbox(address.mailbox)[SHARD_BYTES:].hex()
+
+    def _mailbox(self, mailbox: str) -> bytes:
+        """What its shard and its name are made of."""
+        return self._digest(mailbox, b"cedula mailbox", SHARD_BYTES + MAILBOX_BYTES)
 
     def number(self, number: str) -> str:
         """The digest of a number, 11 characters of base64url (RFC 4648)."""
@@ -149,9 +155,9 @@ class Names:
         """What tells a request from another under the same Idempotency-Key."""
         return self._name("\0".join((locale, token)), b"cedula print")
 
-    def verification(self, number: str, key: str) -> str:
-        """What tells the handing in of a number from another under the same Idempotency-Key."""
-        return self._name("\0".join((number, key)), b"cedula verify")
+    def verification(self, user_id: str, key: str) -> str:
+        """The digest of the Idempotency-Key of a number that is handed in."""
+        return self._name("\0".join((user_id, key)), b"cedula verify")
 
     def client(self, name: str) -> str:
         """The digest of an API key's name or an IP address, for the limits of clients."""

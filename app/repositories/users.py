@@ -34,6 +34,9 @@ WRONG_IN_A_ROW = 100
 REPLAY_MS = 120_000
 """How long a handed-in number brings the token again to the request that got it first (Idempotency-Key)."""
 
+OTHER_NUMBERS = 5
+"""So many other numbers under the key of such a request end this: a chance of 5 in 9 x 10^5."""
+
 DAY_MS = 86_400_000
 
 
@@ -200,6 +203,7 @@ class Users:
         StorageUnavailable. Raises VerificationFailed, TooManyAttempts, RecordUnreadable.
         """
         keys, budget = self.keys(service, address), service.verify_limit
+        named = self._names.verification(keys.user_id, idempotency_key) if idempotency_key else ""
         answer = self._storage.run(
             VerifyNumber(
                 user=keys.user,
@@ -214,8 +218,9 @@ class Users:
                 most_in_a_row=WRONG_IN_A_ROW,
                 newest=LAYOUT_VERSION,
                 readable=self._records.readable,
-                fingerprint=self._names.verification(number, idempotency_key) if idempotency_key else "",
+                fingerprint=named,
                 keep_ms=REPLAY_MS,
+                most_others=OTHER_NUMBERS,
             )
         )
         match answer:

@@ -14,6 +14,7 @@ import redis
 from app.domain.address import Address
 from app.domain.number import NumberGenerator
 from app.repositories.keys import Field, Names, UserKeys
+from app.repositories.users import OTHER_NUMBERS
 from tests.api.conftest import named, wrong
 from tests.support.inbox import Inbox
 from tests.support.tenants import services_file
@@ -64,6 +65,8 @@ class Person:
     handed: tuple[str, str] | None = None
     """The key and the number by which the last token was handed out, and may be again."""
     handed_token: str = ""
+    others: int = 0
+    """Other numbers that came under that key."""
     old: list[str] = field(default_factory=list)
 
     def end(self) -> None:
@@ -274,6 +277,10 @@ class Model:
     def _hand_in(self, service: str, email: str, number: str, key: str) -> None:
         person, most = self.people[service, email], SERVICES[service].guesses
         expected: tuple[int, str | int | None]
+        if key and person.handed and person.handed[0] == key and person.handed[1] != number:
+            person.others += 1
+            if person.others == OTHER_NUMBERS:
+                person.handed = None
         if key and person.handed == (key, number):
             expected = 200, person.handed_token
         elif person.guesses == most:
@@ -281,7 +288,7 @@ class Model:
         elif person.token is not None and number == person.number:
             expected = 200, person.token
             if key:
-                person.handed, person.handed_token = (key, number), person.token
+                person.handed, person.handed_token, person.others = (key, number), person.token, 0
             person.end()
         else:
             person.guesses += 1

@@ -33,7 +33,7 @@ def test_an_address_that_is_refused_for_good_is_told_at_once_and_nothing_stays(
     answer, took = service.register(ADA)
     assert (answer.status_code, answer.get_json()["type"]) == (422, "/problems/undeliverable-address")
     assert took < PATIENT["mail_timeout_s"]
-    assert set(kinds(store)) <= {"keycheck", "ready", "relay"}
+    assert set(kinds(store)) <= {"keycheck", "ready", "relay", "mailbox"}
     assert service.smtp_state == "ok"
     smtp.script.clear()
     assert service.register("bob.fault@example.com")[0].status_code == 201

@@ -16,6 +16,7 @@ from app.config import ApiKey, Settings
 from app.directory.reading import Reading, read_disk
 from app.domain.budget import Budget
 from app.http.auth import digest
+from app.mail.messages import faults
 from tests.operate.doctor import SECRET, SENDER, assert_found, smtp, worst
 from tests.support.servers import ROOT, Valkey
 
@@ -25,8 +26,9 @@ def test_a_file_that_stops_the_start_is_found(tmp_path: Path) -> None:
     assert list(settings.unusable(Settings(mail_default_sender=SENDER))) == []
     template = tmp_path / "number.txt"
     template.write_text("{{ number ")
-    found = settings.unusable(Settings(mail_default_sender=SENDER, mail_templates=str(tmp_path)))
-    assert_found(found, Level.PROBLEM, "number.txt, line 1", "MAIL_TEMPLATES")
+    named = Settings(mail_default_sender=SENDER, mail_templates=str(tmp_path))
+    found = services.wrong(read_disk(named, faults))
+    assert_found(found, Level.PROBLEM, "MAIL_TEMPLATES is wrong", "number.txt, line 1")
     found = settings.unusable(Settings(mail_default_sender=SENDER, mail_ca_file=str(template)))
     assert_found(found, Level.PROBLEM, "MAIL_CA_FILE holds no certificates", "unset MAIL_CA_FILE")
 
