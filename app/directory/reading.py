@@ -14,7 +14,6 @@ from app.config import LANGUAGES, ApiKey, Settings
 from app.directory.disk import Unreadable
 from app.directory.file import FILE, Lines, Wrong, at, parse, shown
 from app.directory.source import MAIL_TEMPLATES, Source
-from app.domain.budget import NO_LIMIT
 from app.domain.service import DEFAULT, Caller, Service
 from app.errors import SettingsError
 
@@ -126,7 +125,6 @@ class _Tables:
             "name": display,
             "sender": with_name(sender, display),
             "templates": self._templates(name, table.get("templates", "")),
-            "mailbox_limit": NO_LIMIT if table.get("test") else self._default.mailbox_limit,
         }
         return replace(self._default, **own)
 

@@ -78,7 +78,7 @@ MARKS = (
 
 
 def grouped(number: str) -> str:
-    """The number as a person reads it: `482 109 3755`, longer ones in fours, `4821 0937 5523`."""
+    """The number as a person reads it: `482 109 3753`, longer ones in fours, `4821 0937 5523`."""
     if len(number) == 10:
         return f"{number[:3]} {number[3:6]} {number[6:]}"
     return " ".join(number[start : start + 4] for start in range(0, len(number), 4))

@@ -7,7 +7,7 @@ from app.domain.address import Address
 from app.domain.registration import Registration
 from app.domain.service import Service
 
-NUMBER: Final = "4821093755"
+NUMBER: Final = "4821093753"
 
 
 def sample(service: Service, locale: str) -> Registration:

@@ -44,7 +44,7 @@ def test_every_service_of_the_example_has_a_mail_in_every_language(monkeypatch: 
         shown = mails.of(service["id"])
         assert shown["service"] == service["id"]
         assert [mail["language"] for mail in shown["mails"]] == sorted(LANGUAGES)
-        assert all("482 109 3755" in mail["text"] for mail in shown["mails"])
+        assert all("482 109 3753" in mail["text"] for mail in shown["mails"])
 
 
 def test_ones_own_services_take_the_place_of_the_example(

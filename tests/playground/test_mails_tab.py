@@ -67,12 +67,12 @@ def test_every_language_is_shown(opened: Any, size: tuple[int, int]) -> None:
         expect(page.locator("h2 code")).to_have_text(sorted(LANGUAGES))
         expect(page.locator("#previews iframe")).to_have_count(4 * len(LANGUAGES))
         for number in range(4 * len(LANGUAGES)):
-            expect(shown(page, ".number", number)).to_have_text("482 109 3755")
+            expect(shown(page, ".number", number)).to_have_text("482 109 3753")
         expect(page.locator("#previews pre")).to_have_count(len(LANGUAGES))
         spanish = page.locator("section", has=page.locator("h2", has_text="Español"))
         expect(spanish.locator(".listed .subject").first).to_contain_text("Confirme su correo electrónico")
         expect(spanish.locator(".listed .sender").first).to_have_text("Acme Shop")
-        expect(spanish.locator("pre")).to_contain_text("482 109 3755")
+        expect(spanish.locator("pre")).to_contain_text("482 109 3753")
         tab.check_accessibility()
         tab.check_behaviour(refusals=0)
 
@@ -125,7 +125,7 @@ def test_an_error_is_told_in_the_mail_s_place_until_it_is_gone(
         expect(page.locator("#previews iframe")).to_have_count(0)
         tab.check_accessibility()
         (own / "number.html").write_text("<p class='number'>{{ number }}</p>\n")
-        expect(shown(page, ".number")).to_have_text("482 109 3755")
+        expect(shown(page, ".number")).to_have_text("482 109 3753")
         expect(page.locator(".faults")).to_have_count(0)
         tab.check_behaviour(refusals=0)
 
@@ -155,7 +155,7 @@ def test_the_tab_needs_nothing_but_a_keyboard(opened: Any) -> None:
         tab_to("figcaption a")
         with page.expect_popup() as alone:
             page.keyboard.press("Enter")
-        expect(alone.value.locator(".number")).to_have_text("482 109 3755")
+        expect(alone.value.locator(".number")).to_have_text("482 109 3753")
         page.goto(page.url.partition("/playground")[0])
         tab_to("[data-text=mailsTab]")
         page.keyboard.press("Enter")
