@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from functools import partial
 
 import pytest
 import redis
@@ -99,6 +100,21 @@ def test_one_service_cannot_use_up_what_another_may(shop: Api, bank: Api, email:
         assert shop.verify(email, wrong(number, n)).status_code == 403
     assert shop.verify(email, number).status_code == 429
     assert bank.verify(email, bank.registered(email)).status_code == 200
+
+
+def test_who_erases_erases_what_was_just_handed_out_and_nothing_of_another(
+    shop: Api, bank: Api, email: str
+) -> None:
+    """A number was used: only its service may end the two minutes in which its token comes again."""
+    user_id = shop.register(email).json()["id"]
+    number = shop.number_of(email)
+    again = partial(shop.verify, email, number, headers=named("attempt-1"))
+    assert [again().status_code for _ in range(2)] == [200] * 2
+    assert bank.call("DELETE", f"/api/users/{user_id}").status_code == 404
+    assert again().status_code == 200
+    assert shop.call("DELETE", f"/api/users/{user_id}").status_code == 204
+    assert again().status_code == 403
+    assert shop.call("DELETE", f"/api/users/{user_id}").status_code == 404
 
 
 def test_an_idempotency_key_is_the_service_s_own(shop: Api, bank: Api, email: str) -> None:
