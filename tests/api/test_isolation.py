@@ -1,13 +1,14 @@
 """Services from outside: no key of one reads, changes, exhausts or finds what is another's."""
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from functools import partial
+from http.client import HTTPConnection
 
 import pytest
 import redis
 
-from tests.api.conftest import Api, named, wrong
+from tests.api.conftest import Api, bearer, named, wrong
 from tests.support.scan import contradictions
 from tests.support.servers import Gunicorn, MailServer
 from tests.support.tenants import key_of, services_file
@@ -64,6 +65,61 @@ def test_a_foreign_id_is_not_found(
     assert answer.status_code == 404
     assert shop.call("GET", f"/api/users/{user_id}").json() == before
     assert len(mail.box.to(email)) == 1
+
+
+ODD_SPELLINGS = [
+    "/api/users/{}/",
+    "//api/users/{}",
+    "/api//users/{}",
+    "/api/users/{}%2Fmail",
+    "/api%2Fusers/{}",
+    "/%61pi/users/{}",
+    "/x/../api/users/{}",
+    "/metrics/../api/users/{}",
+    "/api/users/{};x",
+    "/api/users/{}%00",
+    "/api/users/{}?_method=DELETE",
+    "http://elsewhere.example/api/users/{}",
+]
+LEADING_ASTRAY = {
+    "X-HTTP-Method-Override": "DELETE",
+    "X-Original-URL": "/api/users/verify",
+    "X-Rewrite-URL": "/healthz",
+    "X-Forwarded-Prefix": "/api",
+    "SCRIPT_NAME": "/api",
+}
+
+
+@pytest.mark.parametrize("spelling", ODD_SPELLINGS)
+def test_no_spelling_of_a_path_leads_to_what_is_another_s(
+    shop: Api, shared: Gunicorn, email: str, spelling: str
+) -> None:
+    """With a key of another service or of a test service, or without one; nor do headers of proxies."""
+    user_id = shop.register(email).json()["id"]
+    before = shop.call("GET", f"/api/users/{user_id}").json()
+    for key in (key_of("bank"), key_of("rehearsal"), ""):
+        for method in ("GET", "HEAD", "POST", "DELETE", "PUT"):
+            status, text = literally(shared.port, method, spelling.format(user_id), key)
+            assert status in (400, 401, 404, 405), (method, key)
+            assert email not in text
+    assert shop.call("GET", f"/api/users/{user_id}").json() == before
+
+
+def literally(port: int, method: str, target: str, key: str) -> tuple[int, str]:
+    """Status and body for a target that nothing rewrites on its way."""
+    headers = LEADING_ASTRAY | (bearer(key) if key else {})
+    with closing(HTTPConnection("127.0.0.1", port, timeout=20)) as connection:
+        connection.request(method, target, headers=headers)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+
+
+@pytest.mark.parametrize("shard", ["77", "7z"])
+def test_an_id_of_a_shard_that_no_mailbox_has_is_unknown(shop: Api, email: str, shard: str) -> None:
+    """Two characters can say 1,024, and there are 1,000."""
+    user_id = shop.register(email).json()["id"]
+    for method, path in OF_ONE_USER:
+        assert shop.call(method, f"/api/users/{shard}{user_id[2:]}{path}").status_code == 404
 
 
 def test_a_number_is_good_at_its_own_service_only(shop: Api, bank: Api, email: str) -> None:
