@@ -29,7 +29,9 @@ NOT_ASCII_AND_FINE: Final = "\u00a0\u202f\u200c\u200d"
 """Spaces that do not break, and what joins or parts letters: Python takes them for not printable, and French
 and Persian names, for example, have them."""
 
-SENDER: Final = re.compile(r"[!-~]+@[!-~]+")
+SENDER: Final = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@[A-Za-z0-9._:\[\]-]+")
+"""Without quotes and what else has a meaning of its own in a header (RFC 5322): there it could become another
+address, or none. The domain may be that of any host, or an IP address in brackets."""
 
 ADDRESS: Final = re.compile(
     r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@"

@@ -243,6 +243,12 @@ class Users:
         except RecordUnreadable as error:
             raise told(error) from None
 
+    def handed_out(self, user_id: str) -> Contents | None:
+        """What was handed out for the last number and may still be asked for again (REPLAY_MS). Raises
+        RecordUnreadable."""
+        kept: bytes | None = self._storage.command("GET", keys_of(user_id).verified)
+        return self._records.open(kept.partition(b"|")[2], user_id) if kept else None
+
     def erase(self, user_id: str) -> bool:
         """Erases everything of the user but budgets; False when there was nothing.
 

@@ -139,10 +139,16 @@ class RegistrationService:
         """Erases everything of a user but budgets. `service`: as for `find`; None also erases a record that
         does not open, so that it tells of no service. Raises UserNotFound, StorageUnavailable."""
         self._guard.check()
-        if service is not None:
-            self.find(user_id, service)
-        if not self._users.erase(user_id):
+        if not self._is_of(service, user_id) or not self._users.erase(user_id):
             raise UserNotFound("There is no registration, or not any more")
+
+    def _is_of(self, service: Service | None, user_id: str) -> bool:
+        """Whether what there is of a user is the service's: the registration, else what was handed out."""
+        if service is None:
+            return True
+        record = self._users.find(user_id)
+        contents = record.contents if record else self._users.handed_out(user_id)
+        return contents is not None and contents.service == service.id
 
     def _keep_answer(self, once: Once | None, registration: Registration, answer: Registered | None) -> None:
         """Keeps the answer for repetitions; None: it came to nothing, so a repetition starts anew.

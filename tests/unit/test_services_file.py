@@ -182,6 +182,7 @@ WRONG = [
     (f'keys = ["{A}", "x:{A}"]', "keys", "Number 2 is a key of [shop]"),
     ('sender = "nobody"', "sender", "Must be an address"),
     ('sender = "a@b.example, c@d.example"', "sender", "Must be an address"),
+    ("sender = '\";@acme.example'", "sender", "Must be an address"),
     ('sender = "A\\r\\nBcc: x <a@b.example>"', "sender", "Must be an address"),
     ('sender = "A\\u2028B <a@b.example>"', "sender", "Must be an address"),
     ('support = "Help <help@acme.example>"', "support", "without a name"),
