@@ -19,6 +19,9 @@ ALL_FREE = 100
 """After so many registrations in a row whose first number was free, one candidate is enough: each that is not
 needed costs a seal, two digests and room on the wire."""
 
+RESEND_TRIES = 4
+"""An address may be registered again between look-up and resend; the new number is then mailed again."""
+
 MORE_CANDIDATES = 128
 MAX_CALLS = 32
 """4 + 31 x 128 = 3,972 candidates: at 99.9 % full they fail in 2 of 100 cases."""
@@ -73,11 +76,14 @@ class RegistrationService:
 
         Raises UserNotFound, TooManyRegistrations, AddressRefused, StorageUnavailable.
         """
-        record = self.find(user_id, service)
-        plan = self._messaging.plan(awaited=awaited, test=record.contents.test)
-        stored = self._users.resend(record, service, lease_ms=plan.lease_ms)
-        if stored is None:
-            raise UserNotFound("It was replaced, used or erased just now")
+        for _ in range(RESEND_TRIES):
+            record = self.find(user_id, service)
+            plan = self._messaging.plan(awaited=awaited, test=record.contents.test)
+            stored = self._users.resend(record, service, lease_ms=plan.lease_ms)
+            if stored is not None:
+                break
+        else:
+            raise UserNotFound("It was replaced again and again")
         delivery = self._messaging.send(stored, plan, cause)
         with suppress(StorageUnavailable):
             now = self._users.find(user_id)
