@@ -247,7 +247,7 @@ class Users:
         """What was handed out for the last number and may still be asked for again (REPLAY_MS). Raises
         RecordUnreadable."""
         kept: bytes | None = self._storage.command("GET", keys_of(user_id).verified)
-        return self._records.open(kept.partition(b"|")[2], user_id) if kept else None
+        return self._records.open(kept.split(b"|", 3)[3], user_id) if kept else None  # verify_number.lua
 
     def erase(self, user_id: str) -> bool:
         """Erases everything of the user but budgets; False when there was nothing.

@@ -176,9 +176,8 @@ class Model:
     def erase(self, service: str, email: str, pick: int) -> None:
         person = self.people[service, email]
         answer = self.ask(service, "DELETE", self._path(service, email))
-        assert answer.status == (404 if person.token is None else 204)
-        if person.token is not None:
-            person.handed = None
+        assert answer.status == (404 if person.token is None and person.handed is None else 204)
+        person.handed = None
         person.end()
 
     def ask_for_another_s(self, service: str, email: str, pick: int) -> None:
