@@ -36,6 +36,10 @@ ADDRESS: Final = re.compile(
 )
 """What browsers take for an address (HTML, `input type=email`)."""
 
+MAX_LOCAL_PART: Final = 64
+TAG_AND_PLUS: Final = 53
+"""What each mail adds to the local part of BOUNCE_ADDRESS."""
+
 COLOR: Final = re.compile("#[0-9A-Fa-f]{6}")
 
 URL: Final = re.compile(r"[!-~]+")
@@ -102,6 +106,14 @@ def _is_printable(value: str) -> bool:
 def address(value: str) -> None:
     if len(value) > 254 or not ADDRESS.fullmatch(value):
         raise ValidationError("Must be an e-mail address of ASCII characters, without a name.")
+
+
+def bounce_address(value: str) -> None:
+    """Behind its local part go a plus and a tag, and RFC 5321 §4.5.3.1.1 allows 64 octets."""
+    address(value)
+    longest = MAX_LOCAL_PART - TAG_AND_PLUS
+    if len(value.rpartition("@")[0]) > longest:
+        raise ValidationError(f"May have at most {longest} characters before the @: a tag comes behind them.")
 
 
 def color(value: str) -> None:

@@ -18,6 +18,7 @@ from app.repositories.keys import Names
 from app.repositories.outbox import Outbox
 from app.repositories.sealing import Sealer
 from app.repositories.seals import Seals
+from app.repositories.tags import Tags
 from app.repositories.users import Users
 from app.services.messaging import MessagingService
 from app.services.monitoring import Monitoring
@@ -42,7 +43,9 @@ class Container:
         self.outbox = Outbox(self.storage, sealer, settings.lease_ms)
         self.seals = Seals(self.storage, sealer)
         self._mail = SmtpMail(app, settings.mail_timeout_s, settings.mail_ca_file)
-        self.messages = Messages(self.directory.get)
+        self.tags = Tags(settings.index_key or None)
+        tagged = (settings.bounce_address, self.tags.make) if settings.bounce_address else ()
+        self.messages = Messages(self.directory.get, *tagged)
         self.metrics = Metrics()
         self.numbers = NumberGenerator(settings.number_digits, randbelow)
         self.verification = VerificationService(self.users, self.guard, settings.number_digits)

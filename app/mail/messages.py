@@ -53,10 +53,18 @@ class ShownMail(NamedTuple):
 class Messages:
     """Fills in the mails of all services."""
 
-    def __init__(self, directory_get: Callable[[str], Service | None]) -> None:
+    def __init__(
+        self,
+        directory_get: Callable[[str], Service | None],
+        bounce_address: str = "",
+        tag: Callable[[Registration], str] | None = None,
+    ) -> None:
         """`directory_get`: the service with this id that is in force now. One that it gives must not change;
-        after a reload it gives another object."""
+        after a reload it gives another object. `bounce_address`: where reports of mails go; each mail brings
+        its `tag` there, by which its report will be known."""
         self._service = directory_get
+        self._bounce_name, _, self._bounce_domain = bounce_address.rpartition("@")
+        self._tag = tag
         self._language = lru_cache(KEPT_WISHES)(chosen)
         self._composed = lru_cache(KEPT)(_composed)
 
@@ -66,18 +74,21 @@ class Messages:
         service = self._find(registration)
         language = self._language(service, registration.locale)
         composed = self._composed(service, language, registration.left_ms is None)
-        recipient = registration.address.envelope
+        recipient, sender, mail_id = registration.address.envelope, composed.sender, registration.mail_id
+        if self._tag:
+            mail_id = self._tag(registration)
+            sender = f"{self._bounce_name}+{mail_id}@{self._bounce_domain}"
         created_s = registration.created_ms // 1000
         content = composed.content % {
             b"to": recipient.encode("ascii"),
             b"date": _date(created_s),
-            b"message_id": f"<{registration.mail_id}@{composed.domain}>".encode(),
+            b"message_id": f"<{mail_id}@{composed.domain}>".encode(),
             b"number": grouped(registration.number).encode(),
             b"reference": reference(registration.registration_id).encode(),
             b"issued_at": _quoted(moment(language, created_s)),
             b"duration": _quoted(duration(language, registration.left_ms or 0)),
         }
-        return Mail(composed.sender, recipient, content)
+        return Mail(sender, recipient, content)
 
     def shown(self, registration: Registration) -> ShownMail:
         """The same mail for somebody who looks at it. Raises ServiceUnknown."""
