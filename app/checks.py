@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from marshmallow import ValidationError
 
 from app.domain.budget import Budget
+from app.domain.report import TAG_LENGTH
 from app.storage.url import RedisUrl
 
 MIN_SECRET_LENGTH: Final = 32
@@ -37,7 +38,7 @@ ADDRESS: Final = re.compile(
 """What browsers take for an address (HTML, `input type=email`)."""
 
 MAX_LOCAL_PART: Final = 64
-TAG_AND_PLUS: Final = 53
+TAG_AND_PLUS: Final = TAG_LENGTH + 1
 """What each mail adds to the local part of BOUNCE_ADDRESS."""
 
 COLOR: Final = re.compile("#[0-9A-Fa-f]{6}")

@@ -1,7 +1,12 @@
 """What is reported of a mail after the mail server has accepted it, and which mail is meant."""
 
+import re
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+TAG_LENGTH: Final = 52
+TAG: Final = re.compile(rf"(?<![a-z2-7])[a-z2-7]{{{TAG_LENGTH}}}(?![a-z2-7])", re.IGNORECASE)
+"""What looks like a tag, wherever it stands."""
 
 
 class ReportKind(StrEnum):
@@ -15,8 +20,8 @@ class ReportKind(StrEnum):
 
 
 class Report(NamedTuple):
-    """`code`: of the mail server that reports, such as `5.1.1`, or empty. `candidates`: what may be the tag of
-    the mail, the likeliest first. Nobody vouches for any of it; only a tag with a good MAC tells a mail."""
+    """`code`: of the server that reports, such as `5.1.1`, or empty. `candidates`: what may be the tag,
+    the likeliest first. Nobody vouches for any of it: a tag with a good MAC must tell the mail."""
 
     kind: ReportKind
     code: str = ""
@@ -24,7 +29,7 @@ class Report(NamedTuple):
 
 
 class Tag(NamedTuple):
-    """Names one mail. `registration`: what its registration's id begins with. `resends`: as in Registration."""
+    """Names one mail. `registration`: what the id of its registration begins with. `resends`: as there."""
 
     user_id: str
     registration: str
@@ -41,7 +46,7 @@ class Outcome(StrEnum):
     IGNORED = "ignored"  # it says nothing
 
 
-NOT_FOR_GOOD = ("5.2.2", "5.3.", "5.7.")
+NOT_FOR_GOOD: Final = ("5.2.2", "5.3.", "5.7.")
 """Permanent by their class (RFC 3463), but not the address's fault: a full mailbox, a mail system in trouble,
 a policy or a filter."""
 

@@ -7,15 +7,11 @@ BLAKE2b, 64 bits, over what stands before). The key comes from INDEX_KEY, so to 
 
 import hashlib
 import hmac
-import re
 from typing import Final
 
 from app.domain.registration import Registration
-from app.domain.report import Tag
+from app.domain.report import TAG, Tag
 from app.repositories.keys import BASE32, PAIRS, derive_key
-
-TAG_LENGTH: Final = 52
-TAG: Final = re.compile(f"[{BASE32}]{{{TAG_LENGTH}}}")
 
 OLDEST_DAYS: Final = 30
 """A mail server gives up after some days; a complaint may take weeks."""
