@@ -8,15 +8,21 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
-from marshmallow import RAISE, Schema, ValidationError, fields, post_dump
-from marshmallow.validate import Length, OneOf
+from marshmallow import RAISE, Schema, ValidationError, fields, post_dump, validates_schema
+from marshmallow.validate import Length, OneOf, Regexp
 
 from app.domain.address import MAX_LENGTH, Address
 from app.domain.locale import MAX_TAG_LENGTH, is_tag
 from app.domain.registration import USER_ID, Delivery
+from app.domain.report import ReportKind
 from app.errors import PROBLEMS, InvalidAddress
 
 MAX_TOKEN_LENGTH = 4096
+MAX_MESSAGE_ID_LENGTH = 998
+"""A line of a header (RFC 5322 §2.1.1)."""
+
+REPORTED = (ReportKind.BOUNCED, ReportKind.COMPLAINED, ReportKind.DELIVERED)
+REPORT_CODE = r"^([245][0-9]{2}|[245](\.[0-9]{1,3}){2})$"
 SURROGATE = re.compile("[\ud800-\udfff]")
 IDEMPOTENCY_KEY_PATTERN = "^[!-~]([ -~]{0,253}[!-~])?$"
 """Visible ASCII, at most 255: a UUID, quoted or not, is what clients send."""
@@ -148,12 +154,20 @@ class UserAnswer(RegistrationAnswer):
     """What is known of a registration; what is not known is missing."""
 
     delivery = fields.String(
-        required=True, validate=OneOf([Delivery.SENT, Delivery.PENDING, Delivery.FAILED])
+        required=True, validate=OneOf([each for each in Delivery if each is not Delivery.REFUSED])
     )
     mailed_at = Moment(
         attribute="mailed_ms", metadata={**MOMENT, "description": "When the mail server accepted the mail."}
     )
     mail_attempts = fields.Integer(required=True, attribute="attempts", metadata={"minimum": 0})
+    reported_at = Moment(
+        attribute="reported_ms",
+        metadata={
+            **MOMENT,
+            "description": "When the mail was reported to have come back for good (`bounced`), or to be "
+            "unwanted (`complained`).",
+        },
+    )
     mail_error = fields.String(
         attribute="error",
         metadata={"description": "What became of the last attempt, as the mail server's code or in a word."},
@@ -162,6 +176,36 @@ class UserAnswer(RegistrationAnswer):
     @post_dump
     def without_unknown(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
         return {name: value for name, value in data.items() if value is not None}
+
+
+class ReportRequest(Schema):
+    """What became of one mail, which is named by its tag or by its Message-ID."""
+
+    class Meta:
+        unknown = RAISE
+
+    tag = Text(
+        validate=Length(1, MAX_MESSAGE_ID_LENGTH),
+        metadata={"description": "Of the mail: what stands behind the `+` of its envelope sender."},
+    )
+    message_id = Text(
+        validate=Length(1, MAX_MESSAGE_ID_LENGTH),
+        metadata={"description": "Of the mail, with or without its brackets."},
+    )
+    kind = fields.String(required=True, validate=OneOf(REPORTED))
+    code = fields.String(
+        validate=Regexp(REPORT_CODE),
+        metadata={
+            "description": "What the mail server said: a status (RFC 3463) or the code of its reply. "
+            "`bounced` with 4xx, 4.x.x, 552, 5.2.2, 5.3.x or 5.7.x may pass, and is only noted.",
+            "examples": ["5.1.1"],
+        },
+    )
+
+    @validates_schema
+    def _names_one_mail(self, data: dict[str, Any], **_: Any) -> None:
+        if ("tag" in data) == ("message_id" in data):
+            raise ValidationError("Name the mail by either tag or message_id.", "tag")
 
 
 class MailAnswer(Schema):

@@ -8,6 +8,7 @@ from app.domain.address import Address
 from app.domain.registration import Contents, Delivery, Draft, Registered, Registration, Stored, UserRecord
 from app.domain.service import Service
 from app.errors import (
+    AddressRefused,
     IdempotencyKeyReused,
     NewerRecord,
     RecordUnreadable,
@@ -88,7 +89,7 @@ class Users:
 
         One round trip, one decision (`register.lua`). Registered: this request was carried out before
         (`once`). None: every candidate is taken, and nothing has changed. Raises TooManyRegistrations,
-        RequestInProgress, IdempotencyKeyReused, NewerRecord.
+        AddressRefused, RequestInProgress, IdempotencyKeyReused, NewerRecord.
         """
         service = draft.service
         registration_id = fresh_token()  # nobody else draws it, so it names the lease, too
@@ -100,6 +101,7 @@ class Users:
                 sends=keys.sends,
                 mailbox=self._mailbox(keys, draft.address, service),
                 mark=keys.idempotency(once.digest if once else "none"),
+                suppressed=keys.suppressed,
                 numbers=[keys.number_prefix + digest for digest in digests],
                 id=keys.user_id,
                 registration=registration_id,
@@ -139,6 +141,8 @@ class Users:
                 return Registered(keys.user_id, told_as, int(created_ms), int(expires_ms) or None)
             case [b"limited", left_ms]:
                 raise TooManyRegistrations("ADDRESS_LIMIT or MAILBOX_LIMIT is used up", seconds(left_ms))
+            case [b"suppressed"]:
+                raise held_back()
             case [b"running"]:
                 raise RequestInProgress("The same request is still being answered", retry_after_s=1)
             case [b"reused"]:
@@ -148,7 +152,7 @@ class Users:
 
     def resend(self, record: UserRecord, service: Service, *, lease_ms: int) -> Stored | None:
         """Lets the live number be mailed again. None: this registration is no longer live, and nothing has
-        changed. Raises TooManyRegistrations, NewerRecord."""
+        changed. Raises TooManyRegistrations, AddressRefused, NewerRecord."""
         keys, contents = keys_of(record.user_id), record.contents
         owner = fresh_token()
         answer = self._storage.run(
@@ -156,6 +160,7 @@ class Users:
                 *keys.mail,
                 sends=keys.sends,
                 mailbox=self._mailbox(keys, contents.address, service),
+                suppressed=keys.suppressed,
                 id=record.user_id,
                 registration=record.registration_id,
                 owner=owner,
@@ -173,6 +178,8 @@ class Users:
                 return Stored(registration, owner if lease_taken else None)
             case [b"limited", left_ms]:
                 raise TooManyRegistrations("ADDRESS_LIMIT or MAILBOX_LIMIT is used up", seconds(left_ms))
+            case [b"suppressed"]:
+                raise held_back()
             case [b"gone"]:
                 return None
             case _:
@@ -267,9 +274,14 @@ class Users:
                 mailed_ms=int(fields[Field.MAILED_MS]) if Field.MAILED_MS in fields else None,
                 error=error.decode() if error else None,
                 resends=int(fields.get(Field.RESENDS, 0)),
+                reported_ms=int(fields[Field.REPORTED_MS]) if Field.REPORTED_MS in fields else None,
             )
         except (KeyError, ValueError):
             raise damaged() from None
+
+
+def held_back() -> AddressRefused:
+    return AddressRefused("A mail to this address came back, or was called unwanted, not long ago")
 
 
 def seconds(left_ms: int) -> int:

@@ -4,6 +4,7 @@
 --
 -- KEYS[1] user record   KEYS[2] sender lease   KEYS[3] outbox   KEYS[4] count of the address's mails
 -- KEYS[5] count of the mailbox's mails, over all services
+-- KEYS[6] suppression: there while the address is held back
 -- ARGV[1] user id   ARGV[2] registration id   ARGV[3] owner of the lease
 -- ARGV[4] lease in ms, 0 = leave it alone: the mail is due for everybody at once
 -- ARGV[5] mails to the address allowed in a window, 0 = any number   ARGV[6] the window in ms
@@ -13,7 +14,8 @@
 -- Returns {'resent', now in ms, 1 if the lease was taken else 0, how often it was asked for, ms left, -1 = no end}
 --      or, with nothing changed: {'gone'}: this registration is no longer live
 --         {'limited', ms until no window is full}   {'newer'}: only a newer process can read the record
-local user, sender, outbox, sends, mailbox = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+--         {'suppressed'}: a report (note_report.lua) holds the address back
+local user, sender, outbox, sends, mailbox, suppressed = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local id, registration, owner, lease_ms = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local limit, window_ms = tonumber(ARGV[5]), tonumber(ARGV[6])
 local mailbox_limit, mailbox_window_ms = tonumber(ARGV[7]), tonumber(ARGV[8])
@@ -25,9 +27,11 @@ local record = redis.call('HMGET', user, 'v', 'r', 'k', 'x')
 redis.call('ZSCORE', outbox, id)
 local lease_left = redis.call('GET', sender) and redis.call('PTTL', sender) or 0
 local sent, sent_to_mailbox = used(sends, limit), used(mailbox, mailbox_limit)
+local held_back = redis.call('GET', suppressed)
 local resends, left_ms = (record[3] or 0) + 1, record[4] and record[4] - now or -1
 if not record[1] or record[2] ~= registration then return {'gone'} end
 if tonumber(record[1]) > newest then return {'newer'} end
+if held_back then return {'suppressed'} end
 local wait_ms = limit > 0 and sent >= limit and window_left(sends, window_ms)
 local mailbox_wait_ms = mailbox_limit > 0 and sent_to_mailbox >= mailbox_limit
   and window_left(mailbox, mailbox_window_ms)
@@ -41,6 +45,7 @@ elseif lease_ms > 0 then
   taken, due = 1, now + lease_ms
 end
 redis.call('HSET', user, 's', 'pending', 'k', resends, 't', now)
+redis.call('HDEL', user, 'b')
 redis.call('ZADD', outbox, due, id)
 spend(sends, limit, sent, window_ms)
 spend(mailbox, mailbox_limit, sent_to_mailbox, mailbox_window_ms)

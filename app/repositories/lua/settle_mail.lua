@@ -9,6 +9,7 @@
 -- ARGV[10] what every number key of the shard starts with   ARGV[11] newest layout version we can read
 -- The mail id is the registration's, and from the first resend on with `-` and how often it was asked for again.
 -- Fields of the record: see register.lua. `refused` becomes `failed` where a repetition was promised the mail.
+-- A mail that was reported to have come back before its acceptance is written down stays so, and is owed no more.
 --
 -- Returns {'settled', delivery state}, state '' when the record is erased
 --      or {'replaced', …} as {'claimed', …} of claim_mail.lua: the lease is kept
@@ -22,8 +23,9 @@ local error_code, go_on, prefix, newest = ARGV[8], ARGV[9] == '1', ARGV[10], ton
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
-local record = redis.call('HMGET', user, 'r', 'c', 'a', 'v', 'n', 't', 'p', 'k', 'x', 'd0', 'd1', 'd2', 'd3')
-local version, number = record[4], record[5] and prefix .. record[5]
+local record = redis.call('HMGET', user, 'r', 'c', 'a', 'v', 'n', 't', 'p', 'k', 'x', 'd0', 'd1', 'd2', 'd3',
+  'b', 's')
+local version, number, reported = record[4], record[5] and prefix .. record[5], record[14]
 if number then redis.call('GET', number) end
 redis.call('ZSCORE', outbox, id)
 local holder = redis.call('GET', sender)
@@ -57,12 +59,14 @@ if delivery == 'refused' and record[7] then delivery = 'failed' end
 local attempts, age = record[3] + 1, now + wait_ms - (record[6] or record[2])
 local state = ({released = 'pending', refused = ''})[delivery] or delivery
 if delivery == 'pending' and age >= give_up_ms then state = 'failed' end
+if reported and delivery ~= 'refused' then state = record[15] end
 if delivery == 'refused' then
   redis.call('DEL', user, number or user)
 elseif delivery ~= 'released' then
   redis.call('HSET', user, 's', state, 'a', attempts)
-  if state == 'sent' then redis.call('HSET', user, 'm', now) end
-  if error_code == '' then redis.call('HDEL', user, 'e') else redis.call('HSET', user, 'e', error_code) end
+  if delivery == 'sent' then redis.call('HSET', user, 'm', now) end
+  if error_code ~= '' and not reported then redis.call('HSET', user, 'e', error_code) end
+  if error_code == '' and not reported then redis.call('HDEL', user, 'e') end
 end
 if state == 'pending' then
   redis.call('ZADD', outbox, now + wait_ms, id)
