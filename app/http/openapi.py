@@ -24,7 +24,8 @@ from app.http.schemas import (
     ReadinessAnswer,
     ReadinessProblem,
     RegistrationAnswer,
-    ReportRequest,
+    ReportByMessageId,
+    ReportByTag,
     UserAnswer,
     VerificationAnswer,
 )
@@ -365,7 +366,7 @@ REPORT = operation(
         "required": True,
         "content": {
             "application/json": {
-                "schema": ReportRequest,
+                "schema": {"oneOf": [ReportByTag, ReportByMessageId]},
                 "example": {
                     "message_id": f"<{EXAMPLE_TAG}@acme.example>",
                     "kind": "bounced",
@@ -373,7 +374,7 @@ REPORT = operation(
                 },
             },
             "message/rfc822": {
-                "schema": {"type": "string", "format": "binary"},
+                "schema": {"type": "string", "format": "binary", "minLength": 1},
                 "example": f"To: bounce+{EXAMPLE_TAG}@acme.example\r\n...",
             },
         },

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
-from marshmallow import RAISE, Schema, ValidationError, fields, post_dump, validates_schema
+from marshmallow import RAISE, Schema, ValidationError, fields, post_dump
 from marshmallow.validate import Length, OneOf, Regexp
 
 from app.domain.address import MAX_LENGTH, Address
@@ -179,19 +179,11 @@ class UserAnswer(RegistrationAnswer):
 
 
 class ReportRequest(Schema):
-    """What became of one mail, which is named by its tag or by its Message-ID."""
+    """What became of one mail."""
 
     class Meta:
         unknown = RAISE
 
-    tag = Text(
-        validate=Length(1, MAX_MESSAGE_ID_LENGTH),
-        metadata={"description": "Of the mail: what stands behind the `+` of its envelope sender."},
-    )
-    message_id = Text(
-        validate=Length(1, MAX_MESSAGE_ID_LENGTH),
-        metadata={"description": "Of the mail, with or without its brackets."},
-    )
     kind = fields.String(required=True, validate=OneOf(REPORTED))
     code = fields.String(
         validate=Regexp(REPORT_CODE),
@@ -202,10 +194,28 @@ class ReportRequest(Schema):
         },
     )
 
-    @validates_schema
-    def _names_one_mail(self, data: dict[str, Any], **_: Any) -> None:
-        if ("tag" in data) == ("message_id" in data):
-            raise ValidationError("Name the mail by either tag or message_id.", "tag")
+
+class ReportByTag(ReportRequest):
+    """What became of the mail with this tag."""
+
+    tag = Text(
+        required=True,
+        validate=Length(1, MAX_MESSAGE_ID_LENGTH),
+        metadata={
+            "description": "What stands behind the `+` of the envelope sender, or all of that.",
+            "pattern": WITHOUT_NUL,
+        },
+    )
+
+
+class ReportByMessageId(ReportRequest):
+    """What became of the mail with this Message-ID."""
+
+    message_id = Text(
+        required=True,
+        validate=Length(1, MAX_MESSAGE_ID_LENGTH),
+        metadata={"description": "With or without its brackets.", "pattern": WITHOUT_NUL},
+    )
 
 
 class MailAnswer(Schema):

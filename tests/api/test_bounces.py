@@ -215,6 +215,7 @@ def test_reports_are_counted_by_what_came_of_them(
     [
         ({"kind": "bounced"}, "tag"),
         ({"kind": "bounced", "tag": "a" * 52, "message_id": "x"}, "tag"),
+        ([], "_schema"),
         ({"kind": "bounced", "tag": ""}, "tag"),
         ({"kind": "opened", "tag": "a" * 52}, "kind"),
         ({"tag": "a" * 52}, "kind"),
@@ -222,7 +223,7 @@ def test_reports_are_counted_by_what_came_of_them(
         ({"kind": "bounced", "tag": "a" * 52, "more": 1}, "more"),
     ],
 )
-def test_what_cannot_be_read_is_told(shop: Api, body: dict[str, Any], field: str) -> None:
+def test_what_cannot_be_read_is_told(shop: Api, body: Any, field: str) -> None:
     """422, with the name of the field."""
     answer = shop.call("POST", "/api/bounces", json=body)
     assert (answer.status_code, answer.json()["type"]) == (422, "/problems/invalid-request")
@@ -233,7 +234,6 @@ def test_what_cannot_be_read_is_told(shop: Api, body: dict[str, Any], field: str
     ("data", "headers", "status"),
     [
         (b"", RFC822, 422),
-        (b" \r\n", RFC822, 422),
         (b"x" * (MAX_MESSAGE_BYTES + 1), RFC822, 413),
         (b"x" * 65_537, {"Content-Type": "application/json"}, 413),
         (b"x", {"Content-Type": "text/plain"}, 415),
