@@ -14,7 +14,7 @@ if "gunicorn.workers.ggevent" in sys.modules:
         warnings.filterwarnings("ignore", "Patching more than once", monkey.MonkeyPatchWarning)
         monkey.patch_all(os=False, signal=False, subprocess=False)
 
-from app import create_app
+from app import create_app, start
 from app.cli.patient import asked_for, patient
 from app.errors import SettingsError, WrongIndexKey
 from app.telemetry import lines
@@ -32,7 +32,7 @@ except (SettingsError, WrongIndexKey) as error:
     sys.exit(CANNOT_START)
 
 if os.environ.get("FLASK_RUN_FROM_CLI") != "true" or "run" in sys.argv:
-    app.extensions["cedula"].start()
+    start(app)
 
 # What is there now stays: the collector need not look at it again, nor come after every few requests.
 gc.collect()

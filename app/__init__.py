@@ -29,7 +29,12 @@ def create_app(settings: Settings | None = None, randbelow: RandBelow | None = N
 
     container = Container(app, settings, randbelow) if randbelow else Container(app, settings)
     app.extensions["cedula"] = container
-    _look_at_start(container)
+    try:
+        container.guard.check()
+    except WrongIndexKey:  # a start into another key's data
+        raise
+    except StorageUnavailable:  # it is checked again before the first registration
+        pass
 
     hooks.install(app, container.metrics)
     auth.install(app, settings)
@@ -41,8 +46,15 @@ def create_app(settings: Settings | None = None, randbelow: RandBelow | None = N
     return app
 
 
-def _look_at_start(container: Container) -> None:
-    """Warns of what an operator should know, and stops a start into another key's data."""
+def start(app: Flask) -> None:
+    """Lets the application serve in this process; a command of the operator does without."""
+    container: Container = app.extensions["cedula"]
+    _warn(container)
+    container.start()
+
+
+def _warn(container: Container) -> None:
+    """Says what an operator should know."""
     log = structlog.get_logger()
     if not container.settings.secret_key:
         log.warning("stored_in_clear", hint="set SECRET_KEY to seal what is stored in Redis")
@@ -50,7 +62,5 @@ def _look_at_start(container: Container) -> None:
         log.warning("open_to_everybody", hint="set API_KEYS or SERVICES_FILE to say who may call")
     try:
         container.guard.check()
-    except WrongIndexKey:
-        raise
     except StorageUnavailable:
         log.warning("redis_away_at_start", hint="requests get 503 until it answers")

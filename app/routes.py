@@ -77,7 +77,7 @@ def verify(body: dict[str, Any]) -> ResponseReturnValue:
 @api.post("/users/<user_id:user_id>/resend")
 @api.doc(**openapi.RESEND)
 def resend(user_id: str) -> ResponseReturnValue:
-    """Mail the live number again: the same number, by a new mail. No body."""
+    """Mail the live number again: the same number, by a new mail. No body. Counts as a registration does."""
     request = current()
     at_once = prefers_async(request)
     found = services().registration.resend(

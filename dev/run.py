@@ -168,6 +168,7 @@ def service(instance: Instance, ports: Ports) -> Program:
         "SECRET_KEY_FILE": str(instance.secret_key_file()),
         "PLAYGROUND_MAILS": str(instance.subfolder("mail")),
         "PLAYGROUND_MAILBOX": f"http://{HOST}:{ports.mailbox}/",
+        "PLAYGROUND_SERVICES": str(ROOT / "dev" / "services.toml"),
     }
     command = [sys.executable, "-m", "gunicorn", "--config", "gunicorn.conf.py"]
     command += ["--bind", f"{HOST}:{ports.service}", "dev.playground.wsgi:app"]

@@ -2,23 +2,19 @@
 
 import re
 import shlex
-import time
 from pathlib import Path
 
 import click
 from flask.cli import AppGroup
 
 from app.container import services
-from app.domain.address import Address
 from app.domain.locale import is_tag, look_up
-from app.domain.registration import Registration
 from app.domain.service import DEFAULT, Service
 from app.errors import SettingsError
 from app.mail.languages import available
+from app.mail.sample import sample
 
 mail = AppGroup("mail", help="What the mails of a service look like.")
-
-SAMPLE_NUMBER = "4821093755"
 
 
 @mail.command()
@@ -43,8 +39,8 @@ def preview(service_id: str, locale: str, into: Path) -> None:
         raise click.UsageError(f"No service has the id {service_id}.")
     try:
         _require_language(service, locale)
-        sample = _sample(service, locale)
-        shown, sent = services().messages.shown(sample), services().messages.mail(sample)
+        registration = sample(service, locale)
+        shown, sent = services().messages.shown(registration), services().messages.mail(registration)
     except SettingsError as error:
         raise click.ClickException(str(error)) from error
     into.mkdir(parents=True, exist_ok=True)
@@ -66,16 +62,3 @@ def _require_language(service: Service, locale: str) -> None:
     if locale and look_up(locale, languages) is None:
         known = ", ".join(sorted(languages))
         raise click.UsageError(f"{service.id} has no language that serves {locale}, only {known}.")
-
-
-def _sample(service: Service, locale: str) -> Registration:
-    return Registration(
-        user_id="a" * 26,
-        registration_id="0123456789abcdef0123",
-        address=Address.known("ada@example.com"),
-        number=SAMPLE_NUMBER,
-        locale=locale,
-        created_ms=int(time.time() * 1000),
-        service=service.id,
-        left_ms=service.ttl_ms or None,
-    )

@@ -14,7 +14,6 @@ from app.config import LANGUAGES, ApiKey, Settings
 from app.directory.disk import Unreadable
 from app.directory.file import FILE, Lines, Wrong, at, parse, shown
 from app.directory.source import MAIL_TEMPLATES, Source
-from app.domain.budget import NO_LIMIT
 from app.domain.service import DEFAULT, Caller, Service
 from app.errors import SettingsError
 
@@ -132,7 +131,7 @@ class _Tables:
             templates=self._templates(name, table.get("templates", "")),
             ttl_s=table.get("number_ttl", default.ttl_s),
             address_limit=table.get("address_limit", default.address_limit),
-            mailbox_limit=NO_LIMIT if table.get("test") else default.mailbox_limit,
+            mailbox_limit=default.mailbox_limit,
             verify_limit=table.get("verify_limit", default.verify_limit),
             client_limit=table.get("client_limit", default.client_limit),
             test=table.get("test", False),

@@ -75,7 +75,7 @@ DOTS = ".\u00b7\u2022\u2024\u2027\u2219\u22c5\u2212\u30fb\u3002\uff0e\uff61\uff6
 
 
 def grouped(number: str) -> str:
-    """The number as a person reads it: `482 109 3755`, longer ones in fours, `4821 0937 5523`."""
+    """The number as a person reads it: `482 109 3753`, longer ones in fours, `4821 0937 5523`."""
     if len(number) == 10:
         return f"{number[:3]} {number[3:6]} {number[6:]}"
     return " ".join(number[start : start + 4] for start in range(0, len(number), 4))

@@ -22,7 +22,8 @@ class Service:
     address, or `Name <address>`. `support`, `color`, `logo`: an address for questions, `#rrggbb` and an
     `https://` URL; empty = none. `locale`: the language of a mail where the request names none that there
     is. `templates`: the files that replace or complete the built-in ones, by file name. `ttl_s`: how long
-    its numbers live, 0 = until used. `test`: nothing is ever mailed.
+    its numbers live, 0 = until used. `mailbox_limit`: for mails that go out. `test`: of what it registers,
+    nothing is ever mailed.
     """
 
     id: str = DEFAULT

@@ -46,6 +46,9 @@ Registers people by e-mail address for other services. Hand in an address and a 
 identification number by e-mail, and by no other way. Hand in the number that the person typed: the token
 comes back, once, and you know that whoever typed it has read that mailbox.
 
+A number can be mailed again (`resend`). Where an answer is lost, the same request with the same
+`Idempotency-Key` gets it again, for a registration and for a verification.
+
 Every answer carries `X-Request-ID` and `Cache-Control: no-store`. Every error is an RFC 9457 problem; its
 `type` is a page that explains it. Answers may grow: ignore members that you do not know."""
 
@@ -115,8 +118,9 @@ IDEMPOTENCY_KEY: Json = {
 VERIFICATION_KEY: Json = {
     "name": "Idempotency-Key",
     "in": "header",
-    "description": "A name of your choice for this handing in (a UUID, say). Where the answer was lost, the "
-    "same key, address and number bring it again for two minutes; that costs no try.",
+    "description": "A name that you draw at random for this handing in (a UUID). Where the answer was lost, "
+    "the same key, address and number bring it again for two minutes; that costs no try. A name that can be "
+    "guessed, or is made of the number, lets others guess the number meanwhile.",
     "schema": {"type": "string", "pattern": IDEMPOTENCY_KEY_PATTERN, "maxLength": 255},
 }
 
@@ -144,7 +148,7 @@ SHOWN: Json = {
     "subject": "Confirm your e-mail address for Acme Shop (KV)",
     "text": "...",
     "html": "<!DOCTYPE html>...",
-    "number": "4821093755",
+    "number": "4821093753",
     "locale": "en",
 }
 
@@ -310,7 +314,7 @@ VERIFY = operation(
     {
         200: answer(
             "The number is right. The registration is consumed: this answer is given once, and again only to "
-            "the same `Idempotency-Key`.",
+            "the same `Idempotency-Key`, for two minutes.",
             VerificationAnswer,
             {"id": EXAMPLE_ID, "email": "ada@example.com", "token": "what you handed in"},
         ),
@@ -324,7 +328,7 @@ RESEND = operation(
     {
         200: answer("The mail server has accepted the mail.", UserAnswer, LOOKED_UP),
         202: answer(
-            "The mail will be sent, as for a registration.",
+            "The mail will be sent: the same number, with the same end, as for a registration.",
             UserAnswer,
             {**LOOKED_UP, "delivery": "pending"},
             "Preference-Applied",

@@ -136,7 +136,7 @@ class VerificationRequest(Schema):
             "description": "As the person typed or pasted it: spaces, dashes, dots and line ends do not "
             "count, and decimal digits of every script do. NUMBER_DIGITS digits, the last one a check digit: "
             "a typing error is `mistyped-number` and costs no try.",
-            "examples": ["482 109 3755"],
+            "examples": ["482 109 3753"],
         },
     )
 

@@ -5,6 +5,7 @@ composing     from that to a MIME message
 rendering     from a service's brand, sentences and layout to what its mails say
 languages     the sentences of each language, and which language somebody gets
 wording       durations and times in a language
+sample        a registration that nobody made, for looking at mails
 colors        a brand's colour, made readable
 smtp          one sender's connection: when it is opened, checked, renewed, and a mail tried once more
 conversation  what is said over it: MAIL, RCPT, DATA, the content, RSET

@@ -9,6 +9,7 @@ import re
 import tomllib
 import unicodedata
 from collections.abc import Iterator, Mapping
+from functools import cache
 from importlib.resources import files
 from string import Formatter
 
@@ -40,10 +41,11 @@ NUMBER_FIRST = "{number} "
 LAYOUTS = ("number.html", "number.txt")
 SENTENCES = ".toml"
 
-BUILT_IN: Mapping[str, str] = {
-    file.name: file.read_text("utf-8") for file in files("app").joinpath("templates/mail").iterdir()
-}
-"""The built-in templates, by file name."""
+
+@cache
+def built_in() -> Mapping[str, str]:
+    """The built-in templates, by file name. They are read once; whoever edits them clears the cache."""
+    return {file.name: file.read_text("utf-8") for file in files("app").joinpath("templates/mail").iterdir()}
 
 
 def available(service: Service) -> tuple[str, ...]:
@@ -51,7 +53,7 @@ def available(service: Service) -> tuple[str, ...]:
     for name in service.templates:
         if name not in LAYOUTS and not (name.endswith(SENTENCES) and is_tag(_tag(name))):
             raise SettingsError(f"{name}: Must be number.html, number.txt or <language tag>.toml.")
-    return tuple(dict.fromkeys((*_tags(service.templates), *_tags(BUILT_IN))))
+    return tuple(dict.fromkeys((*_tags(service.templates), *_tags(built_in()))))
 
 
 def chosen(service: Service, tag: str) -> str:
@@ -64,8 +66,8 @@ def chosen(service: Service, tag: str) -> str:
 def sentences(service: Service, language: str) -> Mapping[str, str]:
     """Every sentence by its name. Raises SettingsError, which lists what is wrong in the language's file."""
     name = language + SENTENCES
-    base = look_up(language, _tags(BUILT_IN))
-    found = tomllib.loads(BUILT_IN[base + SENTENCES]) if base else {}
+    base = look_up(language, _tags(built_in()))
+    found = tomllib.loads(built_in()[base + SENTENCES]) if base else {}
     if name in service.templates:
         found |= _read(name, service.templates[name])
     missing = [key for key in MUST_SHOW if key not in found]

@@ -16,7 +16,7 @@ from app.domain.registration import Registration
 from app.domain.service import Service
 from app.errors import ServiceUnknown, SettingsError
 from app.mail.composing import Composed, compose, quoted
-from app.mail.languages import available, chosen
+from app.mail.languages import available, built_in, chosen
 from app.mail.rendering import render
 from app.mail.wording import duration, moment
 
@@ -62,6 +62,7 @@ class Messages:
         """`directory_get`: the service with this id that is in force now. One that it gives must not change;
         after a reload it gives another object. `bounce_address`: where reports of mails go; each mail brings
         its `tag` there, by which its report will be known."""
+        built_in()  # now, so that what is installed later changes nothing for a service that runs
         self._service = directory_get
         self._bounce_name, _, self._bounce_domain = bounce_address.rpartition("@")
         self._tag = tag

@@ -18,7 +18,7 @@ from markupsafe import Markup, escape
 from app.domain.service import Service
 from app.errors import SettingsError
 from app.mail.colors import accent
-from app.mail.languages import BUILT_IN, LAYOUTS, sentences
+from app.mail.languages import LAYOUTS, built_in, sentences
 from app.mail.wording import cldr
 
 VALUES: Final = ("number", "reference", "issued_at", "duration")
@@ -95,7 +95,8 @@ def _names(
 
 
 def _layout(service: Service, name: str, names: Mapping[str, Any]) -> str:
-    environment = _environment(*(service.templates.get(layout, BUILT_IN[layout]) for layout in LAYOUTS))
+    sources = {**built_in(), **service.templates}
+    environment = _environment(*(sources[layout] for layout in LAYOUTS))
     try:
         shown = environment.get_template(name).render(names)
     except TemplateSyntaxError as error:

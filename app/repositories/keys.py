@@ -158,9 +158,9 @@ class Names:
         """What tells a request from another under the same Idempotency-Key."""
         return self._name("\0".join((locale, token)), b"cedula print")
 
-    def verification(self, number: str, key: str) -> str:
-        """What tells the handing in of a number from another under the same Idempotency-Key."""
-        return self._name("\0".join((number, key)), b"cedula verify")
+    def verification(self, user_id: str, key: str) -> str:
+        """The digest of the Idempotency-Key of a number that is handed in."""
+        return self._name("\0".join((user_id, key)), b"cedula verify")
 
     def client(self, name: str) -> str:
         """The digest of an API key's name or an IP address, for the limits of clients."""

@@ -80,6 +80,7 @@ class VerifyNumber(NamedTuple):
     readable: bytes
     fingerprint: str
     keep_ms: int
+    most_others: int
 
 
 @script(lua("erase_user"), acknowledged=True)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from app.domain.address import Address
+from app.domain.budget import NO_LIMIT, Budget
 from app.domain.registration import Contents, Delivery, Draft, Registered, Registration, Stored, UserRecord
 from app.domain.service import Service
 from app.errors import (
@@ -33,6 +34,9 @@ WRONG_IN_A_ROW = 100
 
 REPLAY_MS = 120_000
 """How long a handed-in number brings the token again to the request that got it first (Idempotency-Key)."""
+
+OTHER_NUMBERS = 5
+"""So many other numbers under the key of such a request end this: a chance of 5 in 9 x 10^5."""
 
 DAY_MS = 86_400_000
 
@@ -92,6 +96,7 @@ class Users:
         AddressRefused, RequestInProgress, IdempotencyKeyReused, NewerRecord.
         """
         service = draft.service
+        mailbox_limit = of_mailbox(service, test=service.test)
         registration_id = fresh_token()  # nobody else draws it, so it names the lease, too
         digests = [self._names.number(number) for number in candidates]
         sealed = [self._records.seal(draft, number, keys.user_id) for number in candidates]
@@ -99,7 +104,7 @@ class Users:
             Register(
                 *keys.mail,
                 sends=keys.sends,
-                mailbox=self._mailbox(keys, draft.address, service),
+                mailbox=self._mailbox(keys, draft.address, mailbox_limit),
                 mark=keys.idempotency(once.digest if once else "none"),
                 suppressed=keys.suppressed,
                 numbers=[keys.number_prefix + digest for digest in digests],
@@ -112,8 +117,8 @@ class Users:
                 prefix=keys.number_prefix,
                 limit=service.address_limit.amount,
                 window_ms=service.address_limit.window_ms,
-                mailbox_limit=service.mailbox_limit.amount,
-                mailbox_window_ms=service.mailbox_limit.window_ms,
+                mailbox_limit=mailbox_limit.amount,
+                mailbox_window_ms=mailbox_limit.window_ms,
                 fingerprint=once.fingerprint if once else "",
                 mark_ms=self._mark_ms if once else 0,
                 running_ms=RUNNING_MS,
@@ -154,12 +159,13 @@ class Users:
         """Lets the live number be mailed again. None: this registration is no longer live, and nothing has
         changed. Raises TooManyRegistrations, AddressRefused, NewerRecord."""
         keys, contents = keys_of(record.user_id), record.contents
+        mailbox_limit = of_mailbox(service, test=contents.test)
         owner = fresh_token()
         answer = self._storage.run(
             ResendMail(
                 *keys.mail,
                 sends=keys.sends,
-                mailbox=self._mailbox(keys, contents.address, service),
+                mailbox=self._mailbox(keys, contents.address, mailbox_limit),
                 suppressed=keys.suppressed,
                 id=record.user_id,
                 registration=record.registration_id,
@@ -167,8 +173,8 @@ class Users:
                 lease_ms=lease_ms,
                 limit=service.address_limit.amount,
                 window_ms=service.address_limit.window_ms,
-                mailbox_limit=service.mailbox_limit.amount,
-                mailbox_window_ms=service.mailbox_limit.window_ms,
+                mailbox_limit=mailbox_limit.amount,
+                mailbox_window_ms=mailbox_limit.window_ms,
             )
         )
         match answer:
@@ -204,6 +210,7 @@ class Users:
         StorageUnavailable. Raises VerificationFailed, TooManyAttempts, RecordUnreadable.
         """
         keys, budget = self.keys(service, address), service.verify_limit
+        named = self._names.verification(keys.user_id, idempotency_key) if idempotency_key else ""
         answer = self._storage.run(
             VerifyNumber(
                 user=keys.user,
@@ -218,8 +225,9 @@ class Users:
                 most_in_a_row=WRONG_IN_A_ROW,
                 newest=LAYOUT_VERSION,
                 readable=self._records.readable,
-                fingerprint=self._names.verification(number, idempotency_key) if idempotency_key else "",
+                fingerprint=named,
                 keep_ms=REPLAY_MS,
+                most_others=OTHER_NUMBERS,
             )
         )
         match answer:
@@ -251,9 +259,9 @@ class Users:
         call = EraseUser(keys.user, keys.outbox, keys.verified, id=user_id, prefix=keys.number_prefix)
         return checked(self._storage.run(call)) == "erased"
 
-    def _mailbox(self, keys: UserKeys, address: Address, service: Service) -> str:
+    def _mailbox(self, keys: UserKeys, address: Address, limit: Budget) -> str:
         """The count of the mailbox's mails; without a limit, a key that is never written."""
-        return keys.mailbox(self._names.mailbox(address) if service.mailbox_limit.amount else "none")
+        return keys.mailbox(self._names.mailbox(address) if limit.amount else "none")
 
     def _read(self, user_id: str, fields: dict[str, bytes]) -> UserRecord | None:
         if not fields:
@@ -278,6 +286,11 @@ class Users:
             )
         except (KeyError, ValueError):
             raise damaged() from None
+
+
+def of_mailbox(service: Service, *, test: bool) -> Budget:
+    """How many mails a mailbox may get: `test` registrations, of which no mail goes out, have no limit."""
+    return NO_LIMIT if test else service.mailbox_limit
 
 
 def held_back() -> AddressRefused:

@@ -1,10 +1,11 @@
-"""The playground's page, its files, and the mailbox as the page reads it."""
+"""The playground's pages, their files, and the mails as the pages read them."""
 
 from dataclasses import asdict
 
 from flask import Flask, Response, abort, jsonify, render_template, request
 
-from dev.mailbox import HOST, Folder, html_part_response
+from dev.mailbox import HOST, PART_POLICY, Folder, html_part_response
+from dev.playground.mails import Mails
 
 SHOWN = 3
 """Mails in a listing: the newest."""
@@ -16,8 +17,10 @@ POLICY = (
 
 PREFIX = "/playground"
 
+SCHEMES = ("light", "dark")
 
-def create_page(mails: Folder, mailbox_url: str) -> Flask:
+
+def create_page(mails: Folder, mailbox_url: str, previews: Mails) -> Flask:
     """Serves `/` and everything under `/playground/`; nothing of it comes from anywhere else."""
     page = Flask(__name__, static_url_path=f"{PREFIX}/static")
     page.config["TRUSTED_HOSTS"] = [HOST, "localhost"]  # against DNS rebinding by a site in the same browser
@@ -45,4 +48,29 @@ def create_page(mails: Folder, mailbox_url: str) -> Flask:
             abort(404)
         return html_part_response(mails.read(name))
 
+    _add_previews(page, mailbox_url, previews)
     return page
+
+
+def _add_previews(page: Flask, mailbox_url: str, previews: Mails) -> None:
+    """The tab that shows every mail that there can be."""
+
+    @page.get(f"{PREFIX}/mails")
+    def mails() -> str:
+        return render_template("mails.html", mailbox_url=mailbox_url)
+
+    @page.get(f"{PREFIX}/mails/version")
+    def version() -> Response:
+        return Response(previews.version(), content_type="text/plain")
+
+    @page.get(f"{PREFIX}/mails.json")
+    def all_mails() -> Response:
+        return jsonify(previews.of(request.args.get("service", "")))
+
+    @page.get(f"{PREFIX}/mails/<service>/<language>/<any({', '.join(SCHEMES)}):scheme>")
+    def preview(service: str, language: str, scheme: str) -> Response:
+        html = previews.html(service, language, scheme)
+        if html is None:
+            abort(404)
+        policy = f"{PART_POLICY} https:"  # a logo may be looked at where it is
+        return Response(html, headers={"Content-Security-Policy": policy})

@@ -13,6 +13,7 @@ from typing import Any
 from flask import Flask
 
 from dev.mailbox import Folder
+from dev.playground.mails import Mails
 from dev.playground.page import PREFIX, create_page
 from dev.playground.timing import Tracer
 from wsgi import app as service
@@ -49,9 +50,10 @@ class Playground:
             return self._service(environ, start)
 
 
+container = service.extensions["cedula"]
 folder = Folder(Path(os.environ["PLAYGROUND_MAILS"]))
 app = Playground(
     service,
-    create_page(folder, os.environ["PLAYGROUND_MAILBOX"]),
-    Tracer(service.extensions["cedula"], folder),
+    create_page(folder, os.environ["PLAYGROUND_MAILBOX"], Mails(container.settings)),
+    Tracer(container, folder),
 )

@@ -101,13 +101,17 @@ def test_one_service_cannot_use_up_what_another_may(shop: Api, bank: Api, email:
     assert bank.verify(email, bank.registered(email)).status_code == 200
 
 
-def test_an_idempotency_key_is_the_service_s_own(shop: Api, bank: Api, email: str) -> None:
-    """The same key at another service is another request."""
+def test_an_idempotency_key_is_the_service_s_own(shop: Api, bank: Api, email: str, mail: MailServer) -> None:
+    """The same key at another service is another request, which is carried out."""
     first = shop.register(email, headers=named("order-1")).json()
     second = bank.register(email, headers=named("order-1")).json()
     assert first["id"] != second["id"]
     assert ("expires_at" in second, "expires_at" in first) == (True, True)
     assert shop.register(email, headers=named("order-1")).json() == first
+    assert len(mail.box.to(email)) == 2
+    assert bank.verify(email, bank.number_of(email), headers=named("order-1")).status_code == 200
+    assert shop.verify(email, bank.number_of(email), headers=named("order-1")).status_code == 403
+    assert shop.verify(email, mail.box.to(email)[0].number, headers=named("order-1")).status_code == 200
 
 
 def test_a_call_without_a_key_is_refused(shared: Gunicorn, store: redis.Redis, email: str) -> None:

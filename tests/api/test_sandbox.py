@@ -20,6 +20,7 @@ Serving = Callable[..., AbstractContextManager[Gunicorn]]
 TABLES: dict[str, dict[str, Any]] = {
     "shop": {"sender": "Acme Shop <no-reply@shop.example>"},
     "rehearsal": {"test": True, "locale": "es", "number_ttl": 600, "address_limit": "", "verify_limit": ""},
+    "school": {"test": True},
 }
 
 
@@ -77,6 +78,17 @@ def test_a_real_service_has_no_mail_to_show(shop: Api, email: str) -> None:
     """Its number reaches the person by e-mail, and by no other way."""
     user_id = shop.register(email).json()["id"]
     assert shop.call("GET", f"/api/users/{user_id}/mail").status_code == 404
+
+
+@pytest.mark.parametrize("other", ["shop", "school"])
+def test_no_other_service_reads_what_was_not_mailed(
+    rehearsal: Api, mail: MailServer, email: str, other: str
+) -> None:
+    """Not even another test service."""
+    user_id = rehearsal.register(email).json()["id"]
+    stranger = Api(rehearsal.server, mail, key_of(other))
+    assert stranger.call("GET", f"/api/users/{user_id}/mail").status_code == 404
+    assert shown(rehearsal, user_id)["to"] == email
 
 
 def test_refused_is_no_address(rehearsal: Api) -> None:
@@ -166,9 +178,10 @@ def test_a_test_key_never_makes_a_mail_go_out(
             api.call("DELETE", f"/api/users/{user_id}")
         else:
             found = api.call("GET", f"/api/users/{user_id}/mail")
-            api.verify(email, found.json().get("number", "4821093755"))
-        stranger = Api(api.server, mail, key_of("shop"))
-        assert stranger.call("GET", f"/api/users/{user_id}/mail").status_code == 404
+            api.verify(email, found.json().get("number", "4821093753"))
+        for other in ("shop", "school"):
+            stranger = Api(api.server, mail, key_of(other))
+            assert stranger.call("GET", f"/api/users/{user_id}/mail").status_code == 404
     assert len(mail.box.mails) == before
 
 

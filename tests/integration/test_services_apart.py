@@ -112,12 +112,25 @@ def test_other_mailboxes_have_budgets_of_their_own(start: Start, email: str) -> 
 
 
 def test_a_test_service_neither_uses_nor_meets_the_mailbox_budget(start: Start, store: redis.Redis) -> None:
-    """It has no limit for mailboxes."""
-    shop, rehearsal = start("shop", mailbox_limit=1), start("rehearsal", test=True)
+    """None of its mails goes out."""
+    shop, rehearsal = start("shop", mailbox_limit=1), start("rehearsal", mailbox_limit=1, test=True)
     rehearsal.registered(ada())
+    rehearsal.resent(ada())
     assert not list(store.scan_iter("*:mailbox:*"))
     shop.registered(ada())
     rehearsal.registered(ada())
+
+
+def test_whether_a_resend_counts_for_the_mailbox_is_said_by_the_record(start: Start) -> None:
+    """What was registered for real is mailed, and counts, also when its service has become a test; and what
+    was a test is not, and does not."""
+    real, test = start("shop", mailbox_limit=2), start("shop", mailbox_limit=2, test=True)
+    real.registered(ada())
+    test.resent(ada())
+    with pytest.raises(TooManyRegistrations):
+        test.resent(ada())
+    test.registered(ada())
+    real.resent(ada())
 
 
 def test_no_race_of_services_overdraws_a_mailbox(start: Start, store: redis.Redis) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import redis
 
-from app.errors import SealBroken, TooManyAttempts, VerificationFailed
+from app.errors import SealBroken, StorageUnavailable, TooManyAttempts, VerificationFailed
 from app.repositories.users import REPLAY_MS
 from tests.api.conftest import at_once, wrong
 from tests.support.people import Process, ada
@@ -58,6 +58,36 @@ def test_the_same_request_gets_the_token_again(start: Start, store: redis.Redis)
     store.delete(keys.verified)
     with pytest.raises(TooManyAttempts):
         process.verify(ada(), number, KEY)
+
+
+def test_nobody_who_knows_the_key_searches_for_the_number(start: Start, store: redis.Redis) -> None:
+    """Five other numbers end what was remembered; others' keys do not."""
+    process = start(limit=0)
+    number = process.registered(ada()).registration.number
+    assert process.verify(ada(), number, KEY) == "t0ken"
+    for other in range(1, 5):
+        failure(process, wrong(number, other), KEY)
+        failure(process, wrong(number, other), "another's")
+    assert process.verify(ada(), number, KEY) == "t0ken"
+    failure(process, wrong(number, 5), KEY)
+    assert not store.exists(process.keys(ada()).verified)
+    failure(process, number, KEY)
+
+
+def test_what_is_remembered_is_guarded_as_a_number_is(start: Start, store: redis.Redis) -> None:
+    """Where Redis refuses to count, right and other numbers fail alike."""
+    process = start(limit=0)
+    number = process.registered(ada()).registration.number
+    assert process.verify(ada(), number, KEY) == "t0ken"
+    store.config_set("maxmemory", 1)
+    try:
+        for each in (number, wrong(number)):
+            with pytest.raises(StorageUnavailable) as caught:
+                process.verify(ada(), each, KEY)
+            assert caught.value.code == "OOM"
+    finally:
+        store.config_set("maxmemory", 0)
+    assert process.verify(ada(), number, KEY) == "t0ken"
 
 
 def test_only_a_success_is_remembered(start: Start, store: redis.Redis) -> None:

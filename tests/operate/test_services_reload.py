@@ -4,7 +4,6 @@ A key that is in force is answered 404 (there is no such user), any other 401.
 """
 
 import contextlib
-import json
 import os
 import shutil
 import signal
@@ -17,7 +16,7 @@ import pytest
 import requests
 
 from app.http.auth import digest
-from tests.support.metrics import folders_of
+from tests.support.metrics import at_work, folders_of
 from tests.support.servers import Gunicorn, Valkey, gunicorn
 from tests.support.waiting import wait_until
 
@@ -70,7 +69,7 @@ class Served:
 
     def _all_are_at_work(self) -> bool:
         workers = set(self.service.workers())
-        return all(workers <= snapshots(folder) for folder in folders_of(self.service))
+        return all(workers <= at_work(folder) for folder in folders_of(self.service))
 
     def _are_new(self, before: set[int]) -> bool:
         now = set(self.service.workers())
@@ -92,11 +91,6 @@ class Served:
         found = {name: self.statuses(name) for name in names}
         assert all(statuses in ({404}, {401}) for statuses in found.values()), found
         return [name for name, statuses in found.items() if statuses == {404}]
-
-
-def snapshots(folder: Path) -> set[int]:
-    """The pids of the workers that have told what they counted."""
-    return {json.loads(path.read_bytes())["pid"] for path in folder.glob("*.json")}
 
 
 @pytest.fixture(scope="module", params=PRELOAD, ids=IDS)

@@ -1,10 +1,14 @@
-"""One `make run` for the tests of a module."""
+"""One `make run` and one browser for the tests of a module."""
 
 from collections.abc import Iterator
 
 import pytest
+from playwright.sync_api import Browser, expect, sync_playwright
 
+from tests.support.browser import ARGUMENTS, axe_source
 from tests.support.dev_run import Run, running
+
+expect.set_options(timeout=15_000)
 
 
 @pytest.fixture(scope="module")
@@ -19,3 +23,17 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
 def url(run: Run) -> str:
     """Where the playground is."""
     return f"http://127.0.0.1:{run.ports['PORT']}"
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def axe() -> str:
+    """The source of axe-core."""
+    return axe_source()

@@ -60,9 +60,10 @@ def test_the_image_holds_no_playground() -> None:
     assert "dev" not in re.findall(r"^COPY (?!--)(\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
 
 
-def test_the_page_may_load_and_run_nothing_but_its_own_files(run: Run, url: str) -> None:
+@pytest.mark.parametrize("path", ["/", "/playground/mails"])
+def test_the_page_may_load_and_run_nothing_but_its_own_files(url: str, path: str) -> None:
     """The policy names only 'self', the page holds no inline script or style, and its files are all there."""
-    page = requests.get(f"{url}/", timeout=10)
+    page = requests.get(f"{url}{path}", timeout=10)
     policy = page.headers["Content-Security-Policy"]
     assert "default-src 'none'" in policy
     assert "unsafe" not in policy
@@ -70,8 +71,8 @@ def test_the_page_may_load_and_run_nothing_but_its_own_files(run: Run, url: str)
     assert not re.search(r"<style|style=|<script(?![^>]* src=)|\son\w+=", page.text)
     files = re.findall(r'(?:src|href)="(/playground/[^"]+)"', page.text)
     assert len(files) >= 3
-    for path in files:
-        assert requests.get(f"{url}{path}", timeout=10).status_code == 200, path
+    for file in files:
+        assert requests.get(f"{url}{file}", timeout=10).status_code == 200, file
 
 
 def test_a_mail_is_shown_in_a_frame_that_runs_and_loads_nothing(run: Run, url: str) -> None:
@@ -85,11 +86,23 @@ def test_a_mail_is_shown_in_a_frame_that_runs_and_loads_nothing(run: Run, url: s
         assert requests.get(f"{url}/playground/messages/{name}/html", timeout=10).status_code == 404
 
 
-@pytest.mark.parametrize("path", ["/", "/playground/messages.json"])
+@pytest.mark.parametrize("path", ["/", "/playground/messages.json", "/playground/mails.json"])
 def test_the_playground_answers_no_other_site(url: str, path: str) -> None:
     """A page elsewhere that points its own name at 127.0.0.1 must not read the mails."""
     answer = requests.get(f"{url}{path}", headers={"Host": "attacker.example"}, timeout=10)
     assert answer.status_code == 400
+
+
+def test_a_preview_is_shown_in_a_frame_that_runs_nothing(url: str) -> None:
+    """In either scheme, with a sandbox of its own; what is no service, language or scheme is not found."""
+    for scheme in ("light", "dark"):
+        part = requests.get(f"{url}/playground/mails/shop/ar/{scheme}", timeout=30)
+        policy = part.headers["Content-Security-Policy"]
+        assert policy.startswith("sandbox; default-src 'none'")
+        assert "script" not in policy
+        assert 'dir="rtl"' in part.text
+    for path in ("club/es/light", "shop/xx/light", "shop/es/blue"):
+        assert requests.get(f"{url}/playground/mails/{path}", timeout=30).status_code == 404, path
 
 
 def test_the_steps_of_a_registration_add_up_to_the_whole(url: str) -> None:

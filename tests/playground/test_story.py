@@ -3,34 +3,19 @@
 import os
 import re
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 from stdnum import damm
 
+from tests.support.browser import DESK, PHONE, Watched
 from tests.support.dev_run import Run
 
 pytestmark = pytest.mark.system
 
-AXE = "axe-core@4.11.1"
-"""The accessibility rules, from npm; kept in the virtual environment."""
-
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-DESK, PHONE = (1280, 800), (390, 844)
 WORDS = {
     "en": {
         "title": "One address, one number, one mail",
@@ -51,42 +36,13 @@ WORDS = {
         "refused": "Rechazado: el número es erróneo, usado",
     },
 }
-EXPECTED_COMPLAINT = "Failed to load resource: the server responded with a status of 4"
-"""What Chromium itself says of every answer that is a refusal."""
-
-expect.set_options(timeout=15_000)
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=ARGUMENTS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def axe() -> str:
-    """The source of axe-core."""
-    folder = Path(sys.prefix) / "axe-core" / AXE.rpartition("@")[2]
-    script = folder / "node_modules" / "axe-core" / "axe.min.js"
-    if not script.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        options = ["--prefix", str(folder), "--no-save", "--no-audit", "--no-fund", "--ignore-scripts"]
-        subprocess.run(["npm", "install", *options, AXE], check=True, timeout=100, capture_output=True)
-    return script.read_text()
-
-
-class Playground:
-    """The page, with everything that it asked for and complained about."""
+class Playground(Watched):
+    """The tab with the story."""
 
     def __init__(self, page: Page, url: str, axe: str) -> None:
-        self.page, self._url, self._axe = page, url, axe
-        self.requests: list[str] = []
-        self.complaints: list[str] = []
-        page.on("request", lambda request: self.requests.append(request.url))
-        page.on("console", lambda said: self.complaints.append(said.text) if said.type != "log" else None)
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        super().__init__(page, url, axe)
         page.goto(url)
         expect(page.locator("#drawing svg")).to_be_visible()
 
@@ -119,32 +75,6 @@ class Playground:
 
     def words(self, form: str) -> Any:
         return self.page.locator(f"#{form} .words")
-
-    def check_accessibility(self) -> None:
-        """No violation of any of axe-core's rules, in light and in dark; nothing is wider than the window."""
-        for scheme in ("light", "dark"):
-            self.page.emulate_media(color_scheme=scheme)
-            # Colours change within a transition; what is half-way is nobody's colour.
-            self.page.evaluate(
-                "Promise.allSettled(document.getAnimations().map((one) => one.finished)).then(() => 0)"
-            )
-            self.page.evaluate(self._axe)
-            found = self.page.evaluate("axe.run(document, { iframes: false, resultTypes: ['violations'] })")
-            violations = [
-                (rule["id"], node["target"], node["failureSummary"])
-                for rule in found["violations"]
-                for node in rule["nodes"]
-            ]
-            assert violations == [], scheme
-            assert len(found["passes"]) > 20
-        assert self.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-
-    def check_behaviour(self, refusals: int) -> None:
-        """Nobody else was asked for anything, and nothing complained but of the refusals."""
-        assert len(self.requests) > 5
-        assert [asked for asked in self.requests if not asked.startswith(f"{self._url}/")] == []
-        expected = [said for said in self.complaints if said.startswith(EXPECTED_COMPLAINT)]
-        assert (len(expected), len(self.complaints)) == (refusals, refusals), self.complaints
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Reads /metrics as Prometheus does."""
 
+import json
 import time
 from pathlib import Path
 
@@ -68,3 +69,8 @@ def folders_of(service: Gunicorn) -> list[Path]:
     links = Path(f"/proc/{service.process.pid}/fd").iterdir()
     paths = {link.readlink() for link in links if link.is_dir()}
     return [path for path in paths if path.name.startswith("cedula-metrics-")]
+
+
+def at_work(folder: Path) -> set[int]:
+    """The pids of the workers that have told what they counted."""
+    return {json.loads(path.read_bytes())["pid"] for path in folder.glob("*.json")}

@@ -39,6 +39,11 @@ class Records:
         """The keys of an address, whether it is registered or not."""
         return self._names.user(self._service, Address.parse(address))
 
+    @staticmethod
+    def id_of(address: str, service: str = DEFAULT) -> str:
+        """The user id of an address where no key names anything."""
+        return Names(None).user(service, Address.parse(address)).user_id
+
     def of(self, address: str) -> Stored | None:
         """What is stored for an address; None where nothing is. Raises SealBroken."""
         keys = self.keys(address)

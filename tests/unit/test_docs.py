@@ -1,5 +1,6 @@
 """The documentation says what the code does: settings, problems, commands, metrics, files, links."""
 
+import math
 import re
 from collections.abc import Callable, Iterator, Sized
 from dataclasses import fields
@@ -11,7 +12,9 @@ import pytest
 
 from app.cli import COMMANDS
 from app.config import Settings
+from app.domain.number import NumberGenerator
 from app.errors import PROBLEMS
+from app.repositories.users import WRONG_IN_A_ROW
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -195,3 +198,33 @@ def test_every_file_that_is_named_exists() -> None:
     """A path in code letters is a file or a folder of the project."""
     named = {(page.name, path) for page in PAGES for path in FILE.findall(text(page))}
     assert {(page, path) for page, path in named if not (ROOT / path).exists()} == set()
+
+
+SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
+GUESSES_A_DAY = 480
+
+
+def reckoned(text: str) -> float:
+    """`9·10⁵` and `1.1·10⁻⁴` as numbers."""
+    factor, power = text.strip().split("·10")
+    return float(f"{factor}e{power.translate(SUPERSCRIPTS)}")
+
+
+def test_the_guessing_is_reckoned_with_the_numbers_that_are_drawn() -> None:
+    """For each NUMBER_DIGITS: possibilities, and the chances that the limits leave."""
+    rows = re.findall(r"^\| (\d\d) \|(.*)\|$", text(ROOT / "docs/security.md"), re.MULTILINE)
+    assert [int(digits) for digits, _ in rows] == list(range(10, 19))
+    limit = Settings().verify_limit
+    assert limit.amount * 86_400 // limit.window_s == GUESSES_A_DAY
+    for digits, cells in rows:
+        possible = NumberGenerator(int(digits)).possibilities
+        a_year = -math.expm1(365 * GUESSES_A_DAY * math.log1p(-1 / possible))
+        shown = [reckoned(cell) for cell in cells.split("|")]
+        right = [
+            possible,
+            WRONG_IN_A_ROW / possible,
+            GUESSES_A_DAY / possible,
+            a_year,
+            possible / GUESSES_A_DAY,
+        ]
+        assert shown == [pytest.approx(value, rel=0.05) for value in right], digits

@@ -161,7 +161,7 @@ def test_the_number_is_one_piece_from_left_to_right(service: Service, registrati
         for element in elements(page(service, registration))
         if "482" in "".join(element.itertext()) and len(element) == 0
     )
-    assert number.text == "482 109 3755"
+    assert number.text == "482 109 3753"
     assert number.get("dir") == "ltr"
     assert "user-select:all" in number.get("style", "")
 
@@ -175,7 +175,7 @@ def test_the_text_part_can_be_read_aloud(service: Service, registration: Registr
     assert not re.search(r"[<>&]|\n\n\n|\A\n", text)
     (number,) = (line for line in lines if "482" in line)
     right_to_left = registration.locale == "ar"
-    assert number == ("    \u200e482 109 3755\u200e" if right_to_left else "    482 109 3755")
+    assert number == ("    \u200e482 109 3753\u200e" if right_to_left else "    482 109 3753")
     assert lines[lines.index(number) - 1] == lines[lines.index(number) + 1] == ""
     assert lines[lines.index(number) - 2].endswith(":")
 

@@ -14,7 +14,7 @@ from app.repositories.keys import Names, UserKeys, derive_key, keys_of, outbox_k
 
 KEY = "an index key that is long enough to be one"
 OTHER_KEY = "another index key, also long enough to be one"
-NUMBER = "4821093755"
+NUMBER = "4821093753"
 ADA = Address.parse("ada@example.com")
 
 ADDRESSES = st.from_regex(r"[a-z]{1,12}(\+[a-z]{1,5})?@[a-z]{1,12}\.com", fullmatch=True).map(Address.known)

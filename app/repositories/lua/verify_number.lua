@@ -4,15 +4,17 @@
 -- alike. Under OOM it lets DEL through, so a count after the comparison would let the right number through.
 --
 -- A request that names itself (Idempotency-Key) and got the token gets it again for a while: it may have lost the
--- answer. That costs no try; with another name or number it is a request like any other.
+-- answer. That costs no try; with another name or number it is a request like any other. So that nobody who knows
+-- the name searches for the number, other numbers under it are counted, before anything is compared, and end it.
 --
 -- KEYS[1] user record   KEYS[2] outbox   KEYS[3] count of wrong numbers
--- KEYS[4] what was handed out last: `fingerprint|sealed record`
+-- KEYS[4] what was handed out last: `fingerprint|digest of the number|other numbers under it|sealed record`
 -- ARGV[1] user id   ARGV[2] digest of the number   ARGV[3] what every number key of the shard starts with
 -- ARGV[4] wrong numbers allowed in a window, 0 = any number   ARGV[5] the window in ms
 -- ARGV[6] wrong numbers in a row that erase the registration   ARGV[7] newest layout version we can read
 -- ARGV[8] first bytes of the seals that we can open
--- ARGV[9] fingerprint of the request, '' = it has no name    ARGV[10] ms for which its answer is kept
+-- ARGV[9] fingerprint of the request's name, '' = none       ARGV[10] ms for which its answer is kept
+-- ARGV[11] other numbers under its name that end this
 -- Fields of the record: see register.lua
 --
 -- Returns {'verified', sealed record}   {'wrong', tries left, -1 = any number}
@@ -21,19 +23,25 @@
 local user, outbox, tries, verified = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local id, number, prefix, readable = ARGV[1], ARGV[2], ARGV[3], ARGV[8]
 local limit, window_ms, most_in_a_row = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
-local newest, fingerprint, keep_ms = tonumber(ARGV[7]), ARGV[9], tonumber(ARGV[10])
+local newest, fingerprint = tonumber(ARGV[7]), ARGV[9]
+local keep_ms, most_others = tonumber(ARGV[10]), tonumber(ARGV[11])
 local function readable_here(sealed) return string.find(readable, string.sub(sealed, 1, 1), 1, true) end
 
 local record = redis.call('HMGET', user, 'n', 'v', 'w', 'd0', 'd1', 'd2', 'd3')
 local live, version = record[1], record[2]
 if live then redis.call('GET', prefix .. live) end
 redis.call('ZSCORE', outbox, id)
-local handed_out = fingerprint ~= '' and redis.call('GET', verified)
+local handed_out = fingerprint ~= '' and redis.call('GET', verified) or ''
+local known, its_number, others, its_record = string.match(handed_out, '^(%w+)|([%w_-]+)|(%d+)|(.*)$')
 local tried, in_a_row = (redis.call('GET', tries) or 0) + 0, (record[3] or 0) + 1
-if handed_out and string.sub(handed_out, 1, #fingerprint + 1) == fingerprint .. '|' then
-  local sealed = string.sub(handed_out, #fingerprint + 2)
-  if not readable_here(sealed) then return {'foreign'} end
-  return {'verified', sealed}
+if known == fingerprint then
+  if not readable_here(its_record) then return {'foreign'} end
+  redis.call('SET', verified, table.concat({known, its_number, others + 1, its_record}, '|'), 'KEEPTTL')
+  if its_number == number then
+    redis.call('SET', verified, handed_out, 'KEEPTTL')
+    return {'verified', its_record}
+  end
+  if others + 1 >= most_others then redis.call('DEL', verified) end
 end
 if limit > 0 and tried >= limit then return {'limited', window_left(tries, window_ms)} end
 if version and tonumber(version) > newest then return {'newer'} end
@@ -55,5 +63,7 @@ if right or (live and in_a_row >= most_in_a_row) then
 end
 if not right then return {'wrong', limit > 0 and limit - tried - 1 or -1} end
 local sealed = table.concat({record[4], record[5] or '', record[6] or '', record[7] or ''})
-if fingerprint ~= '' then redis.call('SET', verified, fingerprint .. '|' .. sealed, 'PX', keep_ms) end
+if fingerprint ~= '' then
+  redis.call('SET', verified, table.concat({fingerprint, number, 0, sealed}, '|'), 'PX', keep_ms)
+end
 return {'verified', sealed}

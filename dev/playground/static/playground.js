@@ -1,7 +1,7 @@
 // The page: what is known (`state`), how it is shown (`render…`), and what a person does (`act…`).
 
 import { Diagram } from "./diagram.js";
-import { TEXTS, initialLanguage, remember } from "./texts.js";
+import { TEXTS, initialLanguage, remember, speak } from "./texts.js";
 
 const LOOK_EVERY_MS = 2000;
 const SHOWN_HEADERS = ["Content-Type", "Location", "Retry-After", "WWW-Authenticate", "X-Request-ID"];
@@ -26,13 +26,8 @@ const texts = () => TEXTS[state.language];
 
 // What is shown
 
-function speak() {
-  document.documentElement.lang = state.language;
-  for (const node of $$("[data-text]")) node.textContent = texts()[node.dataset.text];
-  for (const node of $$("[data-label]")) node.setAttribute("aria-label", texts()[node.dataset.label]);
-  for (const button of $$("[data-language]"))
-    button.setAttribute("aria-pressed", String(button.dataset.language === state.language));
-  document.title = `Cedula · ${texts().title}`;
+function render() {
+  speak(state.language, texts().title);
   $("#mail-html").title = texts().mailFrame;
   diagram.speak(texts(), duration);
   renderAnswer($("#registered"), $("#register"), state.registered, "register");
@@ -192,10 +187,10 @@ async function verify(event) {
 
 async function waitFor(form, slot, path, body) {
   state.busy = form;
-  speak();
+  render();
   state[slot] = await ask(path, body);
   state.busy = null;
-  speak();
+  render();
   $(`#${form} [aria-invalid]`)?.focus();
 }
 
@@ -262,7 +257,7 @@ function choose(language) {
   state.language = language;
   $("#locale").value = language;
   remember(language);
-  speak();
+  render();
 }
 
 // A diagram higher than the window sticks with its end, so that the form beside the end sees it.
@@ -272,7 +267,7 @@ $("#verify").addEventListener("submit", verify);
 for (const button of $$("[data-language]")) button.addEventListener("click", () => choose(button.dataset.language));
 $("#locale").value = state.language;
 $("#token").value = texts().exampleToken;
-speak();
+render();
 const opened = look();
 opened.then(renderMails);
 setInterval(() => document.hidden || look(), LOOK_EVERY_MS);

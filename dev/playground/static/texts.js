@@ -5,8 +5,25 @@ export const TEXTS = {
     skip: "Skip to the story",
     links: "Links",
     pageLanguage: "Language of this page",
+    tabs: "Tabs",
+    storyTab: "Story",
+    mailsTab: "Mails",
     docs: "API",
     wholeMailbox: "Whole mailbox",
+
+    skipToMails: "Skip to the mails",
+    mailsTitle: "Every mail that there can be",
+    mailsLead: "Each language of a service, on a phone and on a desk, in light and in dark. Change a template, a sentence or the services file, and this page shows it by itself. What is wrong is told in the mail's place. It looks at the files as they are now; the service that runs here has read them at its start.",
+    ofService: "Service",
+    inLanguage: "Language",
+    everyLanguage: "All",
+    testService: (id) => `${id} (test: mails nothing)`,
+    exampleServices: "Services other than default are an example, dev/services.toml. With SERVICES_FILE you see your own, and every call needs a key.",
+    readAt: (time) => `Read at ${time}.`,
+    screen: (width, scheme) => `${width} pixels, ${scheme}`,
+    light: "light",
+    dark: "dark",
+
     title: "One address, one number, one mail",
     lead: "Cedula registers a person by e-mail address for another service. The number goes to the mailbox and nowhere else: whoever can say it has read that mailbox, and the token comes back once. All of this is real: this service, its Redis, its mail server.",
 
@@ -137,8 +154,25 @@ export const TEXTS = {
     skip: "Ir a la historia",
     links: "Enlaces",
     pageLanguage: "Idioma de esta página",
+    tabs: "Pestañas",
+    storyTab: "Historia",
+    mailsTab: "Correos",
     docs: "API",
     wholeMailbox: "Buzón completo",
+
+    skipToMails: "Ir a los correos",
+    mailsTitle: "Todos los correos que puede haber",
+    mailsLead: "Cada idioma de un servicio, en un teléfono y en un escritorio, en claro y en oscuro. Cambie una plantilla, una frase o el archivo de servicios y esta página lo mostrará sola. Lo que esté mal se dice en el lugar del correo. Mira los archivos tal como están ahora; el servicio en marcha los leyó al arrancar.",
+    ofService: "Servicio",
+    inLanguage: "Idioma",
+    everyLanguage: "Todos",
+    testService: (id) => `${id} (de prueba: no envía nada)`,
+    exampleServices: "Los servicios que no son default son un ejemplo, dev/services.toml. Con SERVICES_FILE verá los suyos, y cada llamada necesitará una clave.",
+    readAt: (time) => `Leído a las ${time}.`,
+    screen: (width, scheme) => `${width} píxeles, ${scheme}`,
+    light: "claro",
+    dark: "oscuro",
+
     title: "Una dirección, un número, un correo",
     lead: "Cedula registra a una persona por su correo electrónico para otro servicio. El número llega al buzón y a ningún otro sitio: quien sabe decirlo ha leído ese buzón, y el token vuelve una sola vez. Todo aquí es real: este servicio, su Redis, su servidor de correo.",
 
@@ -265,6 +299,16 @@ export const TEXTS = {
     minutes: (count) => (count === 1 ? "1 minuto" : `${count} minutos`),
   },
 };
+
+// Writes everything on the page that never changes but with the language.
+export function speak(language, title) {
+  document.documentElement.lang = language;
+  for (const node of document.querySelectorAll("[data-text]")) node.textContent = TEXTS[language][node.dataset.text];
+  for (const node of document.querySelectorAll("[data-label]")) node.setAttribute("aria-label", TEXTS[language][node.dataset.label]);
+  for (const button of document.querySelectorAll("[data-language]"))
+    button.setAttribute("aria-pressed", String(button.dataset.language === language));
+  document.title = `Cedula · ${title}`;
+}
 
 export function initialLanguage() {
   const wished = [remembered(), ...navigator.languages].map((tag) => (tag || "").slice(0, 2));

@@ -1,0 +1,73 @@
+"""A page in Chromium that is watched: what it asks for, what it complains about, who can use it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from playwright.sync_api import Page
+
+AXE = "axe-core@4.11.1"
+"""The accessibility rules, from npm; kept in the virtual environment."""
+
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+DESK, PHONE = (1280, 800), (390, 844)
+EXPECTED_COMPLAINT = "Failed to load resource: the server responded with a status of 4"
+"""What Chromium itself says of every answer that is a refusal."""
+
+
+class Watched:
+    """A page, with everything that it asked for and complained about."""
+
+    def __init__(self, page: Page, url: str, axe: str) -> None:
+        """`url`: all that it may ask. `axe`: the source of axe-core."""
+        self.page, self._url, self._axe = page, url, axe
+        self.requests: list[str] = []
+        self.complaints: list[str] = []
+        page.on("request", lambda request: self.requests.append(request.url))
+        page.on("console", lambda said: self.complaints.append(said.text) if said.type != "log" else None)
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+
+    def check_accessibility(self) -> None:
+        """No violation of any of axe-core's rules, in light and in dark; nothing is wider than the window."""
+        for scheme in ("light", "dark"):
+            self.page.emulate_media(color_scheme=scheme)
+            # Colours change within a transition; what is half-way is nobody's colour.
+            self.page.evaluate(
+                "Promise.allSettled(document.getAnimations().map((one) => one.finished)).then(() => 0)"
+            )
+            self.page.evaluate(self._axe)
+            found = self.page.evaluate("axe.run(document, { iframes: false, resultTypes: ['violations'] })")
+            violations = [
+                (rule["id"], node["target"], node["failureSummary"])
+                for rule in found["violations"]
+                for node in rule["nodes"]
+            ]
+            assert violations == [], scheme
+            assert len(found["passes"]) > 20
+        assert self.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+    def check_behaviour(self, refusals: int) -> None:
+        """Nobody else was asked for anything, and nothing complained but of the refusals."""
+        assert len(self.requests) > 5
+        assert [asked for asked in self.requests if not asked.startswith(f"{self._url}/")] == []
+        expected = [said for said in self.complaints if said.startswith(EXPECTED_COMPLAINT)]
+        assert (len(expected), len(self.complaints)) == (refusals, refusals), self.complaints
+
+
+def axe_source() -> str:
+    """The source of axe-core."""
+    folder = Path(sys.prefix) / "axe-core" / AXE.rpartition("@")[2]
+    script = folder / "node_modules" / "axe-core" / "axe.min.js"
+    if not script.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        options = ["--prefix", str(folder), "--no-save", "--no-audit", "--no-fund", "--ignore-scripts"]
+        subprocess.run(["npm", "install", *options, AXE], check=True, timeout=100, capture_output=True)
+    return script.read_text()
