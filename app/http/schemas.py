@@ -22,7 +22,9 @@ MAX_MESSAGE_ID_LENGTH = 998
 """A line of a header (RFC 5322 §2.1.1)."""
 
 REPORTED = (ReportKind.BOUNCED, ReportKind.COMPLAINED, ReportKind.DELIVERED)
-REPORT_CODE = r"^([245][0-9]{2}|[245](\.[0-9]{1,3}){2})$"
+REPORT_CODE = r"^([0-9]{3}|[0-9](\.[0-9]{1,3}){2})$"
+"""Some providers have codes of their own, such as 605."""
+
 SURROGATE = re.compile("[\ud800-\udfff]")
 IDEMPOTENCY_KEY_PATTERN = "^[!-~]([ -~]{0,253}[!-~])?$"
 """Visible ASCII, at most 255: a UUID, quoted or not, is what clients send."""
@@ -189,7 +191,7 @@ class ReportRequest(Schema):
         validate=Regexp(REPORT_CODE),
         metadata={
             "description": "What the mail server said: a status (RFC 3463) or the code of its reply. "
-            "`bounced` with 4xx, 4.x.x, 552, 5.2.2, 5.3.x or 5.7.x may pass, and is only noted.",
+            "`bounced` with 552, 5.2.2, 5.3.x, 5.7.x, or what does not begin with 5, is only noted.",
             "examples": ["5.1.1"],
         },
     )

@@ -131,6 +131,7 @@ def test_a_provider_s_webhook_names_the_mail_in_json(shop: Api, email: str, name
         ("bounced", "550", "bounced", "bounced 550"),
         ("bounced", "5.2.2", "sent", "soft 5.2.2"),
         ("bounced", "4.4.7", "sent", "soft 4.4.7"),
+        ("bounced", "605", "sent", "soft 605"),
         ("complained", "", "complained", "complained"),
         ("delivered", "2.0.0", "sent", None),
     ],
