@@ -18,6 +18,8 @@ from app.mail.incoming import Incoming, fields, opened
 
 MAX_CANDIDATES: Final = 16
 
+SEVERITY: Final = (ReportKind.DELIVERED, ReportKind.SOFT, ReportKind.BOUNCED)
+
 RECIPIENTS: Final = ("To", "Delivered-To", "X-Original-To", "Envelope-To")
 OF_OUR_MAIL: Final = re.compile(
     r"^[> \t]*(?:return-path|message-id)[ \t]*:.*(?:\n[ \t].*)?", re.IGNORECASE | re.MULTILINE
@@ -71,9 +73,6 @@ def _said(incoming: Incoming) -> tuple[ReportKind, str]:
     return _odd(incoming)
 
 
-SEVERITY: Final = (ReportKind.DELIVERED, ReportKind.SOFT, ReportKind.BOUNCED)
-
-
 def _status(text: str) -> tuple[ReportKind, str]:
     """RFC 3464: the worst of what became of the recipients."""
     found = [_recipient(group) for group in fields(text) if "action" in group]
@@ -119,8 +118,7 @@ def _odd(incoming: Incoming) -> tuple[ReportKind, str]:
     if not temporary and not permanent:
         return ReportKind.NOTHING, ""
     text = OF_OUR_MAIL.split(incoming.text[:MAX_TEXT], maxsplit=1)[0]
-    found = ENHANCED.search(text)
-    said = SAID.search(text)
+    found, said = ENHANCED.search(text), SAID.search(text)
     code = found[0] if found else said[1] if said else ""
     if FULL.search(text) and not code.startswith("4"):
         code = FULL_CODE
