@@ -38,7 +38,7 @@ def create_app(settings: Settings | None = None, randbelow: RandBelow | None = N
 
     hooks.install(app, container.metrics)
     auth.install(app, settings)
-    openapi.install(app, settings, (api, operations))
+    openapi.install(app, (api, operations), is_open=container.directory.anyone is not None)
     problems.install(app)
     app.register_blueprint(pages)
     for command in COMMANDS:

@@ -1,7 +1,7 @@
 """What a setting may be. The same checks are for the environment and for SERVICES_FILE.
 
 Each check takes a value and raises marshmallow's ValidationError, whose message says what the value must be
-and shows nothing of it. May import `domain` and `storage.url`.
+and shows nothing of it. Those of limits return what they have read. May import `domain` and `storage.url`.
 """
 
 import re
@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from marshmallow import ValidationError
 
 from app.domain.budget import Budget
+from app.domain.locale import is_tag
 from app.domain.report import TAG_LENGTH
 from app.storage.url import RedisUrl
 
@@ -29,7 +30,9 @@ NOT_ASCII_AND_FINE: Final = "\u00a0\u202f\u200c\u200d"
 """Spaces that do not break, and what joins or parts letters: Python takes them for not printable, and French
 and Persian names, for example, have them."""
 
-SENDER: Final = re.compile(r"[!-~]+@[!-~]+")
+SENDER: Final = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@[A-Za-z0-9._:\[\]-]+")
+"""Without quotes and what else has a meaning of its own in a header (RFC 5322): there it could become another
+address, or none. The domain may be that of any host, or an IP address in brackets."""
 
 ADDRESS: Final = re.compile(
     r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@"
@@ -45,9 +48,6 @@ COLOR: Final = re.compile("#[0-9A-Fa-f]{6}")
 
 URL: Final = re.compile(r"[!-~]+")
 
-LANGUAGE: Final = re.compile("[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*")
-"""Well-formed language tags (RFC 5646), without the grandfathered and private ones."""
-
 API_KEY: Final = re.compile(r"([A-Za-z0-9._-]{1,64}):([0-9A-Fa-f]{64})")
 
 
@@ -58,20 +58,21 @@ def secret(value: str) -> None:
         raise ValidationError("Must not hold a comma: it could not stand among the fallbacks later.")
 
 
-def limits(value: str) -> None:
+def limits(value: str) -> tuple[Budget, ...]:
     """One limit, or several that hold together."""
     try:
-        Budget.parse_many(value)
+        return Budget.parse_many(value)
     except ValueError as error:
         raise ValidationError(
             'Must be a limit such as "10/hour" or "5/15 minutes", or empty for none.'
         ) from error
 
 
-def one_limit(value: str) -> None:
-    limits(value)
-    if len(Budget.parse_many(value)) > 1:
+def one_limit(value: str) -> Budget:
+    first, *more = limits(value)
+    if more:
         raise ValidationError("Must be one limit, not several.")
+    return first
 
 
 def not_empty(value: str) -> None:
@@ -141,7 +142,7 @@ def _is_plain_https(value: str) -> bool:
 
 def language(value: str) -> None:
     """Whether there are mails in it is seen where the templates are read."""
-    if not LANGUAGE.fullmatch(value):
+    if not is_tag(value):
         raise ValidationError('Must be a language such as "en" or "pt-BR".')
 
 

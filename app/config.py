@@ -8,15 +8,17 @@ import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from environs import EnvValidationError, FileAwareEnv
 from marshmallow import ValidationError
 from marshmallow.validate import Range
 
 from app import checks
-from app.domain.budget import Budget
+from app.domain.budget import NO_LIMIT, Budget
 from app.errors import SettingsError
+
+L = TypeVar("L", Budget, tuple[Budget, ...])
 
 LANGUAGES: Final = ("en", "es", "pt", "fr", "de", "it", "ar")
 """Those of the built-in mails."""
@@ -157,23 +159,30 @@ class _Reader:
             "secret_key_fallbacks": fallbacks,
             "index_key": found["index_key"] or found["secret_key"],
             "mail_default_sender": found["mail_default_sender"] or f"no-reply@{socket.gethostname()}",
-            "address_limit": _budget(self._limit("ADDRESS_LIMIT", "10/hour", checks.one_limit)),
-            "mailbox_limit": _budget(self._limit("MAILBOX_LIMIT", "20/hour", checks.one_limit)),
-            "verify_limit": _budget(self._limit("VERIFY_LIMIT", "5/15 minutes", checks.one_limit)),
-            "client_limit": _budgets(self._limit("CLIENT_LIMIT", "", checks.limits)),
+            "address_limit": self._limit("ADDRESS_LIMIT", TEN_AN_HOUR),
+            "mailbox_limit": self._limit("MAILBOX_LIMIT", TWENTY_AN_HOUR),
+            "verify_limit": self._limit("VERIFY_LIMIT", FIVE_IN_15_MINUTES),
+            "client_limit": self._read_limit("CLIENT_LIMIT", checks.limits, default=(), empty=()),
             "api_keys": self._api_keys(),
         }
         self._raise_if_wrong()
         return Settings(**found)
 
-    def _string(self, name: str, default: str = "", validate: Callable[[str], Any] | None = None) -> str:
-        return str(self._read(name, default, parser="str", validate=validate) or "")
+    def _string(self, name: str) -> str:
+        return str(self._read(name, "", parser="str", validate=None) or "")
 
-    def _limit(self, name: str, default: str, validate: Callable[[str], None]) -> str:
-        """A limit such as `5/15 minutes`. Here an empty variable means: no limit."""
-        if os.environ.get(name) == "" and not os.environ.get(f"{name}_FILE"):
-            return ""
-        return self._string(name, default, validate)
+    def _limit(self, name: str, default: Budget) -> Budget:
+        return self._read_limit(name, checks.one_limit, default=default, empty=NO_LIMIT)
+
+    def _read_limit(self, name: str, read: Callable[[str], L], *, default: L, empty: L) -> L:
+        """`5/15 minutes`, say. Here an empty variable means: no limit."""
+        if not os.environ.get(name) and not os.environ.get(f"{name}_FILE"):
+            return empty if name in os.environ else default
+        try:
+            return read(self._string(name))
+        except ValidationError as error:
+            self._wrong(name, str(error.messages[0]))
+            return default
 
     def _api_keys(self) -> tuple[ApiKey, ...]:
         entries = [entry.strip() for entry in self._string("API_KEYS").split(",") if entry.strip()]
@@ -216,14 +225,3 @@ class _Reader:
         if self._errors:
             lines = [f"  {name}: {' '.join(messages)}" for name, messages in sorted(self._errors.items())]
             raise SettingsError("\n".join(["These settings are wrong:", *lines]))
-
-
-def _budgets(text: str) -> tuple[Budget, ...]:
-    try:
-        return Budget.parse_many(text)
-    except ValueError:  # none, or wrong and reported already
-        return ()
-
-
-def _budget(text: str) -> Budget:
-    return next(iter(_budgets(text)), Budget())

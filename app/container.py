@@ -3,12 +3,16 @@
 import atexit
 import os
 import secrets
+from contextlib import suppress
 
 from flask import Flask, current_app
 
 from app.config import Settings
 from app.directory.directory import Directory
+from app.directory.in_force import InForce
 from app.domain.number import NumberGenerator, RandBelow
+from app.domain.service import Service
+from app.errors import SettingsError
 from app.mail.messages import Messages, faults
 from app.mail.smtp import SmtpMail
 from app.repositories.census import Census
@@ -37,7 +41,8 @@ class Container:
     def __init__(self, app: Flask, settings: Settings, randbelow: RandBelow = secrets.randbelow) -> None:
         self.settings = settings
         self.storage = Storage(settings.redis_url, settings.redis_timeout_s, settings.redis_wait_replicas)
-        self.directory = Directory.read(settings, faults)
+        self._in_force = InForce(settings, faults)
+        self.directory = Directory.of(self._in_force.read())
         self.names = names = Names(settings.index_key or None)
         sealer = Sealer([key for key in (settings.secret_key, *settings.secret_key_fallbacks) if key])
         self.guard = Guard(self.storage, names, sealer)
@@ -48,7 +53,7 @@ class Container:
         self._mail = SmtpMail(app, settings.mail_timeout_s, settings.mail_ca_file)
         self.tags = Tags(settings.index_key or None)
         tagged = (settings.bounce_address, self.tags.make) if settings.bounce_address else ()
-        self.messages = Messages(self.directory.get, *tagged)
+        self.messages = Messages(self.service, *tagged)
         self.metrics = Metrics()
         self.numbers = NumberGenerator(settings.number_digits, randbelow)
         self.verification = VerificationService(self.users, self.guard, settings.number_digits)
@@ -81,6 +86,10 @@ class Container:
             self.users, self.guard, self.numbers, self.messaging, self.metrics
         )
 
+    def service(self, service_id: str) -> Service | None:
+        """The service with this id that is in force now."""
+        return self.directory.get(service_id)
+
     def start(self) -> None:
         """Starts the relay in this process, and in processes that it forks before its relay has begun: then
         this is a master (`gunicorn --preload`), whose own relay never begins.
@@ -109,7 +118,8 @@ class Container:
 
     def _after_fork_in_child(self) -> None:
         if self._is_master:
-            self.directory.renew()  # a reload does not build the app anew, but forks
+            with suppress(SettingsError):  # then what the master has stays in force
+                self.directory = Directory.of(self._in_force.read())  # a reload builds no app anew, but forks
             self._build_messaging()
             self.messaging.start()
             self.monitoring.start()

@@ -82,7 +82,7 @@ def _columns(mail: Owed, now_ms: int) -> list[str]:
         mail.user_id,
         mail.delivery.value,
         str(mail.attempts),
-        _span(now_ms - mail.created_ms),
+        _span(now_ms - mail.asked_for_ms),
         due,
         mail.error or "-",
     ]

@@ -15,11 +15,9 @@ WITHOUT_A_SERVICE: Final = (doctor, services)
 
 def asked_for() -> bool:
     """Whether this process is such a command: `flask --app wsgi doctor`."""
-    names = {command.name for command in COMMANDS}
-    asked = next((word for word in sys.argv[1:] if word in names), "")
-    return os.environ.get("FLASK_RUN_FROM_CLI") == "true" and asked in {
-        each.name for each in WITHOUT_A_SERVICE
-    }
+    asked = [command for word in sys.argv[1:] for command in COMMANDS if command.name == word]
+    is_flask = os.environ.get("FLASK_RUN_FROM_CLI") == "true"
+    return is_flask and bool(asked) and asked[0] in WITHOUT_A_SERVICE
 
 
 def patient() -> Flask:

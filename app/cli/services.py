@@ -11,7 +11,6 @@ from flask.cli import AppGroup
 from app.config import Settings
 from app.directory.reading import Reading, read_disk
 from app.domain.budget import Budget
-from app.domain.service import Service
 from app.errors import SettingsError
 from app.mail.messages import faults
 
@@ -44,28 +43,20 @@ def check(file: str | None) -> None:
 
 def _rows(reading: Reading) -> Iterator[tuple[str, ...]]:
     keys = Counter(caller.service.id for caller in reading.keys.values())
+    without_keys = "closed" if reading.closed else "open"  # only `default` may be so
     for service in reading.services:
-        yield _row(service, _keys(keys[service.id], reading))
-
-
-def _keys(count: int, reading: Reading) -> str:
-    """Only `default` may be without keys."""
-    return str(count) if count else "closed" if reading.closed else "open"
-
-
-def _row(service: Service, keys: str) -> tuple[str, ...]:
-    return (
-        service.id,
-        service.name,
-        service.sender,
-        service.locale,
-        _limits(service.address_limit),
-        _limits(service.verify_limit),
-        _limits(*service.client_limit),
-        str(service.ttl_s),
-        "test" if service.test else "-",
-        keys,
-    )
+        yield (
+            service.id,
+            service.name,
+            service.sender,
+            service.locale,
+            _limits(service.address_limit),
+            _limits(service.verify_limit),
+            _limits(*service.client_limit),
+            str(service.ttl_s),
+            "test" if service.test else "-",
+            str(keys[service.id] or without_keys),
+        )
 
 
 def _limits(*budgets: Budget) -> str:

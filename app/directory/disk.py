@@ -34,12 +34,10 @@ def read_text(path: Path, at_most: int) -> str:
         if len(content) > at_most:
             raise Unreadable(f"Is larger than {at_most // 1024} KiB.")
         return content.decode("utf-8-sig")
-    except OSError as error:
-        raise Unreadable(f"Cannot be read: {reason(error)}.") from error
     except UnicodeDecodeError as error:
         raise Unreadable("Is no UTF-8.") from error
-    except ValueError as error:  # a NUL in the path
-        raise Unreadable("Cannot be read: no such path.") from error
+    except (OSError, ValueError) as error:
+        raise Unreadable(f"Cannot be read: {reason(error)}.") from error
 
 
 def read_templates(folder: Path) -> Mapping[str, str]:
@@ -47,10 +45,8 @@ def read_templates(folder: Path) -> Mapping[str, str]:
     Unreadable."""
     try:
         names = sorted(path.name for path in folder.iterdir() if TEMPLATE.fullmatch(path.name))
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise Unreadable(f"Must be a readable folder: {reason(error)}.") from error
-    except ValueError as error:
-        raise Unreadable("Must be a readable folder.") from error
     if len(names) > MAX_TEMPLATES:
         raise Unreadable(f"Holds more than {MAX_TEMPLATES} templates.")
     return {name: _template(folder, name) for name in names}
@@ -67,8 +63,10 @@ def _open(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)
 
 
-def reason(error: OSError) -> str:
+def reason(error: OSError | ValueError) -> str:
     """Why, in the words of the system and without the path."""
+    if isinstance(error, ValueError):  # a NUL in the path
+        return "no such path"
     if error.errno == errno.EISDIR:
         return "it is a folder"
     return os.strerror(error.errno).lower() if error.errno else type(error).__name__

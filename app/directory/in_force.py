@@ -13,7 +13,6 @@ its workers.
 
 import contextlib
 import os
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Final, Self
@@ -22,7 +21,7 @@ import structlog
 
 from app.config import Settings
 from app.directory.disk import reason
-from app.directory.reading import Check, Reading, read, read_disk
+from app.directory.reading import Check, Reading, nothing_else, read, read_disk
 from app.directory.source import Source
 from app.telemetry.board import FOLDER
 
@@ -40,7 +39,7 @@ log = structlog.get_logger()
 class InForce:
     """Reads the services for one process, and again in those that it forks."""
 
-    def __init__(self, settings: Settings, check: Check) -> None:
+    def __init__(self, settings: Settings, check: Check = nothing_else) -> None:
         self._settings, self._check = settings, check
         self._held: Source | None = None
 
@@ -126,14 +125,9 @@ class _Shared:
 
     def _earlier(self) -> list[int]:
         """The newest first."""
-        return sorted((each for each in self._numbers() if each < self._reload), reverse=True)
-
-    def _numbers(self) -> Iterator[int]:
-        with contextlib.suppress(OSError):
-            for path in self._folder.glob(f"{PREFIX}*"):
-                number = path.name.removeprefix(PREFIX)
-                if number.isdigit():  # else it is a draft
-                    yield int(number)
+        names = (path.name.removeprefix(PREFIX) for path in self._folder.glob(f"{PREFIX}*"))
+        numbers = (int(name) for name in names if name.isdigit())  # else it is a draft
+        return sorted((each for each in numbers if each < self._reload), reverse=True)
 
     def _path(self, reload: int) -> Path:
         return self._folder / f"{PREFIX}{reload}"

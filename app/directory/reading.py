@@ -5,7 +5,7 @@ wrong is collected, so that it can be told at once.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from email.utils import formataddr, parseaddr, quote
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +19,8 @@ from app.errors import SettingsError
 
 Check = Callable[[Service], Iterable[str]]
 """What else is wrong with a service: a sentence for each, without a secret."""
+
+OF_SERVICE: Final = {each.name for each in fields(Service)}
 
 EVENT_KEYS: Final = ("events_url", "events_secrets", "events_secrets_file", "events_private")
 
@@ -116,26 +118,15 @@ class _Tables:
             self._reading.services.append(service)
 
     def _service(self, name: str, table: dict[str, Any]) -> Service:
-        default = self._default
         display = table.get("name", name)
-        sender = table.get("sender") or parseaddr(default.sender)[1]
-        return Service(
-            id=name,
-            name=display,
-            sender=with_name(sender, display),
-            support=table.get("support", default.support),
-            color=table.get("color", default.color),
-            logo=table.get("logo", default.logo),
-            locale=table.get("locale", default.locale),
-            subject_number=table.get("subject_number", default.subject_number),
-            templates=self._templates(name, table.get("templates", "")),
-            ttl_s=table.get("number_ttl", default.ttl_s),
-            address_limit=table.get("address_limit", default.address_limit),
-            mailbox_limit=default.mailbox_limit,
-            verify_limit=table.get("verify_limit", default.verify_limit),
-            client_limit=table.get("client_limit", default.client_limit),
-            test=table.get("test", False),
-        )
+        sender = table.get("sender") or parseaddr(self._default.sender)[1]
+        own = {key: value for key, value in table.items() if key in OF_SERVICE} | {
+            "id": name,
+            "name": display,
+            "sender": with_name(sender, display),
+            "templates": self._templates(name, table.get("templates", "")),
+        }
+        return replace(self._default, **own)
 
     def _templates(self, name: str, folder: str) -> Mapping[str, str]:
         """Each file by itself: the service's own, else that of MAIL_TEMPLATES."""

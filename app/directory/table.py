@@ -39,20 +39,14 @@ class Limits(fields.Field[tuple[Budget, ...]]):
     """Limits that hold together; an empty text is no limit."""
 
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> tuple[Budget, ...]:
-        if not _text(value):
-            return ()
-        checks.limits(value)
-        return Budget.parse_many(value)
+        return checks.limits(value) if _text(value) else ()
 
 
 class Limit(fields.Field[Budget]):
     """One limit; an empty text is none."""
 
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> Budget:
-        if not _text(value):
-            return NO_LIMIT
-        checks.one_limit(value)
-        return Budget.parse(value)
+        return checks.one_limit(value) if _text(value) else NO_LIMIT
 
 
 class Key(fields.Field[ApiKey]):
@@ -74,7 +68,10 @@ def _folder(value: str) -> None:
 
 
 class TableSchema(Schema):
-    """What is missing falls back to the environment. `events_…` are known, and nothing uses them yet."""
+    """What is missing falls back to the environment. `events_…` are known, and nothing uses them yet.
+
+    What is loaded has the names of `Service`.
+    """
 
     class Meta:
         unknown = RAISE
@@ -99,6 +96,7 @@ class TableSchema(Schema):
     subject_number = Flag()
     templates = fields.String(validate=_folder, error_messages=TEXT)
     number_ttl = fields.Integer(
+        attribute="ttl_s",
         strict=True,
         validate=Range(0, checks.TEN_YEARS_S),
         error_messages={"invalid": "Must be a whole number of seconds."},

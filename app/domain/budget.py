@@ -32,9 +32,12 @@ class Budget(NamedTuple):
     def parse(cls, text: str) -> Self:
         """Reads `10/hour` or `5/15 minutes`. Raises ValueError."""
         found = _LIMIT.fullmatch(text.strip())
-        if found is None or not int(found["amount"]) or found["count"] == "0":
+        if found is None:
             raise ValueError("no limit")
-        return cls(int(found["amount"]), int(found["count"] or 1) * _UNIT_S[found["unit"].lower()])
+        budget = cls(int(found["amount"]), int(found["count"] or 1) * _UNIT_S[found["unit"].lower()])
+        if not all(budget):
+            raise ValueError("no limit")
+        return budget
 
     @classmethod
     def parse_many(cls, text: str) -> tuple[Self, ...]:

@@ -63,15 +63,18 @@ def digits_of(text: str) -> str:
 def _read(character: str) -> str:
     if character.isdecimal():
         return str(unicodedata.decimal(character))
-    skipped = character.isspace() or character in DOTS or unicodedata.category(character) in SKIPPED
+    skipped = character.isspace() or character in MARKS or unicodedata.category(character) in SKIPPED
     return "" if skipped else character
 
 
 SKIPPED = ("Zs", "Zl", "Zp", "Pd", "Cf")
 """Unicode's general categories of spaces, dashes and format characters."""
 
-DOTS = ".\u00b7\u2022\u2024\u2027\u2219\u22c5\u2212\u30fb\u3002\uff0e\uff61\uff65\u066b\u066c"
-"""Full stops, middle dots and bullets, the minus sign, and the separators of Arabic numbers."""
+MARKS = (
+    "\u2043\u2053\u207b\u208b\u2212"  # dashes of other categories: hyphen bullet, swung dash, minus signs
+    ".\u00b7\u0387\u06d4\u2022\u2024\u2027\u2219\u22c5\u3002\u30fb\ufe52\uff0e\uff61\uff65"
+    "\u066b\u066c"  # the separators of Arabic numbers
+)
 
 
 def grouped(number: str) -> str:

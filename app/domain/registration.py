@@ -32,10 +32,11 @@ class Registration(NamedTuple):
     """One registration of one address, as the process that stored or claimed it holds it in memory.
 
     `user_id`: the name of the address, 26 characters. `registration_id`: fresh for every registration.
-    `locale`: the BCP 47 tag that the request named, or empty. `created_ms`: when it was made, or its mail was
-    asked for again; Unix time in milliseconds by the clock of Redis. `service`: the id of the service that
-    asked. `test`: made by a test service, so it is never mailed. `left_ms`: how long the number was still
-    good when it was stored or claimed; None = until used. `resends`: how often the mail was asked for again.
+    `locale`: the BCP 47 tag that the request named, or empty. `asked_for_ms`: when its mail was
+    asked for, by registering or again; Unix time in milliseconds by the clock of Redis. `service`: the id of
+    the service that asked. `test`: made by a test service, so it is never mailed. `left_ms`: how long the
+    number was still good when it was stored or claimed; None = until used. `resends`: how often the mail was
+    asked for again.
     """
 
     user_id: str
@@ -43,7 +44,7 @@ class Registration(NamedTuple):
     address: Address
     number: str
     locale: str
-    created_ms: int
+    asked_for_ms: int
     attempts: int = 0
     service: str = "default"
     test: bool = False
@@ -84,7 +85,7 @@ class Contents(NamedTuple):
         self,
         user_id: str,
         registration_id: str,
-        created_ms: int,
+        asked_for_ms: int,
         attempts: int,
         resends: int,
         left_ms: int | None,
@@ -96,7 +97,7 @@ class Contents(NamedTuple):
             address=self.address,
             number=self.number,
             locale=self.locale,
-            created_ms=created_ms,
+            asked_for_ms=asked_for_ms,
             attempts=attempts,
             service=self.service,
             test=self.test,
@@ -141,10 +142,10 @@ class UserRecord(NamedTuple):
     def email(self) -> str:
         return self.contents.address.email
 
-    def registration(self, created_ms: int, left_ms: int | None) -> Registration:
+    def registration(self, asked_for_ms: int, left_ms: int | None) -> Registration:
         """The same, to be mailed. Arguments: as in `Registration`."""
         return self.contents.registration(
-            self.user_id, self.registration_id, created_ms, self.attempts, self.resends, left_ms
+            self.user_id, self.registration_id, asked_for_ms, self.attempts, self.resends, left_ms
         )
 
     def as_mailed(self) -> Registration | None:

@@ -51,4 +51,4 @@ class Caller(NamedTuple):
     """Who called: a service, and the name of its key for the log (empty where no key is needed)."""
 
     service: Service
-    key: str = ""
+    key_name: str = ""

@@ -66,7 +66,7 @@ def _client(request: Request, caller: Caller) -> str:
     """Whose requests are counted together: a service's, or, of the service `default`, a key's or an IP's."""
     if caller.service.id != DEFAULT:
         return f"service {caller.service.id}"
-    return caller.key or client_of(request.remote_addr or "")
+    return caller.key_name or client_of(request.remote_addr or "")
 
 
 def _bearer_token(request: Request) -> str:

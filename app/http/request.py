@@ -38,7 +38,7 @@ class Request(flask.Request):
 
     def comes_from(self, caller: Caller) -> None:
         """Who calls is known now."""
-        self.caller, self.service = caller.key, caller.service
+        self.caller, self.service = caller.key_name, caller.service
 
     @property
     def itself(self) -> Self:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
-from marshmallow import RAISE, Schema, ValidationError, fields, post_dump
+from marshmallow import EXCLUDE, RAISE, Schema, ValidationError, fields, post_dump
 from marshmallow.validate import Length, OneOf, Regexp
 
 from app.domain.address import MAX_LENGTH, Address
@@ -111,7 +111,14 @@ class RegistrationRequest(Schema):
     )
 
 
-class RegistrationAnswer(Schema):
+class Answer(Schema):
+    """Answers may grow: OpenAPI forbids no further members."""
+
+    class Meta:
+        unknown = EXCLUDE
+
+
+class RegistrationAnswer(Answer):
     """A registration that is stored. Neither the number nor the token is in it."""
 
     id = fields.String(required=True, attribute="user_id", metadata=ID)
@@ -143,7 +150,7 @@ class VerificationRequest(Schema):
     )
 
 
-class VerificationAnswer(Schema):
+class VerificationAnswer(Answer):
     """What was registered. The registration is consumed: this answer is given once, and again only to the
     same `Idempotency-Key`."""
 
@@ -220,7 +227,7 @@ class ReportByMessageId(ReportRequest):
     )
 
 
-class MailAnswer(Schema):
+class MailAnswer(Answer):
     """The mail of a test service, as the person would get it."""
 
     to = fields.String(required=True)
@@ -232,7 +239,7 @@ class MailAnswer(Schema):
     locale = fields.String(required=True, metadata={"description": "The language that the mail has."})
 
 
-class ProblemAnswer(Schema):
+class ProblemAnswer(Answer):
     """An RFC 9457 problem."""
 
     type = fields.String(
@@ -256,13 +263,13 @@ class ProblemAnswer(Schema):
     )
 
 
-class HealthAnswer(Schema):
+class HealthAnswer(Answer):
     """The process is alive."""
 
     status = fields.String(required=True, validate=OneOf(["ok"]))
 
 
-class ReadinessAnswer(Schema):
+class ReadinessAnswer(Answer):
     """What this process needs, and how that is."""
 
     status = fields.String(required=True, validate=OneOf(["ready"]))

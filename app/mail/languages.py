@@ -105,8 +105,8 @@ def _faults(key: str, sentence: object) -> Iterator[str]:
         yield f"is not among the sentences: {', '.join(MUST_SHOW)}."
     elif not isinstance(sentence, str) or not sentence.strip():
         yield "must be a text that is not empty."
-    elif any(unicodedata.category(character) in ("Cc", "Zl", "Zp") for character in sentence):
-        yield "must be one line, without control characters."
+    elif any(unicodedata.category(character) in ("Cc", "Co", "Zl", "Zp") for character in sentence):
+        yield "must be one line, without control or private characters."
     else:
         yield from _faults_of_fields(key, sentence)
 

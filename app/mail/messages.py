@@ -23,8 +23,9 @@ from app.mail.wording import duration, moment
 REFERENCE_LETTERS: Final = "ABCDEFGHJKLMNPQRSTUVWXYZ"
 """Without I and O, which read like digits."""
 
-KEPT: Final = 256
-"""Compositions that are kept, of some 12 KB each: a thousand services need not all fit."""
+KEPT: Final = 2048
+"""Compositions that are kept, of some 6 KB each: for a thousand services with two languages each. If they did
+not fit, and mails of all services came in turn, each would be composed anew, at 4 ms."""
 
 KEPT_WISHES: Final = 4096
 """Tags of callers for which the language is remembered."""
@@ -55,15 +56,15 @@ class Messages:
 
     def __init__(
         self,
-        directory_get: Callable[[str], Service | None],
+        service: Callable[[str], Service | None],
         bounce_address: str = "",
         tag: Callable[[Registration], str] | None = None,
     ) -> None:
-        """`directory_get`: the service with this id that is in force now. One that it gives must not change;
-        after a reload it gives another object. `bounce_address`: where reports of mails go; each mail brings
-        its `tag` there, by which its report will be known."""
+        """`service`: gives the one with this id that is in force now. It must not change; after a reload
+        there is another object. `bounce_address`: where reports of mails go; each mail brings its `tag`
+        there, by which its report will be known."""
         built_in()  # now, so that what is installed later changes nothing for a service that runs
-        self._service = directory_get
+        self._service = service
         self._bounce_name, _, self._bounce_domain = bounce_address.rpartition("@")
         self._tag = tag
         self._language = lru_cache(KEPT_WISHES)(chosen)
@@ -79,14 +80,14 @@ class Messages:
         if self._tag:
             mail_id = self._tag(registration)
             sender = f"{self._bounce_name}+{mail_id}@{self._bounce_domain}"
-        created_s = registration.created_ms // 1000
+        asked_for_s = registration.asked_for_ms // 1000
         content = composed.content % {
             b"to": recipient.encode("ascii"),
-            b"date": _date(created_s),
+            b"date": _date(asked_for_s),
             b"message_id": f"<{mail_id}@{composed.domain}>".encode(),
             b"number": grouped(registration.number).encode(),
             b"reference": reference(registration.registration_id).encode(),
-            b"issued_at": _quoted(moment(language, created_s)),
+            b"issued_at": _quoted(moment(language, asked_for_s)),
             b"duration": _quoted(duration(language, registration.left_ms or 0)),
         }
         return Mail(sender, recipient, content)
@@ -99,7 +100,7 @@ class Messages:
             {
                 "number": grouped(registration.number),
                 "reference": reference(registration.registration_id),
-                "issued_at": moment(language, registration.created_ms // 1000),
+                "issued_at": moment(language, registration.asked_for_ms // 1000),
                 "duration": duration(language, registration.left_ms or 0),
             }
         )
@@ -127,21 +128,17 @@ def _composed(service: Service, language: str, endless: bool) -> Composed:
 def faults(service: Service) -> list[str]:
     """What is wrong with the templates of a service: sentences that name file and line. Every mail that it
     can send is composed once."""
-    found: dict[str, None] = {}
+    found: list[str] = []
     try:
-        for language, endless in product(available(service), (False, True)):
-            found.update(dict.fromkeys(_faults(service, language, endless)))
+        languages = available(service)
     except SettingsError as error:
         return [str(error)]
-    return list(found)
-
-
-def _faults(service: Service, language: str, endless: bool) -> list[str]:
-    try:
-        compose(service, language, render(service, language, endless=endless))
-    except SettingsError as error:
-        return str(error).splitlines()
-    return []
+    for language, endless in product(languages, (False, True)):
+        try:
+            _composed(service, language, endless)
+        except SettingsError as error:
+            found += str(error).splitlines()
+    return list(dict.fromkeys(found))
 
 
 _quoted = lru_cache(maxsize=1024)(quoted)

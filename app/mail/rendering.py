@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from babel import Locale
 from jinja2 import Environment, FunctionLoader, StrictUndefined, TemplateSyntaxError, select_autoescape
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 from markupsafe import Markup, escape
 
 from app.domain.service import Service
@@ -105,17 +106,24 @@ def _layout(service: Service, name: str, names: Mapping[str, Any]) -> str:
         lines = [
             frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == name
         ]
-        raise SettingsError(f"{name}, line {lines[-1] if lines else 1}: {error}.") from error
+        raise SettingsError(f"{name}, line {lines[-1] if lines else 1}: {str(error).rstrip('.')}.") from error
     if mark("number") not in shown:
         raise SettingsError(f"{name}: Must show {{{{ number }}}}.")
+    if unknown := set(MARK.findall(shown)) - set(VALUES):
+        raise SettingsError(
+            f"{name}: Shows {', '.join(sorted(unknown))} between private characters (U+E000, U+E001)."
+        )
     return shown
 
 
 @lru_cache(maxsize=16)
 def _environment(*sources: str) -> Environment:
-    """For layouts with these sources. Reading and compiling them costs more than everything else here."""
+    """For layouts with these sources. Reading and compiling them costs more than everything else here.
+
+    In a sandbox: who writes a brand's layout need not be who may read the secrets of this process.
+    """
     layouts = dict(zip(LAYOUTS, sources, strict=True))
-    return Environment(
+    return ImmutableSandboxedEnvironment(
         loader=FunctionLoader(lambda name: (layouts[name], name, None) if name in layouts else None),
         autoescape=select_autoescape(("html",)),
         undefined=StrictUndefined,

@@ -18,7 +18,7 @@ def sample(service: Service, locale: str) -> Registration:
         address=Address.known("ada@example.com"),
         number=NUMBER,
         locale=locale,
-        created_ms=int(time.time() * 1000),
+        asked_for_ms=int(time.time() * 1000),
         service=service.id,
         left_ms=service.ttl_ms or None,
     )

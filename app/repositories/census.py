@@ -26,7 +26,10 @@ first of every shard, whose turn is next, stand for the others."""
 KEYS_A_RECORD = 2
 """A registration is a record and a number."""
 
-OWED = (Field.LAYOUT, Field.DELIVERY, Field.ERROR, Field.ATTEMPTS, Field.CREATED_MS)
+ASKED_FOR_MS = (Field.SINCE_MS, Field.CREATED_MS)
+"""When a mail was asked for: again, or, where that is missing, with its registration."""
+
+OWED = (Field.LAYOUT, Field.DELIVERY, Field.ERROR, Field.ATTEMPTS, *ASKED_FOR_MS)
 
 log = structlog.get_logger()
 
@@ -38,13 +41,13 @@ class Owed(NamedTuple):
     delivery: Delivery
     error: str
     attempts: int
-    created_ms: int
+    asked_for_ms: int
     due_ms: int | None
     sealed: bytes
 
 
 class OutboxSize(NamedTuple):
-    """The outbox as a whole. `oldest_ms`: Unix ms when its oldest registration was made; None = empty."""
+    """The outbox as a whole. `oldest_ms`: Unix ms when its oldest mail was asked for; None = empty."""
 
     depth: int
     oldest_ms: int | None
@@ -85,8 +88,9 @@ class Census:
         last = max(1, ENTRIES_LOOKED_AT // max(1, len(crowded))) - 1
         heads = ask_each(self._storage, crowded, lambda shard: ("ZRANGE", outbox_key(shard), 0, last))
         users = (name_of(user) for _, head in heads for user in head)
-        made = ask_each(self._storage, users, lambda user: ("HGET", keys_of(user).user, Field.CREATED_MS))
-        oldest_ms = min((int(created) for _, created in made if created and created.isdigit()), default=None)
+        asked_for = ask_each(self._storage, users, lambda user: ("HMGET", keys_of(user).user, *ASKED_FOR_MS))
+        times = [again or created for _, (again, created) in asked_for]
+        oldest_ms = min((int(time) for time in times if time and time.isdigit()), default=None)
         return OutboxSize(sum(depths.values()), oldest_ms)
 
     def records_at_most(self) -> int:
@@ -106,7 +110,7 @@ class Census:
         records = ask_each(
             self._storage, entries, lambda entry: ("HMGET", keys_of(entry[0]).user, *OWED, *SEALED)
         )
-        for (user_id, due_ms), (version, delivery, error, attempts, created_ms, *sealed) in records:
+        for (user_id, due_ms), (version, delivery, error, attempts, again, created, *sealed) in records:
             if version is None:  # erased meanwhile
                 continue
             try:
@@ -118,7 +122,7 @@ class Census:
                     delivery=Delivery((delivery or b"").decode()),
                     error=(error or b"").decode(),
                     attempts=int(attempts or b""),
-                    created_ms=int(created_ms or b""),
+                    asked_for_ms=int(again or created or b""),
                     due_ms=due_ms,
                     sealed=b"".join(part or b"" for part in sealed),
                 )

@@ -16,7 +16,7 @@ def lua(*names: str) -> bytes:
     return b"".join(folder.joinpath(f"{name}.lua").read_bytes() for name in names)
 
 
-@script(lua("budget", "register"), acknowledged=True)
+@script(lua("time_left", "budget", "register"), acknowledged=True)
 class Register(NamedTuple):
     """`numbers`: the candidates' keys; `candidates`: for each of them its digest and its sealed record."""
 
@@ -45,7 +45,7 @@ class Register(NamedTuple):
     candidates: Values
 
 
-@script(lua("budget", "resend_mail"), acknowledged=True)
+@script(lua("record", "time_left", "budget", "resend_mail"), acknowledged=True)
 class ResendMail(NamedTuple):
     user: Key
     sender: Key
@@ -64,7 +64,7 @@ class ResendMail(NamedTuple):
     newest: int = LAYOUT_VERSION
 
 
-@script(lua("budget", "verify_number"), acknowledged=True)
+@script(lua("record", "time_left", "verify_number"), acknowledged=True)
 class VerifyNumber(NamedTuple):
     user: Key
     outbox: Key
@@ -106,7 +106,7 @@ class NoteReport(NamedTuple):
     newest: int = LAYOUT_VERSION
 
 
-@script(lua("claim_mail"))
+@script(lua("record", "time_left", "claim_mail"))
 class ClaimMail(NamedTuple):
     user: Key
     sender: Key
@@ -129,7 +129,7 @@ class RenewLease(NamedTuple):
     lease_ms: int
 
 
-@script(lua("settle_mail"), acknowledged=True)
+@script(lua("record", "settle_mail"), acknowledged=True)
 class SettleMail(NamedTuple):
     user: Key
     sender: Key
@@ -176,14 +176,14 @@ class ResealRecord(NamedTuple):
     new: bytes
 
 
-@script(lua("hold_lock"))
+@script(lua("time_left", "hold_lock"))
 class HoldLock(NamedTuple):
     lock: Key
     owner: str
     ttl_ms: int
 
 
-@script(lua("count_request"))
+@script(lua("time_left", "budget", "count_request"))
 class CountRequest(NamedTuple):
     """`limits`: for each counter the requests in its window, and the window in ms."""
 

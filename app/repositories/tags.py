@@ -38,7 +38,7 @@ class Tags:
 
     def make(self, registration: Registration) -> str:
         """The tag of a mail: the same for each attempt at it."""
-        day = registration.created_ms // (DAY_S * 1000) % DAYS
+        day = registration.asked_for_ms // (DAY_S * 1000) % DAYS
         begins = int(registration.registration_id[:REGISTRATION_DIGITS], 16)
         text = (
             _base32(day, 3)

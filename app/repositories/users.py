@@ -133,7 +133,7 @@ class Users:
                     address=draft.address,
                     number=candidates[chosen - 1],
                     locale=draft.locale,
-                    created_ms=now_ms,
+                    asked_for_ms=now_ms,
                     service=service.id,
                     test=service.test,
                     left_ms=service.ttl_ms or None,
@@ -249,6 +249,12 @@ class Users:
             return self._read(user_id, {name.decode(): value for name, value in fields.items()})
         except RecordUnreadable as error:
             raise told(error) from None
+
+    def handed_out(self, user_id: str) -> Contents | None:
+        """What was handed out for the last number and may still be asked for again (REPLAY_MS). Raises
+        RecordUnreadable."""
+        kept: bytes | None = self._storage.command("GET", keys_of(user_id).verified)
+        return self._records.open(kept.partition(b"|")[2], user_id) if kept else None
 
     def erase(self, user_id: str) -> bool:
         """Erases everything of the user but budgets; False when there was nothing.

@@ -5,6 +5,7 @@ The door of the room `delivery` (docs/delivery.md): it builds the parts, takes r
 their mails.
 """
 
+import threading
 import time
 from typing import NamedTuple
 
@@ -65,6 +66,7 @@ class MessagingService:
         self._worker = Worker(outbox, messages, self._queue, self._breaker, leases, metrics=metrics)
         self._senders = Senders(mail, self._queue, self._breaker, self._worker, connections)
         self._relay = Relay(outbox, guard, mail, self._queue, self._breaker, leases, self._senders)
+        self._slow = threading.BoundedSemaphore(connections)
         self._stands_by = False
 
     # For requests
@@ -119,10 +121,19 @@ class MessagingService:
         """Does the job of a test service at once, in the request's own thread: no sender is kept busy, and
         nothing is mailed."""
         if sandbox.is_slow(registration.address) and job.awaited:
-            time.sleep(self._timeout_s)
+            self._be_slow()
             job.tell(Delivery.PENDING)
         self._worker.deliver(job, SmtpSession(self._mail))
         return _accepted(job.wait(0)) if job.awaited else Delivery.PENDING
+
+    def _be_slow(self) -> None:
+        """Waits as for a slow mail server. Only so many requests do at once as there are senders: else those
+        of one test service could take every place for a request."""
+        if self._slow.acquire(blocking=False):
+            try:
+                time.sleep(self._timeout_s)
+            finally:
+                self._slow.release()
 
     # For the process
 

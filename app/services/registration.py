@@ -19,6 +19,9 @@ ALL_FREE = 100
 """After so many registrations in a row whose first number was free, one candidate is enough: each that is not
 needed costs a seal, two digests and room on the wire."""
 
+RESEND_TRIES = 4
+"""An address may be registered again between look-up and resend; the new number is then mailed again."""
+
 MORE_CANDIDATES = 128
 MAX_CALLS = 32
 """4 + 31 x 128 = 3,972 candidates: at 99.9 % full they fail in 2 of 100 cases."""
@@ -61,7 +64,7 @@ class RegistrationService:
         except (AddressRefused, StorageUnavailable):
             self._keep_answer(once, registration, None)
             raise
-        created_ms, ttl_ms = registration.created_ms, draft.service.ttl_ms
+        created_ms, ttl_ms = registration.asked_for_ms, draft.service.ttl_ms
         answer = Registered(
             registration.user_id, delivery, created_ms, created_ms + ttl_ms if ttl_ms else None
         )
@@ -73,14 +76,19 @@ class RegistrationService:
 
         Raises UserNotFound, TooManyRegistrations, AddressRefused, StorageUnavailable.
         """
-        record = self.find(user_id, service)
-        plan = self._messaging.plan(awaited=awaited, test=record.contents.test)
-        stored = self._users.resend(record, service, lease_ms=plan.lease_ms)
-        if stored is None:
-            raise UserNotFound("It was replaced, used or erased just now")
+        for _ in range(RESEND_TRIES):
+            record = self.find(user_id, service)
+            plan = self._messaging.plan(awaited=awaited, test=record.contents.test)
+            stored = self._users.resend(record, service, lease_ms=plan.lease_ms)
+            if stored is not None:
+                break
+        else:
+            raise UserNotFound("It was replaced again and again")
         delivery = self._messaging.send(stored, plan, cause)
         with suppress(StorageUnavailable):
-            record = self._users.find(user_id) or record
+            now = self._users.find(user_id)
+            if now is not None and now.registration_id == record.registration_id:  # not replaced meanwhile
+                record = now
         return record._replace(delivery=delivery)
 
     def store(self, draft: Draft, lease_ms: int, once: Once | None = None) -> Stored | Registered:
@@ -137,10 +145,16 @@ class RegistrationService:
         """Erases everything of a user but budgets. `service`: as for `find`; None also erases a record that
         does not open, so that it tells of no service. Raises UserNotFound, StorageUnavailable."""
         self._guard.check()
-        if service is not None:
-            self.find(user_id, service)
-        if not self._users.erase(user_id):
+        if not self._is_of(service, user_id) or not self._users.erase(user_id):
             raise UserNotFound("There is no registration, or not any more")
+
+    def _is_of(self, service: Service | None, user_id: str) -> bool:
+        """Whether what there is of a user is the service's: the registration, else what was handed out."""
+        if service is None:
+            return True
+        record = self._users.find(user_id)
+        contents = record.contents if record else self._users.handed_out(user_id)
+        return contents is not None and contents.service == service.id
 
     def _keep_answer(self, once: Once | None, registration: Registration, answer: Registered | None) -> None:
         """Keeps the answer for repetitions; None: it came to nothing, so a repetition starts anew.

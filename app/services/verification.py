@@ -7,6 +7,10 @@ from app.errors import MistypedNumber
 from app.repositories.guard import Guard
 from app.repositories.users import Handed, Users
 
+LONGEST_TYPED = 256
+"""Characters of a number as it was typed or pasted. Each is looked up in Unicode's tables, and a body may
+hold 64 KiB of them."""
+
 
 class VerificationService:
     """Compares numbers with the live ones."""
@@ -23,7 +27,7 @@ class VerificationService:
         number brought it within the last two minutes, it is returned again. Raises MistypedNumber (costs no
         try), VerificationFailed, TooManyAttempts, StorageUnavailable.
         """
-        number = digits_of(typed)
+        number = digits_of(typed) if len(typed) <= LONGEST_TYPED else ""
         if not is_well_formed(number, self._digits):
             raise MistypedNumber("A wrong length or check digit")
         self._guard.check()

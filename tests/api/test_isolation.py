@@ -1,12 +1,14 @@
 """Services from outside: no key of one reads, changes, exhausts or finds what is another's."""
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
+from functools import partial
+from http.client import HTTPConnection
 
 import pytest
 import redis
 
-from tests.api.conftest import Api, named, wrong
+from tests.api.conftest import Api, bearer, named, wrong
 from tests.support.scan import contradictions
 from tests.support.servers import Gunicorn, MailServer
 from tests.support.tenants import key_of, services_file
@@ -65,6 +67,61 @@ def test_a_foreign_id_is_not_found(
     assert len(mail.box.to(email)) == 1
 
 
+ODD_SPELLINGS = [
+    "/api/users/{}/",
+    "//api/users/{}",
+    "/api//users/{}",
+    "/api/users/{}%2Fmail",
+    "/api%2Fusers/{}",
+    "/%61pi/users/{}",
+    "/x/../api/users/{}",
+    "/metrics/../api/users/{}",
+    "/api/users/{};x",
+    "/api/users/{}%00",
+    "/api/users/{}?_method=DELETE",
+    "http://elsewhere.example/api/users/{}",
+]
+LEADING_ASTRAY = {
+    "X-HTTP-Method-Override": "DELETE",
+    "X-Original-URL": "/api/users/verify",
+    "X-Rewrite-URL": "/healthz",
+    "X-Forwarded-Prefix": "/api",
+    "SCRIPT_NAME": "/api",
+}
+
+
+@pytest.mark.parametrize("spelling", ODD_SPELLINGS)
+def test_no_spelling_of_a_path_leads_to_what_is_another_s(
+    shop: Api, shared: Gunicorn, email: str, spelling: str
+) -> None:
+    """With a key of another service or of a test service, or without one; nor do headers of proxies."""
+    user_id = shop.register(email).json()["id"]
+    before = shop.call("GET", f"/api/users/{user_id}").json()
+    for key in (key_of("bank"), key_of("rehearsal"), ""):
+        for method in ("GET", "HEAD", "POST", "DELETE", "PUT"):
+            status, text = literally(shared.port, method, spelling.format(user_id), key)
+            assert status in (400, 401, 404, 405), (method, key)
+            assert email not in text
+    assert shop.call("GET", f"/api/users/{user_id}").json() == before
+
+
+def literally(port: int, method: str, target: str, key: str) -> tuple[int, str]:
+    """Status and body for a target that nothing rewrites on its way."""
+    headers = LEADING_ASTRAY | (bearer(key) if key else {})
+    with closing(HTTPConnection("127.0.0.1", port, timeout=20)) as connection:
+        connection.request(method, target, headers=headers)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+
+
+@pytest.mark.parametrize("shard", ["77", "7z"])
+def test_an_id_of_a_shard_that_no_mailbox_has_is_unknown(shop: Api, email: str, shard: str) -> None:
+    """Two characters can say 1,024, and there are 1,000."""
+    user_id = shop.register(email).json()["id"]
+    for method, path in OF_ONE_USER:
+        assert shop.call(method, f"/api/users/{shard}{user_id[2:]}{path}").status_code == 404
+
+
 def test_a_number_is_good_at_its_own_service_only(shop: Api, bank: Api, email: str) -> None:
     """At the other it is as wrong as any."""
     number = shop.registered(email)
@@ -99,6 +156,21 @@ def test_one_service_cannot_use_up_what_another_may(shop: Api, bank: Api, email:
         assert shop.verify(email, wrong(number, n)).status_code == 403
     assert shop.verify(email, number).status_code == 429
     assert bank.verify(email, bank.registered(email)).status_code == 200
+
+
+def test_who_erases_erases_what_was_just_handed_out_and_nothing_of_another(
+    shop: Api, bank: Api, email: str
+) -> None:
+    """A number was used: only its service may end the two minutes in which its token comes again."""
+    user_id = shop.register(email).json()["id"]
+    number = shop.number_of(email)
+    again = partial(shop.verify, email, number, headers=named("attempt-1"))
+    assert [again().status_code for _ in range(2)] == [200] * 2
+    assert bank.call("DELETE", f"/api/users/{user_id}").status_code == 404
+    assert again().status_code == 200
+    assert shop.call("DELETE", f"/api/users/{user_id}").status_code == 204
+    assert again().status_code == 403
+    assert shop.call("DELETE", f"/api/users/{user_id}").status_code == 404
 
 
 def test_an_idempotency_key_is_the_service_s_own(shop: Api, bank: Api, email: str, mail: MailServer) -> None:

@@ -102,6 +102,17 @@ def test_an_open_service_says_that_it_is_open(api: Api) -> None:
     assert api.call("GET", "/openapi.json").json()["security"] == [{"bearer": []}, {}]
 
 
+def test_answers_may_grow_and_requests_hold_what_is_known(document: Document) -> None:
+    """A client that is made of the document takes a member that comes later."""
+    closed = {
+        name: schema.get("additionalProperties") is False
+        for name, schema in document["components"]["schemas"].items()
+        if name.endswith(("Request", "Answer", "Problem"))
+    }
+    assert len(closed) == 10
+    assert closed == {name: name.endswith("Request") for name in closed}
+
+
 def test_every_reference_leads_somewhere(document: Document) -> None:
     """Inside the document, and only there."""
     for reference in re.findall(r'"\$ref": "([^"]+)"', json.dumps(document)):

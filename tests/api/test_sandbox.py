@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.api.conftest import Api
-from tests.support.servers import Gunicorn, MailServer
+from tests.support.servers import Gunicorn, MailServer, gunicorn
 from tests.support.tenants import key_of, services_file
 from tests.support.waiting import wait_until
 
@@ -121,6 +122,27 @@ def test_slow_is_sent_after_the_answer(rehearsal: Api) -> None:
     sent = lambda: rehearsal.call("GET", f"/api/users/{user_id}").json()["delivery"] == "sent"  # noqa: E731
     wait_until(sent, 20, "it is sent")
     assert shown(rehearsal, user_id)["to"] == email
+
+
+def test_slow_ones_leave_room_for_real_ones(
+    environment: dict[str, str], tmp_path: Path, mail_server: MailServer, store: redis.Redis, email: str
+) -> None:
+    """However many ask at once: as many wait as there are senders, and the others have their 202 at once."""
+    path = services_file(tmp_path, **TABLES)
+    settings = environment | {"SERVICES_FILE": str(path), "MAIL_TIMEOUT": "50", "MAIL_CONNECTIONS": "4"}
+    places = 30
+    with (
+        ThreadPoolExecutor(places) as callers,
+        gunicorn(tmp_path, settings, "--worker-connections", str(places)) as server,
+    ):
+        rehearsal, shop = (Api(server, mail_server, key_of(name)) for name in ("rehearsal", "shop"))
+        slow = [callers.submit(rehearsal.register, f"slow@{n}.example.com") for n in range(places)]
+        wait_until(lambda: len(list(store.scan_iter("*:user:*"))) == places, 30, "all are registered")
+        assert shop.register(email).status_code == 201
+        answered = [each for each in slow if each.done()]
+        assert len(answered) <= places - 4, "it was not kept waiting until they were answered"
+        wait_until(lambda: sum(each.done() for each in slow) == places - 4, 30, "the others are answered")
+        assert {each.result().status_code for each in slow if each.done()} == {202}
 
 
 def test_a_registration_stays_what_it_was(

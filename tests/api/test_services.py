@@ -90,6 +90,8 @@ def test_beside_a_file_nobody_calls_without_a_key(serving: Serving, file: Path, 
         assert [status(service, key) for key in ("", SHOP, CLUB)] == [401, 401, 404]
         assert [status(service, key, "/metrics") for key in ("", CLUB)] == [401, 401]
         assert status(service, "", "/healthz") == 200
+        document = requests.get(f"{service.url}/openapi.json", timeout=20).json()
+        assert document["security"] == [{"bearer": []}]
         answer = Api(service).register("ada@example.com")
         assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, "Bearer")
         assert "open_to_everybody" not in service.log

@@ -120,6 +120,14 @@ def test_a_mistyped_number_is_told_so_and_costs_no_try(
     assert keyed.verify(email, number).status_code == 200
 
 
+def test_a_number_with_a_page_of_spaces_is_mistyped(api: Api, email: str) -> None:
+    """Nobody pastes that much: to read 60 KB of it costs as much as thirty registrations."""
+    number = api.registered(email)
+    for padding in ("\u200b" * 10_000, " " * 60_000, "\u0660" * 10_000):
+        assert api.verify(email, number + padding).json()["type"] == "/problems/mistyped-number"
+    assert api.verify(email, f"{number:^200}").status_code == 200
+
+
 def test_a_leading_zero_is_a_wrong_number_and_not_a_mistyped_one(api: Api, email: str) -> None:
     """Mistyped means length or check digit, and nothing else tells what numbers look like."""
     body = "0" + api.registered(email)[1:-1]

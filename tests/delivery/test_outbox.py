@@ -72,7 +72,7 @@ def test_a_mail_that_is_older_than_a_day_is_given_up(here: Store, store: redis.R
     """At the claim, where the service or the mail server was away, and at the settling."""
     registration = here.register(lease_ms=0).registration
     keys = keys_of(registration.user_id)
-    store.hset(keys.user, Field.CREATED_MS, registration.created_ms - GIVE_UP_MS)
+    store.hset(keys.user, Field.CREATED_MS, registration.asked_for_ms - GIVE_UP_MS)
     assert here.outbox.claim(registration.user_id, "me").registration is None
     assert there(here.users.find(registration.user_id)).error == "too old"
     assert here.delivery(registration) is Delivery.FAILED
@@ -80,7 +80,7 @@ def test_a_mail_that_is_older_than_a_day_is_given_up(here: Store, store: redis.R
     store.hset(
         keys_of(stored.registration.user_id).user,
         Field.CREATED_MS,
-        stored.registration.created_ms - GIVE_UP_MS + 5000,
+        stored.registration.asked_for_ms - GIVE_UP_MS + 5000,
     )
     here.settle(stored.registration, stored.owner, Delivery.PENDING, wait_ms=6000, error="connect refused")
     assert here.delivery(stored.registration) is Delivery.FAILED
@@ -212,7 +212,7 @@ def test_a_lease_is_kept_by_its_owner_alone(here: Store, store: redis.Redis) -> 
     kept = at_once(lambda number: here.renew(keys.user_id, stored.owner if number == 5 else "thief"))
     assert sum(kept) == 1
     assert store.pttl(keys.sender) > 50_000
-    assert there(store.zscore(keys.outbox, keys.user_id)) - stored.registration.created_ms >= LEASE_MS
+    assert there(store.zscore(keys.outbox, keys.user_id)) - stored.registration.asked_for_ms >= LEASE_MS
     store.delete(keys.sender)
     assert not here.renew(keys.user_id, stored.owner)
     assert not store.exists(keys.sender)
@@ -282,7 +282,7 @@ def test_an_operator_sees_what_is_pending_and_failed(here: Store) -> None:
     here.settle(sent.registration, sent.owner, Delivery.SENT)
     (one,) = here.census.pending()
     assert (one.user_id, one.error, one.attempts) == (pending.registration.user_id, "connect refused", 1)
-    assert there(one.due_ms) - one.created_ms >= 60_000
+    assert there(one.due_ms) - one.asked_for_ms >= 60_000
     assert here.census.address(one) == "pending@example.com"
     (other,) = here.census.failed()
     assert (other.user_id, other.error, other.due_ms) == (
@@ -296,7 +296,7 @@ def test_a_failed_mail_can_be_made_due_again_for_another_day(here: Store, store:
     """Its age counts from then; a sent one, or none, cannot."""
     stored = here.register()
     keys = keys_of(stored.registration.user_id)
-    store.hset(keys.user, Field.CREATED_MS, stored.registration.created_ms - 2 * GIVE_UP_MS)
+    store.hset(keys.user, Field.CREATED_MS, stored.registration.asked_for_ms - 2 * GIVE_UP_MS)
     here.settle(stored.registration, stored.owner, Delivery.FAILED, error="x")
     assert sum(at_once(lambda _: here.outbox.retry(keys.user_id))) == THREADS
     claim = here.outbox.claim(keys.user_id, "me")

@@ -54,7 +54,7 @@ def test_a_spoiled_outbox_costs_its_shard_alone(process: Process, store: redis.R
     assert due(process) == {ada.user_id}
     assert [mail.user_id for mail in process.census.pending()] == [ada.user_id]
     assert process.census.owed().depth == 1
-    assert process.census.owed().oldest_ms == ada.created_ms
+    assert process.census.owed().oldest_ms == ada.asked_for_ms
 
 
 def test_a_spoiled_record_is_left_out_of_listings(process: Process, store: redis.Redis) -> None:
@@ -63,7 +63,7 @@ def test_a_spoiled_record_is_left_out_of_listings(process: Process, store: redis
     bob = process.registered(BOB, lease_ms=0).registration
     spoil(store, process.keys(BOB).user)
     assert [mail.user_id for mail in process.census.pending()] == [ada.user_id]
-    assert process.census.owed().oldest_ms == ada.created_ms
+    assert process.census.owed().oldest_ms == ada.asked_for_ms
     store.hset(process.keys(ADA).user, Field.DELIVERY, "failed")
     assert [mail.user_id for mail in process.census.failed()] == [ada.user_id]
     seals = Seals(process.client, Sealer([]))
@@ -94,7 +94,7 @@ def test_an_entry_that_no_process_of_ours_has_written_is_due_and_hurts_nobody(
     assert ada.user_id in due(process)
     assert len(due(process)) == 2
     assert [mail.user_id for mail in process.census.pending()] == [ada.user_id]
-    assert process.census.owed().oldest_ms == ada.created_ms
+    assert process.census.owed().oldest_ms == ada.asked_for_ms
     store.zadd(process.keys(ADA).outbox, {ada.user_id: float(score)})
     assert [mail.user_id for mail in process.census.pending()] == [ada.user_id]
 
@@ -124,7 +124,7 @@ def test_mails_of_a_dead_process_go_out_beside_keys_that_are_spoiled(
     late = process.registered(BOB, lease_ms=0).registration
     keys = process.keys(BOB)
     spoil(store, keys.user)
-    store.zadd(keys.outbox, {late.user_id: late.created_ms - 2 * GIVE_UP_MS})
+    store.zadd(keys.outbox, {late.user_id: late.asked_for_ms - 2 * GIVE_UP_MS})
     spoilt_shard = keys.shard // 100 * 100 + (keys.shard + 1) % 100
     spoil(store, outbox_key(spoilt_shard))
     addresses = (Address.parse(f"neighbour{turn}@example.com") for turn in count())

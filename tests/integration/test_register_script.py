@@ -219,7 +219,7 @@ def test_the_mail_is_due_when_the_lease_of_its_sender_ends(
     assert outcome is not None
     assert text(store.get(keys.sender)) == outcome.owner
     due = store.zscore(keys.outbox, keys.user_id)
-    assert due == outcome.registration.created_ms + LEASE_MS
+    assert due == outcome.registration.asked_for_ms + LEASE_MS
     second_outcome = register(users, ADA, [second], lease_ms=LEASE_MS)
     assert second_outcome is not None
     assert second_outcome.owner is None
@@ -235,4 +235,4 @@ def test_where_no_mail_is_begun_it_is_due_at_once(users: Users, records: Records
     assert outcome is not None
     assert outcome.owner is None
     assert not store.exists(keys.sender)
-    assert store.zscore(keys.outbox, keys.user_id) == outcome.registration.created_ms
+    assert store.zscore(keys.outbox, keys.user_id) == outcome.registration.asked_for_ms

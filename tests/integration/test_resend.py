@@ -56,7 +56,7 @@ def test_the_same_number_is_mailed_by_another_mail(start: Start, store: redis.Re
     assert (mail.number, mail.registration_id) == (first.number, first.registration_id)
     assert mail.mail_id == f"{first.mail_id}-1"
     assert 0 < there(mail.left_ms) <= there(first.left_ms)
-    assert mail.created_ms > first.created_ms, "the mail tells when it was asked for"
+    assert mail.asked_for_ms > first.asked_for_ms, "the mail tells when it was asked for"
     after = store.hgetall(process.keys(ada()).user)
     changed = {name for name in {*before, *after} if before.get(name) != after.get(name)}
     assert changed == {b"s", b"k", b"t"}
@@ -99,7 +99,7 @@ def test_a_claim_hands_out_what_was_asked_for_again(start: Start) -> None:
     claimed = there(claim.registration)
     assert claimed.mail_id == again.registration.mail_id
     assert 0 < there(claimed.left_ms) <= there(again.registration.left_ms)
-    assert claimed.created_ms == again.registration.created_ms
+    assert claimed.asked_for_ms == again.registration.asked_for_ms
 
 
 def test_resends_count_as_registrations_do(start: Start) -> None:

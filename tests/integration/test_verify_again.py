@@ -121,6 +121,17 @@ def test_an_erasure_leaves_nothing_to_hand_out(start: Start, store: redis.Redis)
     failure(process, number, KEY)
 
 
+def test_an_erasure_also_finds_what_was_handed_out_last(start: Start, store: redis.Redis) -> None:
+    """The number is used, its record gone, and its token could be had again for two minutes."""
+    process = start()
+    number = process.registered(ada()).registration.number
+    process.verify(ada(), number, KEY)
+    assert process.users.erase(process.keys(ada()).user_id)
+    assert not store.exists(process.keys(ada()).verified)
+    failure(process, number, KEY)
+    assert not process.users.erase(process.keys(ada()).user_id)
+
+
 def test_tries_left_are_the_same_for_known_and_unknown_addresses(start: Start, store: redis.Redis) -> None:
     """Down to none; without a limit nothing is said."""
     process = start()

@@ -177,8 +177,8 @@ class Writer:
     def answer(self, stored: Stored, person: str, delivery: Delivery) -> None:
         """Keeps the answer for repetitions."""
         ours, once = stored.registration, self.users.once(CALLER, self.draft(person), KEY)
-        expires_ms = ours.created_ms + DEFAULT_SERVICE.ttl_ms
-        self.users.keep_answer(once, ours, Registered(ours.user_id, delivery, ours.created_ms, expires_ms))
+        expires_ms = ours.asked_for_ms + DEFAULT_SERVICE.ttl_ms
+        self.users.keep_answer(once, ours, Registered(ours.user_id, delivery, ours.asked_for_ms, expires_ms))
 
 
 def written(client: redis.Redis, url: str, *secrets: str) -> dict[str, Any]:

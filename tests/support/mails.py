@@ -33,7 +33,7 @@ REGISTRATION = Registration(
     address=Address.parse("ada@faß.de"),
     number="4821093753",
     locale="en",
-    created_ms=1_700_000_000_123,
+    asked_for_ms=1_700_000_000_123,
     service="shop",
     left_ms=TEN_MINUTES_MS,
 )

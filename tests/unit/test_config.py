@@ -266,7 +266,9 @@ def test_a_lease_is_two_mail_timeouts_and_five_seconds() -> None:
 
 
 @pytest.mark.parametrize("name", ["ADDRESS_LIMIT", "VERIFY_LIMIT", "MAILBOX_LIMIT"])
-@pytest.mark.parametrize("value", ["0/hour", "5/15 minutes;20/day", "5/minute,20/day"])
+@pytest.mark.parametrize(
+    "value", ["0/hour", "5/0 hours", "5/00 hours", "5/15 minutes;20/day", "5/minute,20/day"]
+)
 def test_a_budget_that_would_not_hold_as_it_is_written_stops_the_start(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:

@@ -128,6 +128,18 @@ def test_what_a_layout_shows_is_escaped_in_html_alone() -> None:
 
 
 WRONG = {
+    "a layout reaches into the process": (
+        {"number_txt": "{{ number }}\n{{ cycler.__init__.__globals__.os.environ }}"},
+        "number.txt, line 2: access to attribute '__init__' of 'type' object is unsafe.",
+    ),
+    "a layout has a mark of its own": (
+        {"number_txt": "{{ number }} \ue000to\ue001 \ue000nothing\ue001"},
+        "number.txt: Shows nothing, to between private characters (U+E000, U+E001).",
+    ),
+    "a sentence has a mark of its own": (
+        {"es_toml": "subject = '{service} \ue000nothing\ue001'"},
+        "es.toml, line 1: subject must be one line, without control or private characters.",
+    ),
     "a layout names what is not there": (
         {"number_html": "<p>{{ number }}</p>\n<p>{{ nubmer }}</p>"},
         "number.html, line 2: 'nubmer' is undefined.",
@@ -175,7 +187,7 @@ WRONG = {
     ),
     "a sentence has two lines": (
         {"de_toml": 'title = """Hallo\nDu"""'},
-        "de.toml, line 1: title must be one line, without control characters.",
+        "de.toml, line 1: title must be one line, without control or private characters.",
     ),
     "the number is not first in its subject": (
         {"de_toml": "subject_with_number = 'Nummer {number} für {service}'"},

@@ -2,6 +2,7 @@
 
 import email
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from email.header import decode_header, make_header
@@ -293,3 +294,34 @@ def test_any_name_gives_a_mail_that_can_be_read(name: str) -> None:
 def head(mail: Mail) -> list[bytes]:
     """The lines of the headers."""
     return mail.content.split(b"\r\n\r\n", 1)[0].split(b"\r\n")
+
+
+class Counted(Mapping[str, str]):
+    """Templates that count how often a composition asks for them."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def __getitem__(self, name: str) -> str:
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        self.asked += 1
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+
+def test_a_thousand_services_in_turn_are_composed_once_each() -> None:
+    """Composing anew costs several times what the rest of a registration does."""
+    templates = {f"s{n}": Counted() for n in range(1000)}
+    services = {name: replace(SHOP, id=name, templates=each) for name, each in templates.items()}
+    ours = Messages(services.get)
+    asked: list[int] = []
+    for _ in range(2):
+        for name in services:
+            ours.mail(REGISTRATION._replace(service=name))
+        asked.append(sum(each.asked for each in templates.values()))
+    assert asked[0] > 0
+    assert asked[1] == asked[0]

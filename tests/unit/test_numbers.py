@@ -19,8 +19,9 @@ SHARD = st.integers(min_value=0, max_value=999)
 
 EVERY = [chr(point) for point in range(sys.maxunicode + 1)]
 SPACES = [character for character in EVERY if character.isspace()]
-DASHES = [character for character in EVERY if unicodedata.category(character) == "Pd"] + ["\u2212"]
-DOTS = list(".\u00b7\u2022\u2024\u2027\u2219\u22c5\u30fb\u3002\uff0e\uff61")
+DASHES = [character for character in EVERY if unicodedata.category(character) == "Pd"]
+DASHES += list("\u2043\u2053\u207b\u208b\u2212")
+DOTS = list(".\u00b7\u0387\u06d4\u2022\u2024\u2027\u2219\u22c5\u30fb\u3002\ufe52\uff0e\uff61")
 INVISIBLE = list(
     "\u200b\u200c\u200d\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2066\u2067\u2068\u2069\u061c\ufeff\u00ad"
 )

@@ -104,7 +104,7 @@ def test_registering_stores_and_mails_with_the_lease_that_messaging_planned(
     ((stored, plan, told),) = messaging.sent
     assert (answer.user_id, answer.created_ms) == (
         stored.registration.user_id,
-        stored.registration.created_ms,
+        stored.registration.asked_for_ms,
     )
     assert answer.delivery is Delivery.PENDING
     assert (stored.owner is not None, plan.awaited, told) == (True, False, cause)
@@ -235,3 +235,19 @@ def test_nothing_is_registered_in_the_data_of_another_key(fake_redis: fakeredis.
     with pytest.raises(WrongIndexKey):
         service(fake_redis, users, lambda _: 0).store(BOB, LEASE_MS)
     assert users.candidates == []
+
+
+def test_a_resend_tells_of_the_registration_that_was_mailed(fake_redis: fakeredis.FakeRedis) -> None:
+    """Also where the address was registered again while the mail was under way."""
+
+    class Overtaken(FakeMessaging):
+        def send(self, stored: Stored, plan: SendPlan, cause: Cause) -> Delivery:
+            if stored.registration.resends:
+                ours.store(ADA, 0)
+            return super().send(stored, plan, cause)
+
+    ours = registering(fake_redis, Overtaken())
+    user_id = ours.register(ADA, Cause()).user_id
+    before = ours.find(user_id)
+    assert ours.resend(ADA.service, user_id, Cause()).registration_id == before.registration_id
+    assert ours.find(user_id).registration_id != before.registration_id

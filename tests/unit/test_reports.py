@@ -15,7 +15,7 @@ TAG = Tags("the index key of the bounce fixtures").make(
     REGISTRATION._replace(
         user_id="m4xkwq7hd2n5tzvbc6ayr3gejo",
         registration_id="9f3c61d2a84b07e5",
-        created_ms=1_795_366_409_123,
+        asked_for_ms=1_795_366_409_123,
     )
 )
 """Of the mail that all of them are about."""

@@ -11,7 +11,7 @@ from app.repositories.keys import BASE32
 from app.repositories.tags import DAY_S, Tags
 from tests.support.mails import REGISTRATION
 
-NOW_S = REGISTRATION.created_ms / 1000
+NOW_S = REGISTRATION.asked_for_ms / 1000
 TAGS = Tags("i" * 32)
 
 
@@ -79,7 +79,7 @@ def test_whatever_the_mail_its_tag_tells_it(
 ) -> None:
     """40 bits of the registration's id."""
     registration: Registration = REGISTRATION._replace(
-        user_id=user_id, registration_id=registration_id, resends=resends, created_ms=day * DAY_S * 1000
+        user_id=user_id, registration_id=registration_id, resends=resends, asked_for_ms=day * DAY_S * 1000
     )
     found = TAGS.read(TAGS.make(registration), day * DAY_S)
     assert found == Tag(user_id, registration_id[:10], resends)

@@ -6,7 +6,7 @@
 -- ARGV[1] user id   ARGV[2] owner   ARGV[3] lease in ms   ARGV[4] newest layout version that we can read
 -- ARGV[5] age in ms at which a mail is given up          ARGV[6] the longest lease, in ms
 -- ARGV[7] the longest wait, in ms: what is due later was written before the clock was set back, and is due
--- Fields of the record: see register.lua
+-- Fields of the record: see record.lua
 --
 -- Returns {'claimed', registration id, sealed record, asked for in ms, attempts, how often it was asked for again,
 --      ms for which the number is still good, -1 = no end}
@@ -20,30 +20,23 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
 local due = redis.call('ZSCORE', outbox, id)
-local record = redis.call('HMGET', user, 'r', 'c', 'a', 'v', 't', 'k', 'x', 'd0', 'd1', 'd2', 'd3')
-local holder, version = redis.call('GET', sender), record[4]
+local version, registration, created, tried, again, resent, expires, d0, d1, d2, d3 = unpack(
+  redis.call('HMGET', user, 'v', 'r', 'c', 'a', 't', 'k', 'x', 'd0', 'd1', 'd2', 'd3'))
+local holder = redis.call('GET', sender)
 if not due or not version then
   redis.call('ZREM', outbox, id)
   if holder == owner then redis.call('DEL', sender) end  -- or who registers next would wait for its end
   return {'gone'}
 end
-if holder and holder ~= owner then
-  local left_ms = redis.call('PTTL', sender)
-  if left_ms < 0 or left_ms > longest_lease_ms then  -- the clock was set back; whoever is alive renews it
-    redis.call('PEXPIRE', sender, longest_lease_ms)
-    left_ms = longest_lease_ms
-  end
-  return {'later', left_ms}
-end
+if holder and holder ~= owner then return {'later', time_left(sender, longest_lease_ms)} end
 local wait_ms = tonumber(due) - now
 if not holder and wait_ms > 0 and wait_ms <= longest_wait_ms then return {'later', wait_ms} end
 if tonumber(version) > newest then
   redis.call('ZADD', outbox, now + lease_ms, id)
   return {'newer'}
 end
-local created, attempts, resends = record[2] + 0, record[3] + 0, (record[6] or 0) + 0
-local asked_for = (record[5] or created) + 0
-local left_ms = record[7] and record[7] - now or -1
+local asked_for, attempts, resends = (again or created) + 0, tried + 0, (resent or 0) + 0
+local left_ms = life_left(expires, now)
 if now - asked_for >= give_up_ms then
   redis.call('HSET', user, 's', 'failed')
   redis.call('HSETNX', user, 'e', 'too old')
@@ -53,5 +46,4 @@ if now - asked_for >= give_up_ms then
 end
 redis.call('SET', sender, owner, 'PX', lease_ms)
 redis.call('ZADD', outbox, now + lease_ms, id)
-local sealed = table.concat({record[8], record[9] or '', record[10] or '', record[11] or ''})
-return {'claimed', record[1], sealed, asked_for, attempts, resends, left_ms}
+return {'claimed', registration, joined(d0, d1, d2, d3), asked_for, attempts, resends, left_ms}

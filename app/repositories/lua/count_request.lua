@@ -5,25 +5,12 @@
 -- KEYS[1..] counters, one for each limit   ARGV[1..] for each limit: requests in its window, the window in ms
 --
 -- Returns 0 when the request was counted, else the ms until every full window has ended.
-local full = {}
+local budgets = {}
 for n, counter in ipairs(KEYS) do
-  full[n] = tonumber(redis.call('GET', counter) or 0) >= tonumber(ARGV[2 * n - 1])
+  budgets[n] = budget(counter, tonumber(ARGV[2 * n - 1]), tonumber(ARGV[2 * n]))
 end
 
-local wait_ms = 0
-for n, counter in ipairs(KEYS) do
-  if full[n] then
-    local left_ms, window_ms = redis.call('PTTL', counter), tonumber(ARGV[2 * n])
-    if left_ms < 0 or left_ms > window_ms then  -- the clock of Redis was set back: no wait is that long
-      redis.call('PEXPIRE', counter, window_ms)
-      left_ms = window_ms
-    end
-    wait_ms = math.max(wait_ms, left_ms, 1)
-  end
-end
-if wait_ms > 0 then return wait_ms end
-
-for n, counter in ipairs(KEYS) do
-  if redis.call('INCR', counter) == 1 then redis.call('PEXPIRE', counter, ARGV[2 * n]) end
-end
+local wait_ms = used_up_ms(budgets)
+if wait_ms then return wait_ms end
+spend(budgets)
 return 0

@@ -3,7 +3,7 @@
 --
 -- KEYS[1] user record   KEYS[2] sender lease   KEYS[3] outbox
 -- ARGV[1] user id   ARGV[2] error code to leave   ARGV[3] newest layout version we can read
--- Fields of the record: see register.lua
+-- Fields of the record: see record.lua
 --
 -- Returns 'dropped', or, with nothing changed, 'sending' while a sender has the lease, 'none',
 --      or 'newer': only a newer process can read the record.

@@ -11,8 +11,7 @@ local holder = redis.pcall('GET', lock)
 if type(holder) == 'table' then -- WRONGTYPE: it is no lock
   redis.call('DEL', lock)
 elseif holder and holder ~= owner then
-  local left_ms = redis.call('PTTL', lock)
-  if ttl_ms > 0 and (left_ms < 0 or left_ms > ttl_ms) then redis.call('PEXPIRE', lock, ttl_ms) end
+  if ttl_ms > 0 then time_left(lock, ttl_ms) end
   return 0
 end
 

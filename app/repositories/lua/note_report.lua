@@ -5,7 +5,7 @@
 -- KEYS[1] user record   KEYS[2] outbox   KEYS[3] suppression
 -- ARGV[1] user id   ARGV[2] registration id   ARGV[3] bounced | complained | soft
 -- ARGV[4] error code to leave   ARGV[5] ms for which the address is held back
--- ARGV[6] newest layout version that we can read                     Fields of the record: see register.lua
+-- ARGV[6] newest layout version that we can read                     Fields of the record: see record.lua
 --
 -- Returns 'noted'
 --      or, with nothing changed: 'gone': this registration is no longer live
@@ -17,13 +17,13 @@ local suppress_ms, newest = tonumber(ARGV[5]), tonumber(ARGV[6])
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
-local record = redis.call('HMGET', user, 'v', 'r', 'b')
+local version, live, reported = unpack(redis.call('HMGET', user, 'v', 'r', 'b'))
 redis.call('ZSCORE', outbox, id)
-if not record[1] or record[2] ~= registration then return 'gone' end
-if tonumber(record[1]) > newest then return 'newer' end
+if not version or live ~= registration then return 'gone' end
+if tonumber(version) > newest then return 'newer' end
 
 if kind == 'soft' then
-  if not record[3] then redis.call('HSET', user, 'e', error_code) end  -- what was for good says more
+  if not reported then redis.call('HSET', user, 'e', error_code) end  -- what was for good says more
   return 'noted'
 end
 redis.call('HSET', user, 's', kind, 'e', error_code, 'b', now)

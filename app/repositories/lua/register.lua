@@ -30,11 +30,7 @@
 -- mail server refuses the address (settle_mail.lua). Without a record the request came to nothing and is carried
 -- out.
 --
--- Fields of the record, short because there are many: v layout version, r registration id, n digest of the
--- number, c created (ms), s delivery state, a attempts to mail, m mailed (ms), e error code, x expires (ms),
--- t age counts from (ms), k how often its mail was asked for again, w wrong numbers in a row, p promised to a
--- repetition, b bounced or complained of (ms), until the mail is asked for again, d0 to d3 the sealed record.
--- That is cut because Redis keeps a hash compactly (at half the memory) while no value is longer than 64 bytes.
+-- Fields of the record: see record.lua
 local user, sender, outbox, sends, mailbox = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local mark, suppressed = KEYS[6], KEYS[7]
 local id, registration, owner, version, prefix = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[6]), ARGV[7]
@@ -47,15 +43,15 @@ local ACCEPTED = {sent = true, bounced = true, complained = true}
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
-local stored = redis.call('HMGET', user, 'v', 'n', 'r', 's')
-local old = stored[2] and prefix .. stored[2]
+local stored, digest, live, state = unpack(redis.call('HMGET', user, 'v', 'n', 'r', 's'))
+local old = digest and prefix .. digest
 if old then redis.call('GET', old) end
 redis.call('ZSCORE', outbox, id)
 local lease_left = redis.call('GET', sender) and redis.call('PTTL', sender) or 0
-local sent, sent_to_mailbox = used(sends, limit), used(mailbox, mailbox_limit)
+local budgets = {budget(sends, limit, window_ms), budget(mailbox, mailbox_limit, mailbox_window_ms)}
 local held_back = redis.call('GET', suppressed)
 local seen = mark_ms > 0 and redis.call('GET', mark)
-if stored[1] and tonumber(stored[1]) > version then return {'newer'} end
+if stored and tonumber(stored) > version then return {'newer'} end
 
 if seen then
   local known, made, created, expires, delivery = string.match(seen, '^(%w+)|(%w+)|(%d+)|(%d+)|(%w*)$')
@@ -63,19 +59,17 @@ if seen then
   if known ~= fingerprint then return {'reused'} end
   local age = now - created  -- below 0 where the clock of Redis was set back
   if delivery == '' and age >= 0 and age < running_ms then return {'running'} end
-  if delivery == '' and stored[1] then
-    local live = stored[3] == made
-    delivery = live and ACCEPTED[stored[4]] and 'sent' or 'pending'
+  if delivery == '' and stored then
+    local is_live = live == made
+    delivery = is_live and ACCEPTED[state] and 'sent' or 'pending'
     redis.call('SET', mark, table.concat({known, made, created, expires, delivery}, '|'), 'PX', mark_ms)
-    if live then redis.call('HSET', user, 'p', 1) end
+    if is_live then redis.call('HSET', user, 'p', 1) end
   end
   if delivery ~= '' then return {'replayed', delivery, created, expires} end
 end
 if held_back then return {'suppressed'} end
-local wait_ms = limit > 0 and sent >= limit and window_left(sends, window_ms)
-local mailbox_wait_ms = mailbox_limit > 0 and sent_to_mailbox >= mailbox_limit
-  and window_left(mailbox, mailbox_window_ms)
-if wait_ms or mailbox_wait_ms then return {'limited', math.max(wait_ms or 0, mailbox_wait_ms or 0)} end
+local wait_ms = used_up_ms(budgets)
+if wait_ms then return {'limited', wait_ms} end
 
 local chosen
 for index = FIRST_KEY, #KEYS do
@@ -87,13 +81,13 @@ end
 if not chosen then return {'taken'} end
 
 redis.call('DEL', user, old or user)
-local sealed = ARGV[FIRST_ARGUMENT + 1 + 2 * chosen]
-local part = #sealed <= 4 * SHORT and SHORT or #sealed
+local seal = ARGV[FIRST_ARGUMENT + 1 + 2 * chosen]
+local part = #seal <= 4 * SHORT and SHORT or #seal
 local record = {'v', version, 'r', registration, 'n', ARGV[FIRST_ARGUMENT + 2 * chosen], 'c', now,
-  's', 'pending', 'a', 0, 'd0', string.sub(sealed, 1, part)}
-for index = 1, math.ceil(#sealed / part) - 1 do
+  's', 'pending', 'a', 0, 'd0', string.sub(seal, 1, part)}
+for index = 1, math.ceil(#seal / part) - 1 do
   record[#record + 1] = 'd' .. index
-  record[#record + 1] = string.sub(sealed, index * part + 1, (index + 1) * part)
+  record[#record + 1] = string.sub(seal, index * part + 1, (index + 1) * part)
 end
 redis.call('HSET', user, unpack(record))
 local expires = life_ms > 0 and now + life_ms or 0
@@ -111,8 +105,7 @@ elseif lease_ms > 0 then
   taken, due = 1, now + lease_ms
 end
 redis.call('ZADD', outbox, due, id)
-spend(sends, limit, sent, window_ms)
-spend(mailbox, mailbox_limit, sent_to_mailbox, mailbox_window_ms)
+spend(budgets)
 if mark_ms > 0 then
   redis.call('SET', mark, table.concat({fingerprint, registration, now, expires, ''}, '|'),
     'PX', math.max(mark_ms, running_ms))

@@ -4,7 +4,7 @@
 --
 -- KEYS[1] user record
 -- ARGV[1] registration id   ARGV[2] the seal as it was read   ARGV[3] the new seal, of the same length
--- Fields of the record: see register.lua
+-- Fields of the record: see record.lua
 --
 -- Returns 1, or 0 when the record has changed.
 local user, registration, old, new = KEYS[1], ARGV[1], ARGV[2], ARGV[3]

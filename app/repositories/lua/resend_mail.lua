@@ -9,7 +9,7 @@
 -- ARGV[4] lease in ms, 0 = leave it alone: the mail is due for everybody at once
 -- ARGV[5] mails to the address allowed in a window, 0 = any number   ARGV[6] the window in ms
 -- ARGV[7] mails to the mailbox allowed in a window, 0 = any number   ARGV[8] the window in ms
--- ARGV[9] newest layout version that we can read                     Fields of the record: see register.lua
+-- ARGV[9] newest layout version that we can read                     Fields of the record: see record.lua
 --
 -- Returns {'resent', now in ms, 1 if the lease was taken else 0, how often it was asked for, ms left, -1 = no end}
 --      or, with nothing changed: {'gone'}: this registration is no longer live
@@ -23,19 +23,17 @@ local newest = tonumber(ARGV[9])
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
-local record = redis.call('HMGET', user, 'v', 'r', 'k', 'x')
+local version, live, resent, expires = unpack(redis.call('HMGET', user, 'v', 'r', 'k', 'x'))
 redis.call('ZSCORE', outbox, id)
 local lease_left = redis.call('GET', sender) and redis.call('PTTL', sender) or 0
-local sent, sent_to_mailbox = used(sends, limit), used(mailbox, mailbox_limit)
+local budgets = {budget(sends, limit, window_ms), budget(mailbox, mailbox_limit, mailbox_window_ms)}
 local held_back = redis.call('GET', suppressed)
-local resends, left_ms = (record[3] or 0) + 1, record[4] and record[4] - now or -1
-if not record[1] or record[2] ~= registration then return {'gone'} end
-if tonumber(record[1]) > newest then return {'newer'} end
+local resends, left_ms = (resent or 0) + 1, life_left(expires, now)
+if not version or live ~= registration then return {'gone'} end
+if tonumber(version) > newest then return {'newer'} end
 if held_back then return {'suppressed'} end
-local wait_ms = limit > 0 and sent >= limit and window_left(sends, window_ms)
-local mailbox_wait_ms = mailbox_limit > 0 and sent_to_mailbox >= mailbox_limit
-  and window_left(mailbox, mailbox_window_ms)
-if wait_ms or mailbox_wait_ms then return {'limited', math.max(wait_ms or 0, mailbox_wait_ms or 0)} end
+local wait_ms = used_up_ms(budgets)
+if wait_ms then return {'limited', wait_ms} end
 
 local taken, due = 0, now
 if lease_left > 0 then
@@ -47,6 +45,5 @@ end
 redis.call('HSET', user, 's', 'pending', 'k', resends, 't', now)
 redis.call('HDEL', user, 'b')
 redis.call('ZADD', outbox, due, id)
-spend(sends, limit, sent, window_ms)
-spend(mailbox, mailbox_limit, sent_to_mailbox, mailbox_window_ms)
+spend(budgets)
 return {'resent', now, taken, resends, left_ms}

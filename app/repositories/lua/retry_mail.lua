@@ -2,7 +2,7 @@
 -- Keeps: a mail that was sent is not sent again; while a sender has the lease, the mail is due at its end.
 --
 -- KEYS[1] user record   KEYS[2] sender lease   KEYS[3] outbox
--- ARGV[1] user id   ARGV[2] newest layout version we can read   Fields of the record: see register.lua
+-- ARGV[1] user id   ARGV[2] newest layout version we can read   Fields of the record: see record.lua
 --
 -- Returns 'due', 'none' when there is no registration or its mail was accepted, whatever became of it then,
 --      or 'newer': only a newer process can read the record.
@@ -11,12 +11,12 @@ local id, newest = ARGV[1], tonumber(ARGV[2])
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
-local record = redis.call('HMGET', user, 'v', 's')
+local version, state = unpack(redis.call('HMGET', user, 'v', 's'))
 local lease_left = redis.call('GET', sender) and redis.call('PTTL', sender) or 0
 redis.call('ZSCORE', outbox, id)
-if not record[1] then return 'none' end
-if tonumber(record[1]) > newest then return 'newer' end
-if record[2] ~= 'pending' and record[2] ~= 'failed' then return 'none' end
+if not version then return 'none' end
+if tonumber(version) > newest then return 'newer' end
+if state ~= 'pending' and state ~= 'failed' then return 'none' end
 
 redis.call('HSET', user, 's', 'pending', 't', now)
 redis.call('ZADD', outbox, now + math.max(0, lease_left), id)

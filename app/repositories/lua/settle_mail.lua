@@ -8,7 +8,7 @@
 -- ARGV[9] 1 = where another mail is owed by now, keep the lease and hand that out
 -- ARGV[10] what every number key of the shard starts with   ARGV[11] newest layout version we can read
 -- The mail id is the registration's, and from the first resend on with `-` and how often it was asked for again.
--- Fields of the record: see register.lua. `refused` becomes `failed` where a repetition was promised the mail.
+-- Fields of the record: see record.lua. `refused` becomes `failed` where a repetition was promised the mail.
 -- A mail that was reported to have come back before its acceptance is written down stays so, and is owed no more.
 --
 -- Returns {'settled', delivery state}, state '' when the record is erased
@@ -23,9 +23,9 @@ local error_code, go_on, prefix, newest = ARGV[8], ARGV[9] == '1', ARGV[10], ton
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
-local record = redis.call('HMGET', user, 'r', 'c', 'a', 'v', 'n', 't', 'p', 'k', 'x', 'd0', 'd1', 'd2', 'd3',
-  'b', 's')
-local version, number, reported = record[4], record[5] and prefix .. record[5], record[14]
+local version, live, digest, created, tried, again, promised, resent, expires, d0, d1, d2, d3, reported, told = unpack(
+  redis.call('HMGET', user, 'v', 'r', 'n', 'c', 'a', 't', 'p', 'k', 'x', 'd0', 'd1', 'd2', 'd3', 'b', 's'))
+local number = digest and prefix .. digest
 if number then redis.call('GET', number) end
 redis.call('ZSCORE', outbox, id)
 local holder = redis.call('GET', sender)
@@ -39,27 +39,25 @@ if not version then
   return {'gone'}
 end
 local newer = tonumber(version) > newest
-local owed = record[1] .. (record[8] and '-' .. record[8] or '')
+local owed = live .. (resent and '-' .. resent or '')
 if newer or owed ~= mail then
   if newer or not go_on then
     redis.call('ZADD', outbox, now + wait_ms, id)
     redis.call('DEL', sender)
     return {'left'}
   end
-  local sealed = table.concat({record[10], record[11] or '', record[12] or '', record[13] or ''})
-  local left_ms = record[9] and record[9] - now or -1
-  local asked_for, resends = (record[6] or record[2]) + 0, (record[8] or 0) + 0
-  local replacement = {'replaced', record[1], sealed, asked_for, record[3] + 0, resends, left_ms}
+  local asked_for, attempts, resends = (again or created) + 0, tried + 0, (resent or 0) + 0
+  local left_ms = life_left(expires, now)
   redis.call('ZADD', outbox, now + lease_ms, id)
   redis.call('SET', sender, owner, 'PX', lease_ms)
-  return replacement
+  return {'replaced', live, joined(d0, d1, d2, d3), asked_for, attempts, resends, left_ms}
 end
 
-if delivery == 'refused' and record[7] then delivery = 'failed' end
-local attempts, age = record[3] + 1, now + wait_ms - (record[6] or record[2])
+if delivery == 'refused' and promised then delivery = 'failed' end
+local attempts, age = tried + 1, now + wait_ms - (again or created)
 local state = ({released = 'pending', refused = ''})[delivery] or delivery
 if delivery == 'pending' and age >= give_up_ms then state = 'failed' end
-if reported and delivery ~= 'refused' then state = record[15] end
+if reported and delivery ~= 'refused' then state = told end
 if delivery == 'refused' then
   redis.call('DEL', user, number or user)
 elseif delivery ~= 'released' then

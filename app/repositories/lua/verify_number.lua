@@ -15,7 +15,7 @@
 -- ARGV[8] first bytes of the seals that we can open
 -- ARGV[9] fingerprint of the request's name, '' = none       ARGV[10] ms for which its answer is kept
 -- ARGV[11] other numbers under its name that end this
--- Fields of the record: see register.lua
+-- Fields of the record: see record.lua
 --
 -- Returns {'verified', sealed record}   {'wrong', tries left, -1 = any number}
 --      or, with nothing changed: {'limited', ms until the window ends}
@@ -25,17 +25,17 @@ local id, number, prefix, readable = ARGV[1], ARGV[2], ARGV[3], ARGV[8]
 local limit, window_ms, most_in_a_row = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local newest, fingerprint = tonumber(ARGV[7]), ARGV[9]
 local keep_ms, most_others = tonumber(ARGV[10]), tonumber(ARGV[11])
-local function readable_here(sealed) return string.find(readable, string.sub(sealed, 1, 1), 1, true) end
+local function opens(seal) return string.find(readable, string.sub(seal, 1, 1), 1, true) end
 
-local record = redis.call('HMGET', user, 'n', 'v', 'w', 'd0', 'd1', 'd2', 'd3')
-local live, version = record[1], record[2]
+local version, live, wrong, d0, d1, d2, d3 = unpack(
+  redis.call('HMGET', user, 'v', 'n', 'w', 'd0', 'd1', 'd2', 'd3'))
 if live then redis.call('GET', prefix .. live) end
 redis.call('ZSCORE', outbox, id)
 local handed_out = fingerprint ~= '' and redis.call('GET', verified) or ''
 local known, its_number, others, its_record = string.match(handed_out, '^(%w+)|([%w_-]+)|(%d+)|(.*)$')
-local tried, in_a_row = (redis.call('GET', tries) or 0) + 0, (record[3] or 0) + 1
+local tried, in_a_row = (redis.call('GET', tries) or 0) + 0, (wrong or 0) + 1
 if known == fingerprint then
-  if not readable_here(its_record) then return {'foreign'} end
+  if not opens(its_record) then return {'foreign'} end
   redis.call('SET', verified, table.concat({known, its_number, others + 1, its_record}, '|'), 'KEEPTTL')
   if its_number == number then
     redis.call('SET', verified, handed_out, 'KEEPTTL')
@@ -43,9 +43,9 @@ if known == fingerprint then
   end
   if others + 1 >= most_others then redis.call('DEL', verified) end
 end
-if limit > 0 and tried >= limit then return {'limited', window_left(tries, window_ms)} end
+if limit > 0 and tried >= limit then return {'limited', time_left(tries, window_ms)} end
 if version and tonumber(version) > newest then return {'newer'} end
-if live and not readable_here(record[4]) then return {'foreign'} end
+if live and not opens(d0) then return {'foreign'} end
 
 -- Counted without a limit, too: it is the write that Redis may refuse.
 redis.call('INCR', tries)
@@ -62,8 +62,8 @@ if right or (live and in_a_row >= most_in_a_row) then
   redis.call('ZREM', outbox, id)
 end
 if not right then return {'wrong', limit > 0 and limit - tried - 1 or -1} end
-local sealed = table.concat({record[4], record[5] or '', record[6] or '', record[7] or ''})
+local seal = joined(d0, d1, d2, d3)
 if fingerprint ~= '' then
-  redis.call('SET', verified, table.concat({fingerprint, number, 0, sealed}, '|'), 'PX', keep_ms)
+  redis.call('SET', verified, table.concat({fingerprint, number, 0, seal}, '|'), 'PX', keep_ms)
 end
-return {'verified', sealed}
+return {'verified', seal}

@@ -181,7 +181,7 @@ def test_a_promise_to_a_repetition_races_with_a_refusal(valkey_server: Valkey, s
         assert found is not None
         if isinstance(repeated, Registered):
             promised += 1
-            assert (found.delivery, found.created_ms) == (Delivery.FAILED, registration.created_ms)
+            assert (found.delivery, found.created_ms) == (Delivery.FAILED, registration.asked_for_ms)
         else:
             assert found.delivery is Delivery.PENDING
         assert contradictions(store) == []
