@@ -14,6 +14,7 @@ from marshmallow import ValidationError
 
 from app.domain.budget import Budget
 from app.domain.locale import is_tag
+from app.domain.report import TAG_LENGTH
 from app.storage.url import RedisUrl
 
 MIN_SECRET_LENGTH: Final = 32
@@ -38,6 +39,10 @@ ADDRESS: Final = re.compile(
     r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*"
 )
 """What browsers take for an address (HTML, `input type=email`)."""
+
+MAX_LOCAL_PART: Final = 64
+TAG_AND_PLUS: Final = TAG_LENGTH + 1
+"""What each mail adds to the local part of BOUNCE_ADDRESS."""
 
 COLOR: Final = re.compile("#[0-9A-Fa-f]{6}")
 
@@ -103,6 +108,14 @@ def _is_printable(value: str) -> bool:
 def address(value: str) -> None:
     if len(value) > 254 or not ADDRESS.fullmatch(value):
         raise ValidationError("Must be an e-mail address of ASCII characters, without a name.")
+
+
+def bounce_address(value: str) -> None:
+    """Behind its local part go a plus and a tag, and RFC 5321 §4.5.3.1.1 allows 64 octets."""
+    address(value)
+    longest = MAX_LOCAL_PART - TAG_AND_PLUS
+    if len(value.rpartition("@")[0]) > longest:
+        raise ValidationError(f"May have at most {longest} characters before the @: a tag comes behind them.")
 
 
 def color(value: str) -> None:

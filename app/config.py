@@ -83,6 +83,9 @@ class Settings:
     mail_ca_file: str = _text("", checks.file)
     mail_timeout_s: float = _number(10.0, 0.1, 50)
     mail_connections: int = _whole(32, 1, 1000)
+    bounce_address: str = _text("", checks.bounce_address)
+    """Empty: mails have the sender of their service, and reports of them are not known by a tag."""
+    suppress_ttl_s: int = _whole(604_800, 1, 366 * 86_400)
     mail_templates: str = _text()
     """Read, and checked, where the services are."""
     default_locale: str = _text("en", checks.language)
@@ -144,6 +147,10 @@ class _Reader:
             self._wrong("SECRET_KEY_FALLBACKS", "Needs SECRET_KEY: a fallback only opens.")
         if fallbacks and not found["index_key"]:
             self._wrong("INDEX_KEY", "Must be set where SECRET_KEY_FALLBACKS is, to the key of the data.")
+        if found["bounce_address"] and not (found["index_key"] or found["secret_key"]):
+            self._wrong(
+                "BOUNCE_ADDRESS", "Needs INDEX_KEY or SECRET_KEY: tags that anybody can make prove nothing."
+            )
         if found["mail_use_tls"] and found["mail_use_ssl"]:
             self._wrong("MAIL_USE_TLS", "STARTTLS and implicit TLS (MAIL_USE_SSL) exclude each other.")
         if bool(found["mail_username"]) != bool(found["mail_password"]):

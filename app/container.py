@@ -20,12 +20,15 @@ from app.repositories.client_limits import ClientLimits
 from app.repositories.guard import Guard
 from app.repositories.keys import Names
 from app.repositories.outbox import Outbox
+from app.repositories.reports import Reports
 from app.repositories.sealing import Sealer
 from app.repositories.seals import Seals
+from app.repositories.tags import Tags
 from app.repositories.users import Users
 from app.services.messaging import MessagingService
 from app.services.monitoring import Monitoring
 from app.services.registration import RegistrationService
+from app.services.reports import ReportService
 from app.services.verification import VerificationService
 from app.storage.storage import Storage
 from app.telemetry.metrics import Metrics
@@ -45,12 +48,16 @@ class Container:
         self.guard = Guard(self.storage, names, sealer)
         self.users = Users(self.storage, names, sealer, settings.idempotency_ttl_s * 1000)
         self.outbox = Outbox(self.storage, sealer, settings.lease_ms)
+        self.suppressions = Reports(self.storage, settings.suppress_ttl_s * 1000)
         self.seals = Seals(self.storage, sealer)
         self._mail = SmtpMail(app, settings.mail_timeout_s, settings.mail_ca_file)
-        self.messages = Messages(self.service)
+        self.tags = Tags(settings.index_key or None)
+        tagged = (settings.bounce_address, self.tags.make) if settings.bounce_address else ()
+        self.messages = Messages(self.service, *tagged)
         self.metrics = Metrics()
         self.numbers = NumberGenerator(settings.number_digits, randbelow)
         self.verification = VerificationService(self.users, self.guard, settings.number_digits)
+        self.reports = ReportService(self.users, self.suppressions, self.guard, self.tags, self.metrics)
         self.client_limits = ClientLimits(self.storage, names)
         self.census = Census(self.storage, sealer)
         self.monitoring = Monitoring(

@@ -98,7 +98,8 @@ class NumberSpaceExhausted(CedulaError, slug="number-space-exhausted"):
 
 
 class AddressRefused(CedulaError, slug="undeliverable-address"):
-    """The mail server refused this address for good; nothing stays registered for it."""
+    """The mail server refused this address for good, and nothing stays registered for it; or a report holds
+    it back, and what is registered stays as it is."""
 
 
 class Unauthorized(CedulaError, slug="unauthorized"):
@@ -200,7 +201,7 @@ PROBLEMS: Mapping[str, Problem] = {
             "is not answered yet. Ask again in a moment; nothing is registered twice.",
         ),
         Problem(
-            "body-too-large", 413, "The body is too large", "A body may hold at most 64 KiB (65,536 bytes)."
+            "body-too-large", 413, "The body is too large", "A body may hold at most 64 KiB, a message 1 MiB."
         ),
         Problem(
             "unsupported-media-type",
@@ -217,9 +218,10 @@ PROBLEMS: Mapping[str, Problem] = {
         Problem(
             "undeliverable-address",
             422,
-            "The mail server refused this address for good",
-            "The mail server says that this mailbox does not exist or never accepts mail. "
-            "Nothing stays registered for it; ask the person for another address.",
+            "Mail does not reach this address",
+            "The mail server says that this mailbox does not exist or never accepts mail, and nothing stays "
+            "registered for it. Or a mail came back from it, or was called unwanted, not long ago, and what "
+            "is registered stays as it is. Ask the person for another address.",
         ),
         Problem(
             "idempotency-key-reused",

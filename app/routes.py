@@ -16,6 +16,7 @@ from app.errors import PROBLEMS
 from app.http import openapi
 from app.http.arguments import StrictBlueprint
 from app.http.problems import problem_response
+from app.http.reports import read_report
 from app.http.request import Request, current
 from app.http.schemas import (
     IDEMPOTENCY_KEY_PATTERN,
@@ -110,9 +111,16 @@ def mail(user_id: str) -> ResponseReturnValue:
 def erase(user_id: str) -> ResponseReturnValue:
     """Erase everything of an address, but its budgets."""
     services().registration.erase(user_id, current().service)
-    response = Response(status=204)
-    del response.headers["Content-Type"]
-    return response
+    return without_body()
+
+
+@api.post("/bounces")
+@api.doc(**openapi.REPORT)
+def report() -> ResponseReturnValue:
+    """What became of a mail: a message that a mail server wrote, or the same in JSON."""
+    request = current()
+    services().reports.take(read_report(request), request.service)
+    return without_body()
 
 
 @operations.get("/healthz")
@@ -141,6 +149,13 @@ def readyz() -> ResponseReturnValue:
 def metrics() -> ResponseReturnValue:
     """What the service has counted, for Prometheus. Nothing personal."""
     return Response(services().monitoring.exposition(), content_type=CONTENT_TYPE)
+
+
+def without_body() -> Response:
+    """204."""
+    response = Response(status=204)
+    del response.headers["Content-Type"]
+    return response
 
 
 def prefers_async(request: Request) -> bool:

@@ -59,6 +59,7 @@ class Filler:
                 sends=keys.sends,
                 mailbox=keys.mailbox("none"),
                 mark=keys.idempotency("none"),
+                suppressed=keys.suppressed,
                 numbers=[keys.number_prefix + digest],
                 id=keys.user_id,
                 registration=fresh_token(),

@@ -5,12 +5,14 @@ is away is a sentence, not a traceback. May import every other room; only `creat
 import this one.
 """
 
+from app.cli.bounces import bounces
 from app.cli.doctor.command import doctor
 from app.cli.keys import keys
 from app.cli.mail import mail
 from app.cli.numbers import numbers
 from app.cli.outbox import outbox
 from app.cli.services import services
+from app.cli.suppressions import suppressions
 from app.cli.users import users
 
-COMMANDS = (doctor, keys, mail, numbers, outbox, services, users)
+COMMANDS = (bounces, doctor, keys, mail, numbers, outbox, services, suppressions, users)

@@ -16,6 +16,8 @@ class Delivery(StrEnum):
     SENT = "sent"  # the mail server has accepted it
     PENDING = "pending"  # it is owed, and tried (again)
     FAILED = "failed"  # it was given up; the registration stays
+    BOUNCED = "bounced"  # it was accepted, and came back for good
+    COMPLAINED = "complained"  # it was accepted, and the person called it unwanted
     REFUSED = "refused"  # the mail server refused the address for good; nothing stays registered
 
 
@@ -121,7 +123,8 @@ class Registered(NamedTuple):
 
 
 class UserRecord(NamedTuple):
-    """A registration as it was read. Times in Unix ms."""
+    """A registration as it was read. Times in Unix ms; `reported_ms`: when its mail was reported to have
+    bounced or to be unwanted, None if not."""
 
     user_id: str
     registration_id: str
@@ -133,6 +136,7 @@ class UserRecord(NamedTuple):
     mailed_ms: int | None
     error: str | None
     resends: int
+    reported_ms: int | None = None
 
     @property
     def email(self) -> str:

@@ -11,7 +11,12 @@ from app.errors import MalformedJson, UnsupportedMediaType
 
 JSON = "application/json"
 
+MESSAGE = "message/rfc822"
+
 MAX_BODY_BYTES = 64 * 1024
+MAX_MESSAGE_BYTES = 1024 * 1024
+"""Of a message in a body; the largest mail servers return a large mail whole, and ours are small."""
+
 DISCARD_AT_MOST_BYTES = 16 * 1024 * 1024
 """Drains at most this much of a rejected body: a client that still sends would not see the answer."""
 
@@ -25,25 +30,36 @@ def read_json(req: Request) -> Any:
         charset = req.mimetype_params.get("charset", "utf-8").lower()
         if req.mimetype != JSON or charset not in ("utf-8", "utf8", "us-ascii"):
             raise UnsupportedMediaType("The body must be application/json in UTF-8")
-    if req.environ.get("HTTP_CONTENT_ENCODING", "identity").lower() != "identity":
-        raise UnsupportedMediaType("The body must not have a content coding")
+    _refuse_coding(req)
     try:
         return _DECODER.decode(read_body(req).decode())
     except (ValueError, RecursionError) as error:
         raise MalformedJson("The body is not valid JSON") from error
 
 
-def read_body(req: Request) -> bytes:
+def _refuse_coding(req: Request) -> None:
+    if req.environ.get("HTTP_CONTENT_ENCODING", "identity").lower() != "identity":
+        raise UnsupportedMediaType("The body must not have a content coding")
+
+
+def read_message(req: Request) -> bytes:
+    """The bytes of a body that is a message. Raises RequestEntityTooLarge, UnsupportedMediaType."""
+    _refuse_coding(req)
+    req.max_content_length = MAX_MESSAGE_BYTES
+    return read_body(req, MAX_MESSAGE_BYTES)
+
+
+def read_body(req: Request, at_most: int = MAX_BODY_BYTES) -> bytes:
     """The bytes of a body. Raises RequestEntityTooLarge, and BadRequest where the client breaks off."""
     length, broken_off, cut_off = req.environ.get("CONTENT_LENGTH", ""), False, False
     try:
-        if length.isdecimal() and int(length) <= MAX_BODY_BYTES:  # as Werkzeug would, in fewer steps
+        if length.isdecimal() and int(length) <= at_most:  # as Werkzeug would, in fewer steps
             body: bytes = req.environ["wsgi.input"].read(int(length))
             broken_off = len(body) < int(length)
         else:
             body = req.get_data(cache=False)
             # Of a chunked body that is too large, Werkzeug only cuts the rest off.
-            cut_off = len(body) == MAX_BODY_BYTES and bool(req.environ["wsgi.input"].read(1))
+            cut_off = len(body) == at_most and bool(req.environ["wsgi.input"].read(1))
     except HTTPException:
         raise
     except Exception as error:  # every server has its own for chunks that are none

@@ -23,6 +23,8 @@ from app.http.schemas import (
     ReadinessAnswer,
     ReadinessProblem,
     RegistrationAnswer,
+    ReportByMessageId,
+    ReportByTag,
     UserAnswer,
     VerificationAnswer,
 )
@@ -32,6 +34,9 @@ VERSION = "0.1.0"
 
 EXAMPLE_ID = "m4xkwq7hd2n5tzvbc6ayr3gejo"
 """A user id like any other."""
+
+EXAMPLE_TAG = "ujlm4xkwq7hd2n5tzvbc6ayr3gejot46gduviaap6yyguyyu7uex"
+"""A tag like any other."""
 
 Json = dict[str, Any]
 
@@ -354,6 +359,31 @@ LOOK_UP = operation(
 ERASE = operation(
     "eraseUser",
     {204: answer("Nothing is stored for this address any more."), **problems(*STORAGE, "not-found")},
+)
+
+REPORT = operation(
+    "reportMail",
+    {
+        204: answer("Taken. Also where no mail of this service is meant: then nothing has changed."),
+        **problems(*STORAGE, *BODY),
+    },
+    requestBody={
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {"oneOf": [ReportByTag, ReportByMessageId]},
+                "example": {
+                    "message_id": f"<{EXAMPLE_TAG}@acme.example>",
+                    "kind": "bounced",
+                    "code": "5.1.1",
+                },
+            },
+            "message/rfc822": {
+                "schema": {"type": "string", "format": "binary", "minLength": 1},
+                "example": f"To: bounce+{EXAMPLE_TAG}@acme.example\r\n...",
+            },
+        },
+    },
 )
 
 HEALTHZ = operation(

@@ -9,14 +9,22 @@ from functools import lru_cache
 from typing import Any
 
 from marshmallow import EXCLUDE, RAISE, Schema, ValidationError, fields, post_dump
-from marshmallow.validate import Length, OneOf
+from marshmallow.validate import Length, OneOf, Regexp
 
 from app.domain.address import MAX_LENGTH, Address
 from app.domain.locale import MAX_TAG_LENGTH, is_tag
 from app.domain.registration import USER_ID, Delivery
+from app.domain.report import ReportKind
 from app.errors import PROBLEMS, InvalidAddress
 
 MAX_TOKEN_LENGTH = 4096
+MAX_MESSAGE_ID_LENGTH = 998
+"""A line of a header (RFC 5322 §2.1.1)."""
+
+REPORTED = (ReportKind.BOUNCED, ReportKind.COMPLAINED, ReportKind.DELIVERED)
+REPORT_CODE = r"^([0-9]{3}|[0-9](\.[0-9]{1,3}){2})$"
+"""Some providers have codes of their own, such as 605."""
+
 SURROGATE = re.compile("[\ud800-\udfff]")
 IDEMPOTENCY_KEY_PATTERN = "^[!-~]([ -~]{0,253}[!-~])?$"
 """Visible ASCII, at most 255: a UUID, quoted or not, is what clients send."""
@@ -155,12 +163,20 @@ class UserAnswer(RegistrationAnswer):
     """What is known of a registration; what is not known is missing."""
 
     delivery = fields.String(
-        required=True, validate=OneOf([Delivery.SENT, Delivery.PENDING, Delivery.FAILED])
+        required=True, validate=OneOf([each for each in Delivery if each is not Delivery.REFUSED])
     )
     mailed_at = Moment(
         attribute="mailed_ms", metadata={**MOMENT, "description": "When the mail server accepted the mail."}
     )
     mail_attempts = fields.Integer(required=True, attribute="attempts", metadata={"minimum": 0})
+    reported_at = Moment(
+        attribute="reported_ms",
+        metadata={
+            **MOMENT,
+            "description": "When the mail was reported to have come back for good (`bounced`), or to be "
+            "unwanted (`complained`).",
+        },
+    )
     mail_error = fields.String(
         attribute="error",
         metadata={"description": "What became of the last attempt, as the mail server's code or in a word."},
@@ -169,6 +185,46 @@ class UserAnswer(RegistrationAnswer):
     @post_dump
     def without_unknown(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
         return {name: value for name, value in data.items() if value is not None}
+
+
+class ReportRequest(Schema):
+    """What became of one mail."""
+
+    class Meta:
+        unknown = RAISE
+
+    kind = fields.String(required=True, validate=OneOf(REPORTED))
+    code = fields.String(
+        validate=Regexp(REPORT_CODE),
+        metadata={
+            "description": "What the mail server said: a status (RFC 3463) or the code of its reply. "
+            "`bounced` with 552, 5.2.2, 5.3.x, 5.7.x, or what does not begin with 5, is only noted.",
+            "examples": ["5.1.1"],
+        },
+    )
+
+
+class ReportByTag(ReportRequest):
+    """What became of the mail with this tag."""
+
+    tag = Text(
+        required=True,
+        validate=Length(1, MAX_MESSAGE_ID_LENGTH),
+        metadata={
+            "description": "What stands behind the `+` of the envelope sender, or all of that.",
+            "pattern": WITHOUT_NUL,
+        },
+    )
+
+
+class ReportByMessageId(ReportRequest):
+    """What became of the mail with this Message-ID."""
+
+    message_id = Text(
+        required=True,
+        validate=Length(1, MAX_MESSAGE_ID_LENGTH),
+        metadata={"description": "With or without its brackets.", "pattern": WITHOUT_NUL},
+    )
 
 
 class MailAnswer(Answer):

@@ -54,11 +54,19 @@ class ShownMail(NamedTuple):
 class Messages:
     """Fills in the mails of all services."""
 
-    def __init__(self, service: Callable[[str], Service | None]) -> None:
+    def __init__(
+        self,
+        service: Callable[[str], Service | None],
+        bounce_address: str = "",
+        tag: Callable[[Registration], str] | None = None,
+    ) -> None:
         """`service`: gives the one with this id that is in force now. It must not change; after a reload
-        there is another object."""
+        there is another object. `bounce_address`: where reports of mails go; each mail brings its `tag`
+        there, by which its report will be known."""
         built_in()  # now, so that what is installed later changes nothing for a service that runs
         self._service = service
+        self._bounce_name, _, self._bounce_domain = bounce_address.rpartition("@")
+        self._tag = tag
         self._language = lru_cache(KEPT_WISHES)(chosen)
         self._composed = lru_cache(KEPT)(_composed)
 
@@ -68,18 +76,21 @@ class Messages:
         service = self._find(registration)
         language = self._language(service, registration.locale)
         composed = self._composed(service, language, registration.left_ms is None)
-        recipient = registration.address.envelope
+        recipient, sender, mail_id = registration.address.envelope, composed.sender, registration.mail_id
+        if self._tag:
+            mail_id = self._tag(registration)
+            sender = f"{self._bounce_name}+{mail_id}@{self._bounce_domain}"
         asked_for_s = registration.asked_for_ms // 1000
         content = composed.content % {
             b"to": recipient.encode("ascii"),
             b"date": _date(asked_for_s),
-            b"message_id": f"<{registration.mail_id}@{composed.domain}>".encode(),
+            b"message_id": f"<{mail_id}@{composed.domain}>".encode(),
             b"number": grouped(registration.number).encode(),
             b"reference": reference(registration.registration_id).encode(),
             b"issued_at": _quoted(moment(language, asked_for_s)),
             b"duration": _quoted(duration(language, registration.left_ms or 0)),
         }
-        return Mail(composed.sender, recipient, content)
+        return Mail(sender, recipient, content)
 
     def shown(self, registration: Registration) -> ShownMail:
         """The same mail for somebody who looks at it. Raises ServiceUnknown."""

@@ -63,6 +63,7 @@ class Field(StrEnum):
     WRONG = "w"
     PROMISED = "p"
     RESENDS = "k"
+    REPORTED_MS = "b"
 
 
 SEALED = ("d0", "d1", "d2", "d3")
@@ -82,6 +83,7 @@ class UserKeys(NamedTuple):
     sends: str
     tries: str
     verified: str
+    suppressed: str
     number_prefix: str
 
     @property
@@ -116,6 +118,7 @@ def keys_of(user_id: str) -> UserKeys:
         sends=f"{tag}:sends:{user_id}",
         tries=f"{tag}:tries:{user_id}",
         verified=f"{tag}:verified:{user_id}",
+        suppressed=f"{tag}:suppressed:{user_id}",
         number_prefix=f"{tag}:number:",
     )
 

@@ -26,6 +26,7 @@ class Register(NamedTuple):
     sends: Key
     mailbox: Key
     mark: Key
+    suppressed: Key
     numbers: Keys
     id: str
     registration: str
@@ -51,6 +52,7 @@ class ResendMail(NamedTuple):
     outbox: Key
     sends: Key
     mailbox: Key
+    suppressed: Key
     id: str
     registration: str
     owner: str
@@ -88,6 +90,19 @@ class EraseUser(NamedTuple):
     verified: Key
     id: str
     prefix: str
+    newest: int = LAYOUT_VERSION
+
+
+@script(lua("note_report"), acknowledged=True)
+class NoteReport(NamedTuple):
+    user: Key
+    outbox: Key
+    suppressed: Key
+    id: str
+    registration: str
+    kind: str
+    error_code: str
+    suppress_ms: int
     newest: int = LAYOUT_VERSION
 
 

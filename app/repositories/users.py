@@ -9,6 +9,7 @@ from app.domain.budget import NO_LIMIT, Budget
 from app.domain.registration import Contents, Delivery, Draft, Registered, Registration, Stored, UserRecord
 from app.domain.service import Service
 from app.errors import (
+    AddressRefused,
     IdempotencyKeyReused,
     NewerRecord,
     RecordUnreadable,
@@ -92,7 +93,7 @@ class Users:
 
         One round trip, one decision (`register.lua`). Registered: this request was carried out before
         (`once`). None: every candidate is taken, and nothing has changed. Raises TooManyRegistrations,
-        RequestInProgress, IdempotencyKeyReused, NewerRecord.
+        AddressRefused, RequestInProgress, IdempotencyKeyReused, NewerRecord.
         """
         service = draft.service
         mailbox_limit = of_mailbox(service, test=service.test)
@@ -105,6 +106,7 @@ class Users:
                 sends=keys.sends,
                 mailbox=self._mailbox(keys, draft.address, mailbox_limit),
                 mark=keys.idempotency(once.digest if once else "none"),
+                suppressed=keys.suppressed,
                 numbers=[keys.number_prefix + digest for digest in digests],
                 id=keys.user_id,
                 registration=registration_id,
@@ -144,6 +146,8 @@ class Users:
                 return Registered(keys.user_id, told_as, int(created_ms), int(expires_ms) or None)
             case [b"limited", left_ms]:
                 raise TooManyRegistrations("ADDRESS_LIMIT or MAILBOX_LIMIT is used up", seconds(left_ms))
+            case [b"suppressed"]:
+                raise held_back()
             case [b"running"]:
                 raise RequestInProgress("The same request is still being answered", retry_after_s=1)
             case [b"reused"]:
@@ -153,7 +157,7 @@ class Users:
 
     def resend(self, record: UserRecord, service: Service, *, lease_ms: int) -> Stored | None:
         """Lets the live number be mailed again. None: this registration is no longer live, and nothing has
-        changed. Raises TooManyRegistrations, NewerRecord."""
+        changed. Raises TooManyRegistrations, AddressRefused, NewerRecord."""
         keys, contents = keys_of(record.user_id), record.contents
         mailbox_limit = of_mailbox(service, test=contents.test)
         owner = fresh_token()
@@ -162,6 +166,7 @@ class Users:
                 *keys.mail,
                 sends=keys.sends,
                 mailbox=self._mailbox(keys, contents.address, mailbox_limit),
+                suppressed=keys.suppressed,
                 id=record.user_id,
                 registration=record.registration_id,
                 owner=owner,
@@ -179,6 +184,8 @@ class Users:
                 return Stored(registration, owner if lease_taken else None)
             case [b"limited", left_ms]:
                 raise TooManyRegistrations("ADDRESS_LIMIT or MAILBOX_LIMIT is used up", seconds(left_ms))
+            case [b"suppressed"]:
+                raise held_back()
             case [b"gone"]:
                 return None
             case _:
@@ -281,6 +288,7 @@ class Users:
                 mailed_ms=int(fields[Field.MAILED_MS]) if Field.MAILED_MS in fields else None,
                 error=error.decode() if error else None,
                 resends=int(fields.get(Field.RESENDS, 0)),
+                reported_ms=int(fields[Field.REPORTED_MS]) if Field.REPORTED_MS in fields else None,
             )
         except (KeyError, ValueError):
             raise damaged() from None
@@ -289,6 +297,10 @@ class Users:
 def of_mailbox(service: Service, *, test: bool) -> Budget:
     """How many mails a mailbox may get: `test` registrations, of which no mail goes out, have no limit."""
     return NO_LIMIT if test else service.mailbox_limit
+
+
+def held_back() -> AddressRefused:
+    return AddressRefused("A mail to this address came back, or was called unwanted, not long ago")
 
 
 def seconds(left_ms: int) -> int:

@@ -16,6 +16,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from app.domain.registration import Delivery
+from app.domain.report import Outcome, ReportKind
 from app.errors import PROBLEMS
 from app.telemetry.lines import native
 
@@ -63,6 +64,7 @@ KINDS: Final[Mapping[str, Kind]] = {
         "Requests refused by a used-up budget.", ("budget",), tuple(BUDGETS.values())
     ),
     "cedula_deliveries": Kind("Attempts to mail a number.", ("outcome",), tuple(DELIVERIES.values())),
+    "cedula_reports": Kind("Reports of what became of mails.", ("kind", "outcome")),
     "cedula_mail_faults": Kind(
         "Mails not accepted, by whose fault it was.", ("blame",), ("address", "server", "operator", "moment")
     ),
@@ -149,6 +151,10 @@ class Metrics:
     def mail_fault(self, blame: str) -> None:
         """A mail was not accepted."""
         self._count(1, "cedula_mail_faults", blame)
+
+    def reported(self, kind: ReportKind, outcome: Outcome) -> None:
+        """A report of what became of a mail was read."""
+        self._count(1, "cedula_reports", kind, outcome)
 
     def breaker(self, *, is_open: bool) -> None:
         """The mail server is taken to be down, or up again."""

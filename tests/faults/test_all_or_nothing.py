@@ -11,6 +11,7 @@ import redis
 
 from app.domain.budget import Budget
 from app.domain.registration import Delivery, Registration
+from app.domain.report import ReportKind
 from app.errors import CedulaError, StorageUnavailable
 from app.repositories.client_limits import ClientLimits
 from app.repositories.keys import RELAY_LOCK, Field, Names
@@ -52,6 +53,11 @@ class Scene:
         ours = self.registration
         self.process.outbox.settle(ours.user_id, ours.mail_id, self.owner, delivery)
 
+    def report(self, kind: ReportKind) -> None:
+        record = self.process.users.find(self.registration.user_id)
+        assert record is not None
+        self.process.reports.note(record, kind, "5.1.1")
+
     def count(self, amount: int = 9) -> None:
         """`amount`: in the first of two windows."""
         limits = Budget(amount, 60), Budget(9, 120)
@@ -76,11 +82,18 @@ class Deed:
 
 
 SCRIPTS = {
-    "register": Deed(lambda at: at.process.outcome(ada()), "user number sender outbox sends mailbox"),
-    "replay": Deed(
-        lambda at: at.process.outcome(ada(), key=KEY), "user number sender outbox sends mailbox idempotency"
+    "register": Deed(
+        lambda at: at.process.outcome(ada()), "user number sender outbox sends mailbox suppressed"
     ),
-    "resend": Deed(lambda at: at.process.resent(ada()), "user sender outbox sends mailbox"),
+    "replay": Deed(
+        lambda at: at.process.outcome(ada(), key=KEY),
+        "user number sender outbox sends mailbox suppressed idempotency",
+    ),
+    "resend": Deed(lambda at: at.process.resent(ada()), "user sender outbox sends mailbox suppressed"),
+    "bounce": Deed(
+        lambda at: at.report(ReportKind.BOUNCED), "user outbox"
+    ),  # what is no suppression it replaces
+    "soft bounce": Deed(lambda at: at.report(ReportKind.SOFT), "user outbox"),
     "verify": Deed(lambda at: at.verify(at.registration.number), "user number outbox tries"),
     "verify with a key": Deed(
         lambda at: at.verify(at.registration.number, KEY), "user number outbox tries verified"
@@ -113,6 +126,7 @@ KINDS = (
     "tries",
     "verified",
     "idempotency",
+    "suppressed",
     "lock",
     "limits",
 )

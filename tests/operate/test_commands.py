@@ -71,7 +71,17 @@ def run(environment: dict[str, str], *command: str) -> subprocess.CompletedProce
 def test_every_group_is_listed_with_its_help(environment: dict[str, str]) -> None:
     """One place; no group without a word."""
     listed = run(environment, "--help").stdout
-    for group in ("doctor", "keys", "mail", "numbers", "outbox", "services", "users"):
+    for group in (
+        "bounces",
+        "doctor",
+        "keys",
+        "mail",
+        "numbers",
+        "outbox",
+        "services",
+        "suppressions",
+        "users",
+    ):
         (line,) = [line for line in listed.splitlines() if line.split()[:1] == [group]]
         assert len(line.split()) > 3, line
 

@@ -12,6 +12,7 @@ from app.domain.service import DEFAULT, Service
 from app.repositories.census import Census
 from app.repositories.keys import Names, UserKeys
 from app.repositories.outbox import Outbox
+from app.repositories.reports import Reports
 from app.repositories.sealing import Sealer
 from app.repositories.users import Users
 from app.storage.storage import Storage
@@ -51,6 +52,7 @@ class Process:
     users: Users = field(init=False)
     outbox: Outbox = field(init=False)
     census: Census = field(init=False)
+    reports: Reports = field(init=False)
 
     def __post_init__(self) -> None:
         self.client = Storage(self.url, 5.0)
@@ -58,6 +60,7 @@ class Process:
         self.users = Users(self.client, names, sealer, HOUR_MS)
         self.outbox = Outbox(self.client, sealer, LEASE_MS)
         self.census = Census(self.client, sealer)
+        self.reports = Reports(self.client, HOUR_MS)
 
     @property
     def service(self) -> Service:

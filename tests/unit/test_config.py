@@ -66,6 +66,8 @@ def test_every_wrong_setting_is_named_in_one_message(setting: pytest.MonkeyPatch
         "MAIL_CONNECTIONS": "none",
         "MAIL_DEFAULT_SENDER": "nobody",
         "MAIL_CA_FILE": str(tmp_path / "missing.pem"),
+        "BOUNCE_ADDRESS": "bounces-of-acme@acme.example",
+        "SUPPRESS_TTL": "0",
         "DEFAULT_LOCALE": "in French",
         "SERVICE_NAME": "Acme\nShop",
         "SERVICE_SUPPORT": "Acme <help@acme.example>",
@@ -320,3 +322,26 @@ def test_any_well_formed_language_may_be_the_default(setting: pytest.MonkeyPatch
     """Whether there are mails in it is seen where templates are read."""
     setting.setenv("DEFAULT_LOCALE", language)
     assert Settings.from_environment().default_locale == language
+
+
+@pytest.mark.parametrize(
+    ("address", "keyed", "wrong"),
+    [
+        ("bounce@acme.example", True, False),
+        ("11-of-these@acme.example", True, False),
+        ("12-of-these-@acme.example", True, True),
+        ("Acme <bounce@acme.example>", True, True),
+        ("bounce@acme.example", False, True),
+    ],
+)
+def test_a_bounce_address_has_room_for_a_tag_and_a_key_to_make_it(
+    setting: pytest.MonkeyPatch, address: str, keyed: bool, wrong: bool
+) -> None:
+    """64 octets are allowed before the @; a tag that anybody could make would prove nothing."""
+    setting.setenv("BOUNCE_ADDRESS", address)
+    if keyed:
+        setting.setenv("INDEX_KEY", SECRET)
+    if wrong:
+        assert "\n  BOUNCE_ADDRESS: " in refusal()
+    else:
+        assert Settings.from_environment().bounce_address == address

@@ -24,6 +24,7 @@ FILES = [*MODULES, ROOT / "wsgi.py", ROOT / "gunicorn.conf.py", ROOT / "gunicorn
 MAY_BE_SET = {
     "app.wsgi_app": "Flask: how a middleware is added",
     "app.url_map.merge_slashes": "Werkzeug: a setting of the map",
+    "req.max_content_length": "Flask: the limit of one request",
     "found.lifetime": "dnspython: seconds that a resolver may take",
     "req.proxy_protocol_info": "gunicorn: what a worker hands from one request of a connection to the next",
     "job.registration": "ours: a job of app/services/delivery is passed on and brought up to date",

@@ -223,6 +223,20 @@ def test_a_repeat_is_the_same_mail_and_a_resend_is_another() -> None:
     assert resend["Message-ID"] == "<0123456789abcdef0123-1@acme.example>"
 
 
+def test_with_a_bounce_address_a_mail_goes_out_under_its_tag() -> None:
+    """In the envelope, where its report goes, and in the Message-ID, which some reports bring back alone. The
+    rest of the mail is as it was."""
+    tagged = Messages({"shop": SHOP}.get, "bounce@acme.example", lambda mail: f"tag{mail.resends}")
+    for resends in (0, 1):
+        registration = REGISTRATION._replace(resends=resends)
+        mail, plain = tagged.mail(registration), messages().mail(registration)
+        assert mail.sender == f"bounce+tag{resends}@acme.example"
+        assert parsed(mail)["Message-ID"] == f"<tag{resends}@acme.example>"
+        assert parsed(mail)["From"] == SHOP.sender
+        untagged = f"<{registration.mail_id}@acme.example>".encode()
+        assert mail.content.replace(f"<tag{resends}@acme.example>".encode(), untagged) == plain.content
+
+
 def test_another_registration_of_the_address_has_another_message_id_and_reference() -> None:
     """They are two mails to a mail program and to a person."""
     other = REGISTRATION._replace(registration_id="0123456789abcdef0124")

@@ -3,7 +3,7 @@
 --
 -- KEYS[1] user record   KEYS[2] sender lease   KEYS[3] outbox   KEYS[4] count of the address's mails
 -- KEYS[5] count of the mailbox's mails, over all services   KEYS[6] idempotency mark
--- KEYS[7..] candidate numbers, at least one
+-- KEYS[7] suppression: there while the address is held back          KEYS[8..] candidate numbers, at least one
 -- ARGV[1] user id             ARGV[2] registration id        ARGV[3] owner of the lease
 -- ARGV[4] lease in ms, 0 = leave it alone: the mail is due for everybody at once
 -- ARGV[5] life in ms, 0 = for ever                           ARGV[6] layout version
@@ -20,6 +20,7 @@
 --         {'limited', ms until no window is full}   {'running'}: the same request was stored a moment ago
 --         {'reused'}: the mark belongs to another request
 --         {'newer'}: only a newer process can read the record or the mark
+--         {'suppressed'}: a report (note_report.lua) holds the address back
 --
 -- The mark is `fingerprint|registration id|created in ms|expires in ms|delivery`, delivery empty until the
 -- request is answered. It is written in the commit of the registration, so it tells that the registration was
@@ -30,13 +31,15 @@
 -- out.
 --
 -- Fields of the record: see record.lua
-local user, sender, outbox, sends, mailbox, mark = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local user, sender, outbox, sends, mailbox = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local mark, suppressed = KEYS[6], KEYS[7]
 local id, registration, owner, version, prefix = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[6]), ARGV[7]
 local lease_ms, life_ms = tonumber(ARGV[4]), tonumber(ARGV[5])
 local limit, window_ms = tonumber(ARGV[8]), tonumber(ARGV[9])
 local mailbox_limit, mailbox_window_ms = tonumber(ARGV[10]), tonumber(ARGV[11])
 local fingerprint, mark_ms, running_ms = ARGV[12], tonumber(ARGV[13]), tonumber(ARGV[14])
-local FIRST_KEY, FIRST_ARGUMENT, SHORT = 7, 15, 64
+local FIRST_KEY, FIRST_ARGUMENT, SHORT = 8, 15, 64
+local ACCEPTED = {sent = true, bounced = true, complained = true}
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
@@ -46,6 +49,7 @@ if old then redis.call('GET', old) end
 redis.call('ZSCORE', outbox, id)
 local lease_left = redis.call('GET', sender) and redis.call('PTTL', sender) or 0
 local budgets = {budget(sends, limit, window_ms), budget(mailbox, mailbox_limit, mailbox_window_ms)}
+local held_back = redis.call('GET', suppressed)
 local seen = mark_ms > 0 and redis.call('GET', mark)
 if stored and tonumber(stored) > version then return {'newer'} end
 
@@ -57,12 +61,13 @@ if seen then
   if delivery == '' and age >= 0 and age < running_ms then return {'running'} end
   if delivery == '' and stored then
     local is_live = live == made
-    delivery = is_live and state == 'sent' and 'sent' or 'pending'
+    delivery = is_live and ACCEPTED[state] and 'sent' or 'pending'
     redis.call('SET', mark, table.concat({known, made, created, expires, delivery}, '|'), 'PX', mark_ms)
     if is_live then redis.call('HSET', user, 'p', 1) end
   end
   if delivery ~= '' then return {'replayed', delivery, created, expires} end
 end
+if held_back then return {'suppressed'} end
 local wait_ms = used_up_ms(budgets)
 if wait_ms then return {'limited', wait_ms} end
 

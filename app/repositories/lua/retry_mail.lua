@@ -4,7 +4,7 @@
 -- KEYS[1] user record   KEYS[2] sender lease   KEYS[3] outbox
 -- ARGV[1] user id   ARGV[2] newest layout version we can read   Fields of the record: see record.lua
 --
--- Returns 'due', 'none' when there is no registration or its mail was sent,
+-- Returns 'due', 'none' when there is no registration or its mail was accepted, whatever became of it then,
 --      or 'newer': only a newer process can read the record.
 local user, sender, outbox = KEYS[1], KEYS[2], KEYS[3]
 local id, newest = ARGV[1], tonumber(ARGV[2])
@@ -16,7 +16,7 @@ local lease_left = redis.call('GET', sender) and redis.call('PTTL', sender) or 0
 redis.call('ZSCORE', outbox, id)
 if not version then return 'none' end
 if tonumber(version) > newest then return 'newer' end
-if state == 'sent' then return 'none' end
+if state ~= 'pending' and state ~= 'failed' then return 'none' end
 
 redis.call('HSET', user, 's', 'pending', 't', now)
 redis.call('ZADD', outbox, now + math.max(0, lease_left), id)

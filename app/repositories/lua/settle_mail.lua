@@ -9,6 +9,7 @@
 -- ARGV[10] what every number key of the shard starts with   ARGV[11] newest layout version we can read
 -- The mail id is the registration's, and from the first resend on with `-` and how often it was asked for again.
 -- Fields of the record: see record.lua. `refused` becomes `failed` where a repetition was promised the mail.
+-- A mail that was reported to have come back before its acceptance is written down stays so, and is owed no more.
 --
 -- Returns {'settled', delivery state}, state '' when the record is erased
 --      or {'replaced', …} as {'claimed', …} of claim_mail.lua: the lease is kept
@@ -22,8 +23,8 @@ local error_code, go_on, prefix, newest = ARGV[8], ARGV[9] == '1', ARGV[10], ton
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
-local version, live, digest, created, tried, again, promised, resent, expires, d0, d1, d2, d3 = unpack(
-  redis.call('HMGET', user, 'v', 'r', 'n', 'c', 'a', 't', 'p', 'k', 'x', 'd0', 'd1', 'd2', 'd3'))
+local version, live, digest, created, tried, again, promised, resent, expires, d0, d1, d2, d3, reported, told = unpack(
+  redis.call('HMGET', user, 'v', 'r', 'n', 'c', 'a', 't', 'p', 'k', 'x', 'd0', 'd1', 'd2', 'd3', 'b', 's'))
 local number = digest and prefix .. digest
 if number then redis.call('GET', number) end
 redis.call('ZSCORE', outbox, id)
@@ -56,12 +57,14 @@ if delivery == 'refused' and promised then delivery = 'failed' end
 local attempts, age = tried + 1, now + wait_ms - (again or created)
 local state = ({released = 'pending', refused = ''})[delivery] or delivery
 if delivery == 'pending' and age >= give_up_ms then state = 'failed' end
+if reported and delivery ~= 'refused' then state = told end
 if delivery == 'refused' then
   redis.call('DEL', user, number or user)
 elseif delivery ~= 'released' then
   redis.call('HSET', user, 's', state, 'a', attempts)
-  if state == 'sent' then redis.call('HSET', user, 'm', now) end
-  if error_code == '' then redis.call('HDEL', user, 'e') else redis.call('HSET', user, 'e', error_code) end
+  if delivery == 'sent' then redis.call('HSET', user, 'm', now) end
+  if error_code ~= '' and not reported then redis.call('HSET', user, 'e', error_code) end
+  if error_code == '' and not reported then redis.call('HDEL', user, 'e') end
 end
 if state == 'pending' then
   redis.call('ZADD', outbox, now + wait_ms, id)

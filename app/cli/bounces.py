@@ -1,0 +1,39 @@
+"""`flask --app wsgi bounces read`: takes one report of a mail, from a pipe of the mail server."""
+
+import sys
+from typing import BinaryIO
+
+import click
+from flask.cli import AppGroup
+
+from app.container import services
+from app.mail import reports
+from app.mail.incoming import MAX_BYTES
+
+bounces = AppGroup("bounces", help="What became of mails after the mail server had accepted them.")
+
+TRY_AGAIN = 75
+"""EX_TEMPFAIL of sysexits.h: the mail server keeps the message and runs the command again."""
+
+
+@bounces.command("read")
+def read_message() -> None:
+    """Read one message from standard input: a bounce, a complaint, or anything else, which is ignored.
+
+    Exit code 0: done, or ignored. 75: try again, since Redis does not answer.
+    """
+    try:
+        report = reports.read(_all(sys.stdin.buffer))
+        outcome = services().reports.take(report)
+    except Exception as error:  # noqa: BLE001 - whatever it is: the message must not be lost, nor come back
+        click.echo(f"Try again: {type(error).__name__}; see `doctor`.", err=True)
+        sys.exit(TRY_AGAIN)
+    click.echo(f"{report.kind} {outcome}")
+
+
+def _all(stream: BinaryIO) -> bytes:
+    """What is looked at of a message. The rest is read, too: a closed pipe is an error to a mail server."""
+    data = stream.read(MAX_BYTES)
+    while stream.read(MAX_BYTES):
+        pass
+    return data

@@ -1,0 +1,32 @@
+-- Writes down what was reported of the mail of one registration, if that is still the live one.
+-- Keeps: only the live registration changes, and it stays live with its number; an address is held back only
+-- together with what its record says; no mail is owed to an address that is held back.
+--
+-- KEYS[1] user record   KEYS[2] outbox   KEYS[3] suppression
+-- ARGV[1] user id   ARGV[2] registration id   ARGV[3] bounced | complained | soft
+-- ARGV[4] error code to leave   ARGV[5] ms for which the address is held back
+-- ARGV[6] newest layout version that we can read                     Fields of the record: see record.lua
+--
+-- Returns 'noted'
+--      or, with nothing changed: 'gone': this registration is no longer live
+--         'newer': only a newer process can read the record
+-- The suppression is `kind|since when in ms|until when in ms`.
+local user, outbox, suppressed = KEYS[1], KEYS[2], KEYS[3]
+local id, registration, kind, error_code = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local suppress_ms, newest = tonumber(ARGV[5]), tonumber(ARGV[6])
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+
+local version, live, reported = unpack(redis.call('HMGET', user, 'v', 'r', 'b'))
+redis.call('ZSCORE', outbox, id)
+if not version or live ~= registration then return 'gone' end
+if tonumber(version) > newest then return 'newer' end
+
+if kind == 'soft' then
+  if not reported then redis.call('HSET', user, 'e', error_code) end  -- what was for good says more
+  return 'noted'
+end
+redis.call('HSET', user, 's', kind, 'e', error_code, 'b', now)
+redis.call('ZREM', outbox, id)
+redis.call('SET', suppressed, table.concat({kind, now, now + suppress_ms}, '|'), 'PX', suppress_ms)
+return 'noted'

@@ -1,0 +1,60 @@
+"""Reports: believes those that bring a good tag of a live registration, and counts all."""
+
+import time
+from collections.abc import Callable
+
+from app.domain.report import Outcome, Report, ReportKind
+from app.domain.service import Service
+from app.repositories.guard import Guard
+from app.repositories.reports import Reports
+from app.repositories.tags import Tags
+from app.repositories.users import Users
+from app.telemetry.metrics import Metrics
+
+
+class ReportService:
+    """Writes down what became of mails after the mail server had accepted them."""
+
+    def __init__(
+        self,
+        users: Users,
+        reports: Reports,
+        guard: Guard,
+        tags: Tags,
+        metrics: Metrics,
+        now_s: Callable[[], float] = time.time,
+    ) -> None:
+        self._users = users
+        self._reports = reports
+        self._guard = guard
+        self._tags = tags
+        self._metrics = metrics
+        self._now_s = now_s
+
+    def take(self, report: Report, service: Service | None = None) -> Outcome:
+        """`service`: who reports, which may do so of its own mails only; None: the operator, of all.
+
+        Raises StorageUnavailable: the same report may be handed in again, as often as need be.
+        """
+        outcome = self._take(report, service)
+        self._metrics.reported(report.kind, outcome)
+        return outcome
+
+    def _take(self, report: Report, service: Service | None) -> Outcome:
+        if report.kind is ReportKind.NOTHING:
+            return Outcome.IGNORED
+        now_s = self._now_s()
+        tag = next(filter(None, (self._tags.read(text, now_s) for text in report.candidates)), None)
+        if tag is None:
+            return Outcome.NO_TAG
+        self._guard.check()
+        record = self._users.find(tag.user_id)
+        if record is None:
+            return Outcome.NOT_LIVE
+        if service is not None and record.contents.service != service.id:
+            return Outcome.FOREIGN
+        if not record.registration_id.startswith(tag.registration):
+            return Outcome.NOT_LIVE
+        if report.kind is ReportKind.DELIVERED or self._reports.note(record, report.kind, report.code):
+            return Outcome.NOTED
+        return Outcome.NOT_LIVE
