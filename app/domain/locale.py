@@ -45,6 +45,6 @@ def look_up(tag: str, available: Iterable[str]) -> str | None:
         if found := known.get("-".join(subtags)):
             return found
         subtags.pop()
-        if subtags and len(subtags[-1]) == 1:  # it introduced what was just removed
+        while subtags and len(subtags[-1]) == 1:  # it introduced what was just removed
             subtags.pop()
     return None

@@ -78,6 +78,8 @@ class RegistrationService:
         """
         for _ in range(RESEND_TRIES):
             record = self.find(user_id, service)
+            if record.contents.test != service.test:  # what the service has become makes no mail go out
+                raise UserNotFound("It was registered when the service was of the other kind")
             plan = self._messaging.plan(awaited=awaited, test=record.contents.test)
             stored = self._users.resend(record, service, lease_ms=plan.lease_ms)
             if stored is not None:

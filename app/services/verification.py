@@ -3,7 +3,7 @@
 from app.domain.address import Address
 from app.domain.number import digits_of, is_well_formed
 from app.domain.service import Service
-from app.errors import MistypedNumber
+from app.errors import MistypedNumber, VerificationFailed
 from app.repositories.guard import Guard
 from app.repositories.users import Handed, Users
 
@@ -31,4 +31,7 @@ class VerificationService:
         if not is_well_formed(number, self._digits):
             raise MistypedNumber("A wrong length or check digit")
         self._guard.check()
-        return self._users.verify(service, address, number, idempotency_key)
+        handed = self._users.verify(service, address, number, idempotency_key)
+        if handed.contents.test and not service.test:
+            raise VerificationFailed  # it was shown instead of mailed, so it confirms nothing
+        return handed

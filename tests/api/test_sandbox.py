@@ -148,10 +148,12 @@ def test_slow_ones_leave_room_for_real_ones(
 def test_a_registration_stays_what_it_was(
     serving: Serving, tmp_path: Path, mail: MailServer, store: redis.Redis, email: str
 ) -> None:
-    """Whatever the file says later: what was real is mailed and not shown, what was a test is neither."""
+    """Whatever the file says later: what was real is not shown, what was a test confirms nothing, and neither
+    is mailed again by what the service has become."""
     real, test = f"real.{email}", f"test.{email}"
     deferred = f"deferred@{uuid.uuid4().hex[:12]}.example.com"
     ids: dict[str, str] = {}
+    number = ""
     for tables in ({**TABLES}, {"shop": {"test": True}, "rehearsal": {}}):
         path = services_file(tmp_path, **tables)
         with serving(SERVICES_FILE=str(path)) as server:
@@ -162,12 +164,15 @@ def test_a_registration_stays_what_it_was(
                     test: rehearsal.register(test).json()["id"],
                     deferred: rehearsal.register(deferred).json()["id"],
                 }
+                number = shown(rehearsal, ids[test])["number"]
                 continue
             assert shop.call("GET", f"/api/users/{ids[real]}/mail").status_code == 404
             assert rehearsal.call("GET", f"/api/users/{ids[test]}/mail").status_code == 404
-            assert rehearsal.call("POST", f"/api/users/{ids[test]}/resend").status_code == 200
-            assert shop.call("POST", f"/api/users/{ids[real]}/resend").status_code == 200
-    assert len(mail.box.to(real)) == 2
+            assert rehearsal.call("POST", f"/api/users/{ids[test]}/resend").status_code == 404
+            assert shop.call("POST", f"/api/users/{ids[real]}/resend").status_code == 404
+            assert rehearsal.verify(test, number).status_code == 403, "it was shown, and not mailed"
+            assert shop.verify(real, shop.number_of(real)).json()["token"] == "t0ken"
+    assert len(mail.box.to(real)) == 1
     assert not mail.box.to(test)
     assert not mail.box.to(deferred)
 
