@@ -9,7 +9,7 @@ RUNNABLE := $(VENV)/.runnable
 INSTALLED := $(VENV)/.installed
 BENCHABLE := .venv-bench/.installed
 # The tests mostly wait for servers, so several at a time fit one core.
-PYTEST := $(BIN)/python -m pytest --numprocesses 4 --dist worksteal
+PYTEST := $(BIN)/python -m pytest --numprocesses 6 --dist worksteal
 # A lock is installed, not resolved: with the resolver, pip 23 fails as soon as a package that a dependency asks
 # for with an extra (`coverage[toml]`) has a newer release than the locked one. `pip check` then says whether
 # the lock was whole.

@@ -80,7 +80,7 @@ def asking(client: FlaskClient) -> Ask:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("runs", [20, pytest.param(500, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("runs", [20, pytest.param(200, marks=pytest.mark.slow)])
 def test_the_api_does_what_the_model_does(
     valkey_server: Valkey, store: redis.Redis, mail: MailServer, tmp_path: Path, runs: int
 ) -> None:
@@ -102,7 +102,7 @@ def test_the_api_does_what_the_model_does(
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("steps", [15, pytest.param(150, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("steps", [15, pytest.param(60, marks=pytest.mark.slow)])
 def test_it_does_so_for_32_clients_at_once(
     valkey_server: Valkey, store: redis.Redis, mail: MailServer, tmp_path: Path, steps: int
 ) -> None:
