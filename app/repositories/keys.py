@@ -128,22 +128,23 @@ class Names:
 
     def __init__(self, index_key: str | None) -> None:
         self._key = derive_key(index_key, "index") if index_key else b""
+        self._mailbox = lru_cache(maxsize=16)(self._digest_of_mailbox)  # asked twice for a registration
 
     def user(self, service_id: str, address: Address) -> UserKeys:
         """The keys of this address at this service. All users of one mailbox lie in one shard, whichever
         service they belong to."""
-        mailbox = self._mailbox(address.mailbox)
+        mailbox = self._mailbox(address)
         digest = self._digest(f"{service_id}\0{address.identity}", b"cedula user", DIGEST_BYTES)
         shard = int.from_bytes(mailbox[:SHARD_BYTES], "big") % SHARDS
         return keys_of(PAIRS[shard] + _base32(digest, SHIFTS_OF_24))
 
     def mailbox(self, address: Address) -> str:
         """The digest of a mailbox, for its budget."""
-        return self._mailbox(address.mailbox)[SHARD_BYTES:].hex()
+        return self._mailbox(address)[SHARD_BYTES:].hex()
 
-    def _mailbox(self, mailbox: str) -> bytes:
+    def _digest_of_mailbox(self, address: Address) -> bytes:
         """What its shard and its name are made of."""
-        return self._digest(mailbox, b"cedula mailbox", SHARD_BYTES + MAILBOX_BYTES)
+        return self._digest(address.mailbox, b"cedula mailbox", SHARD_BYTES + MAILBOX_BYTES)
 
     def number(self, number: str) -> str:
         """The digest of a number, 11 characters of base64url (RFC 4648)."""
