@@ -29,6 +29,7 @@ def number_of(store: redis.Redis, keys: UserKeys) -> str:
     return keys.number_prefix + text(store.hget(keys.user, Field.NUMBER))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_what_a_removed_service_had_waits_for_its_return(
     tmp_path: Path, valkey_server: Valkey, store: redis.Redis, smtp: ScriptedSmtp
