@@ -85,11 +85,16 @@ class Filler:
             pipeline.zrem(keys.outbox, keys.user_id)
             batch.append((text, number))
             if len(batch) == BATCH:
-                pipeline.execute()
-                yield from batch
+                yield from _registered(batch, pipeline.execute())
                 batch.clear()
-        pipeline.execute()
-        yield from batch
+        yield from _registered(batch, pipeline.execute())
+
+
+def _registered(batch: list[tuple[str, str]], replies: list[Any]) -> Iterator[tuple[str, str]]:
+    """Those whose number was free; each has three replies, of which the first is the script's."""
+    for each, reply in zip(batch, replies[::3], strict=True):
+        if reply[0] == b"registered":
+            yield each
 
 
 class FullShard:
