@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 RUNNABLE := $(VENV)/.runnable
 INSTALLED := $(VENV)/.installed
 BENCHABLE := .venv-bench/.installed
-# The tests mostly wait for servers, so several at a time fit one core.
+# The tests mostly wait for servers, so several at a time fit one core; fewer of the long ones, which keep it busy.
 PYTEST := $(BIN)/python -m pytest --numprocesses 6 --dist worksteal
 # A lock is installed, not resolved: with the resolver, pip 23 fails as soon as a package that a dependency asks
 # for with an extra (`coverage[toml]`) has a newer release than the locked one. `pip check` then says whether
@@ -34,7 +34,7 @@ test: $(INSTALLED) ## Run the tests that need nothing but Python
 	$(PYTEST) -m "not system and not slow" $(args)
 
 test-all: $(INSTALLED) ## Run every test, and show branch coverage; needs the Debian packages named in .ci/run
-	$(PYTEST) --cov=app --cov-branch $(args)
+	$(PYTEST) --numprocesses 4 --cov=app --cov-branch $(args)
 
 lint: $(INSTALLED) ## Check style, types and the layers
 	$(BIN)/ruff check
