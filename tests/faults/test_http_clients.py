@@ -336,6 +336,7 @@ def registers(service: Gunicorn, address: str) -> bool:
     return True
 
 
+@pytest.mark.timeout(500)  # beside other tests a crowd takes its time
 @pytest.mark.slow
 @pytest.mark.parametrize(("count", "first"), FLOODS.values(), ids=FLOODS)
 def test_a_flood_leaves_the_service_up(
@@ -345,7 +346,7 @@ def test_a_flood_leaves_the_service_up(
     with gunicorn(tmp_path, environment, "--workers", "1") as service:
         (pid,) = service.workers()
         with Crowd(service.port, count, first) as crowd:
-            wait_until(lambda: crowd.sent_first > 2500, 60, "more than the worker has connections")
+            wait_until(lambda: crowd.sent_first > 2500, 200, "more than the worker has connections")
             for number in range(10):
                 address = f"healthy{number}@example.com"
                 wait_until(partial(registers, service, address), 60, f"{address} is served")
