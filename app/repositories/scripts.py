@@ -16,7 +16,7 @@ def lua(*names: str) -> bytes:
     return b"".join(folder.joinpath(f"{name}.lua").read_bytes() for name in names)
 
 
-@script(lua("time_left", "budget", "register"), acknowledged=True)
+@script(lua("time_left", "budget", "lease", "register"), acknowledged=True)
 class Register(NamedTuple):
     """`numbers`: the candidates' keys; `candidates`: for each of them its digest and its sealed record."""
 
@@ -45,7 +45,7 @@ class Register(NamedTuple):
     candidates: Values
 
 
-@script(lua("record", "time_left", "budget", "resend_mail"), acknowledged=True)
+@script(lua("record", "time_left", "budget", "lease", "resend_mail"), acknowledged=True)
 class ResendMail(NamedTuple):
     user: Key
     sender: Key
@@ -147,7 +147,7 @@ class SettleMail(NamedTuple):
     newest: int = LAYOUT_VERSION
 
 
-@script(lua("retry_mail"))
+@script(lua("lease", "retry_mail"))
 class RetryMail(NamedTuple):
     user: Key
     sender: Key

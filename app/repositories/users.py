@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from app.domain.address import Address
 from app.domain.budget import NO_LIMIT, Budget
@@ -10,6 +10,7 @@ from app.domain.registration import Contents, Delivery, Draft, Registered, Regis
 from app.domain.service import Service
 from app.errors import (
     AddressRefused,
+    CedulaError,
     IdempotencyKeyReused,
     NewerRecord,
     RecordUnreadable,
@@ -144,16 +145,12 @@ class Users:
             case [b"replayed", (b"sent" | b"pending") as delivery, created_ms, expires_ms]:
                 told_as = Delivery(delivery.decode())
                 return Registered(keys.user_id, told_as, int(created_ms), int(expires_ms) or None)
-            case [b"limited", left_ms]:
-                raise TooManyRegistrations("ADDRESS_LIMIT or MAILBOX_LIMIT is used up", seconds(left_ms))
-            case [b"suppressed"]:
-                raise held_back()
             case [b"running"]:
                 raise RequestInProgress("The same request is still being answered", retry_after_s=1)
             case [b"reused"]:
                 raise IdempotencyKeyReused("The Idempotency-Key belongs to another request")
-            case _:  # the record or the mark is a newer process's
-                raise told(NewerRecord())
+            case _:
+                raise no_mail(answer)
 
     def resend(self, record: UserRecord, service: Service, *, lease_ms: int) -> Stored | None:
         """Lets the live number be mailed again. None: this registration is no longer live, and nothing has
@@ -182,14 +179,10 @@ class Users:
                 record = record._replace(resends=resends)
                 registration = record.registration(now_ms, left_ms if left_ms >= 0 else None)
                 return Stored(registration, owner if lease_taken else None)
-            case [b"limited", left_ms]:
-                raise TooManyRegistrations("ADDRESS_LIMIT or MAILBOX_LIMIT is used up", seconds(left_ms))
-            case [b"suppressed"]:
-                raise held_back()
             case [b"gone"]:
                 return None
             case _:
-                raise told(NewerRecord())
+                raise no_mail(answer)
 
     def keep_answer(self, once: Once, registration: Registration, answer: Registered | None) -> None:
         """Every later request with this mark gets the same answer. None: this one came to nothing, and the
@@ -299,8 +292,15 @@ def of_mailbox(service: Service, *, test: bool) -> Budget:
     return NO_LIMIT if test else service.mailbox_limit
 
 
-def held_back() -> AddressRefused:
-    return AddressRefused("A mail to this address came back, or was called unwanted, not long ago")
+def no_mail(answer: list[Any]) -> CedulaError:
+    """Why a script lets nothing be mailed to an address."""
+    match answer:
+        case [b"limited", left_ms]:
+            return TooManyRegistrations("ADDRESS_LIMIT or MAILBOX_LIMIT is used up", seconds(left_ms))
+        case [b"suppressed"]:
+            return AddressRefused("A mail to this address came back, or was called unwanted, not long ago")
+        case _:  # the record or the mark is a newer process's
+            return told(NewerRecord())
 
 
 def seconds(left_ms: int) -> int:

@@ -5,7 +5,8 @@
 -- ARGV[1] user id   ARGV[2] what every number key of the shard starts with
 -- ARGV[3] newest layout version we can read          Fields of the record: see record.lua
 --
--- Returns 'erased', also where only KEYS[3] was there; 'none' when there was nothing, or 'newer': only a newer process knows what belongs to it.
+-- Returns 'erased', also where only KEYS[3] was there; 'none' when there was nothing,
+--      or 'newer': only a newer process knows what belongs to it.
 local user, outbox, verified = KEYS[1], KEYS[2], KEYS[3]
 local id, prefix, newest = ARGV[1], ARGV[2], tonumber(ARGV[3])
 

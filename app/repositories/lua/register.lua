@@ -47,7 +47,7 @@ local stored, digest, live, state = unpack(redis.call('HMGET', user, 'v', 'n', '
 local old = digest and prefix .. digest
 if old then redis.call('GET', old) end
 redis.call('ZSCORE', outbox, id)
-local lease_left = redis.call('GET', sender) and redis.call('PTTL', sender) or 0
+local held_ms = lease_left(sender)
 local budgets = {budget(sends, limit, window_ms), budget(mailbox, mailbox_limit, mailbox_window_ms)}
 local held_back = redis.call('GET', suppressed)
 local seen = mark_ms > 0 and redis.call('GET', mark)
@@ -97,13 +97,7 @@ if life_ms > 0 then
   redis.call('PEXPIREAT', KEYS[FIRST_KEY + chosen], expires)
 end
 
-local taken, due = 0, now
-if lease_left > 0 then
-  due = now + lease_left
-elseif lease_ms > 0 then
-  redis.call('SET', sender, owner, 'PX', lease_ms)
-  taken, due = 1, now + lease_ms
-end
+local taken, due = take_lease(sender, owner, lease_ms, held_ms, now)
 redis.call('ZADD', outbox, due, id)
 spend(budgets)
 if mark_ms > 0 then

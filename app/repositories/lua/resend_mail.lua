@@ -25,7 +25,7 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
 local version, live, resent, expires = unpack(redis.call('HMGET', user, 'v', 'r', 'k', 'x'))
 redis.call('ZSCORE', outbox, id)
-local lease_left = redis.call('GET', sender) and redis.call('PTTL', sender) or 0
+local held_ms = lease_left(sender)
 local budgets = {budget(sends, limit, window_ms), budget(mailbox, mailbox_limit, mailbox_window_ms)}
 local held_back = redis.call('GET', suppressed)
 local resends, left_ms = (resent or 0) + 1, life_left(expires, now)
@@ -35,13 +35,7 @@ if held_back then return {'suppressed'} end
 local wait_ms = used_up_ms(budgets)
 if wait_ms then return {'limited', wait_ms} end
 
-local taken, due = 0, now
-if lease_left > 0 then
-  due = now + lease_left
-elseif lease_ms > 0 then
-  redis.call('SET', sender, owner, 'PX', lease_ms)
-  taken, due = 1, now + lease_ms
-end
+local taken, due = take_lease(sender, owner, lease_ms, held_ms, now)
 redis.call('HSET', user, 's', 'pending', 'k', resends, 't', now)
 redis.call('HDEL', user, 'b')
 redis.call('ZADD', outbox, due, id)

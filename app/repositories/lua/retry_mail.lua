@@ -12,12 +12,12 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
 local version, state = unpack(redis.call('HMGET', user, 'v', 's'))
-local lease_left = redis.call('GET', sender) and redis.call('PTTL', sender) or 0
+local held_ms = lease_left(sender)
 redis.call('ZSCORE', outbox, id)
 if not version then return 'none' end
 if tonumber(version) > newest then return 'newer' end
 if state ~= 'pending' and state ~= 'failed' then return 'none' end
 
 redis.call('HSET', user, 's', 'pending', 't', now)
-redis.call('ZADD', outbox, now + math.max(0, lease_left), id)
+redis.call('ZADD', outbox, now + math.max(0, held_ms), id)
 return 'due'

@@ -18,7 +18,7 @@
 -- Fields of the record: see record.lua
 --
 -- Returns {'verified', sealed record}   {'wrong', tries left, -1 = any number}
---      or, with nothing changed: {'limited', ms until the window ends}
+--      or, with nothing changed but the count in KEYS[4]: {'limited', ms until the window ends}
 --         {'newer'}: only a newer process can read the record   {'foreign'}: it is sealed with a key we lack
 local user, outbox, tries, verified = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local id, number, prefix, readable = ARGV[1], ARGV[2], ARGV[3], ARGV[8]
