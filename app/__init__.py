@@ -60,7 +60,5 @@ def _warn(container: Container) -> None:
         log.warning("stored_in_clear", hint="set SECRET_KEY to seal what is stored in Redis")
     if container.directory.anyone:
         log.warning("open_to_everybody", hint="set API_KEYS or SERVICES_FILE to say who may call")
-    try:
-        container.guard.check()
-    except StorageUnavailable:
+    if not container.guard.passed:
         log.warning("redis_away_at_start", hint="requests get 503 until it answers")

@@ -26,6 +26,11 @@ class Guard:
         self._value = mark(names, seals=sealer.seals)
         self._passed = False
 
+    @property
+    def passed(self) -> bool:
+        """Redis has answered, and its data is ours."""
+        return self._passed
+
     def check(self) -> None:
         """Raises WrongIndexKey or StorageUnavailable; free of charge once it has passed."""
         if not self._passed:
