@@ -10,7 +10,7 @@ import redis
 from app.domain.address import Address
 from app.domain.number import NumberGenerator
 from app.domain.registration import Draft
-from app.domain.service import DEFAULT
+from app.domain.service import DEFAULT, Service
 from app.errors import NumberSpaceExhausted
 from app.repositories.guard import Guard
 from app.repositories.keys import Field, Names
@@ -51,7 +51,7 @@ class Filler:
             keys = self.names.user(DEFAULT, address)
             number = self._numbers.draw(keys.shard)
             digest = self.names.number(number)
-            sealed = self.records.seal(Draft(address, TOKEN, "en"), number, keys.user_id)
+            sealed = self.records.seal(Draft(address, TOKEN, "en", Service()), number, keys.user_id)
             call = Register(
                 user=keys.user,
                 sender=keys.sender,
@@ -109,7 +109,7 @@ class FullShard:
             for n in range(100_000)
             if names.user(DEFAULT, found := Address.parse(f"full{n}@example.com")).shard == SHARD
         )
-        self._draft = Draft(address, TOKEN, "en")
+        self._draft = Draft(address, TOKEN, "en", Service())
         users = Users(storage, names, sealer)
         register = users.register
         users.register = self._counting(register)  # type: ignore[method-assign]

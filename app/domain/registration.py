@@ -45,8 +45,8 @@ class Registration(NamedTuple):
     number: str
     locale: str
     asked_for_ms: int
+    service: str
     attempts: int = 0
-    service: str = "default"
     test: bool = False
     left_ms: int | None = None
     resends: int = 0
@@ -66,8 +66,8 @@ class Draft(NamedTuple):
 
     address: Address
     token: str
-    locale: str = ""
-    service: Service = Service()
+    locale: str
+    service: Service
 
 
 class Contents(NamedTuple):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
-NOBODY = Service()
+NOBODY = Service(id="")
 
 
 class Request(flask.Request):

@@ -14,6 +14,7 @@ from werkzeug.test import TestResponse
 from app import create_app
 from app.config import Settings
 from app.container import Container
+from app.domain import service as services
 from app.domain.address import Address
 from app.domain.budget import Budget
 from app.domain.registration import Draft
@@ -62,7 +63,7 @@ class Service:
 
     def store_without_sending(self, address: str) -> None:
         """A registration whose process dies right after the commit: the lease is taken and nobody sends."""
-        draft = Draft(Address.parse(address), "t0ken", "en")
+        draft = Draft(Address.parse(address), "t0ken", "en", services.Service())
         self.container.registration.store(draft, self.container.outbox.lease_ms)
 
     @contextmanager

@@ -19,6 +19,7 @@ from app import create_app
 from app.container import Container
 from app.domain.address import Address
 from app.domain.registration import Cause, Draft
+from app.domain.service import Service
 
 EVERY_S = 0.2
 
@@ -29,7 +30,7 @@ def main(report: str, *addresses: str) -> None:
     container.messaging.start()
     for address in addresses:
         container.registration.register(
-            Draft(Address.parse(address), "t0ken", "en"), Cause("r1"), awaited=False
+            Draft(Address.parse(address), "t0ken", "en", Service()), Cause("r1"), awaited=False
         )
     ended = threading.Event()
     watcher = threading.Thread(target=watch, args=(container, Path(report), ended))

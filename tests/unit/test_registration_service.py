@@ -10,6 +10,7 @@ import pytest
 from app.domain.address import Address
 from app.domain.number import NumberGenerator
 from app.domain.registration import Cause, Delivery, Draft, Registration, Stored
+from app.domain.service import Service
 from app.errors import AddressRefused, CedulaError, NumberSpaceExhausted, StorageUnavailable, WrongIndexKey
 from app.repositories.guard import Guard
 from app.repositories.keys import Names, UserKeys
@@ -27,8 +28,8 @@ from tests.support.people import DIGITS
 from tests.support.storage import FakeStorage
 from tests.support.values import text
 
-ADA = Draft(Address.parse("ada@example.com"), "t0ken", "en")
-BOB = Draft(Address.parse("bob@example.com"), "t0ken", "en")
+ADA = Draft(Address.parse("ada@example.com"), "t0ken", "en", Service())
+BOB = Draft(Address.parse("bob@example.com"), "t0ken", "en", Service())
 LEASE_MS = 25_000
 NO_MAIL = cast(MessagingService, None)
 """For tests that store and do not mail."""
@@ -203,7 +204,7 @@ def test_a_number_that_another_address_holds_is_passed_over(fake_redis: fakeredi
     shard = users.keys(ADA.service, ADA.address).shard
     neighbour = next(
         draft
-        for draft in (Draft(Address.parse(f"n{i}@example.com"), "t", "en") for i in count())
+        for draft in (Draft(Address.parse(f"n{i}@example.com"), "t", "en", Service()) for i in count())
         if users.keys(draft.service, draft.address).shard == shard
     )
     registrations = service(fake_redis, users, lambda _: next(draws))

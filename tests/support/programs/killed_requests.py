@@ -12,6 +12,7 @@ import gevent
 
 from app.domain.address import Address
 from app.domain.registration import Cause, Delivery, Registration, Stored
+from app.domain.service import DEFAULT
 from app.errors import AddressRefused
 from app.mail.messages import Mail
 from app.mail.smtp import Blame, MailFault, SmtpMail
@@ -82,7 +83,7 @@ def nobody_waits_any_more() -> None:
 
     def send(user_id: str) -> None:
         address = Address.parse("ada@example.com")
-        registration = Registration(user_id, "r", address, "1", "en", 1)
+        registration = Registration(user_id, "r", address, "1", "en", 1, DEFAULT)
         with suppress(AddressRefused):
             messaging.send(Stored(registration, user_id), messaging.plan(), Cause())
 
