@@ -12,6 +12,15 @@ from app.domain.registration import USER_ID
 from app.domain.service import DEFAULT
 from app.errors import InvalidAddress, RecordUnreadable, StorageUnavailable
 
+of_service = click.option(
+    "--service",
+    "service_id",
+    default=DEFAULT,
+    show_default=True,
+    help="Whose address it is; an id needs none.",
+)
+"""For commands that take an address."""
+
 
 @contextmanager
 def told_in_words() -> Iterator[None]:

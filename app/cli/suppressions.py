@@ -3,8 +3,7 @@
 import click
 from flask.cli import AppGroup
 
-from app.cli.common import told_in_words, user_id_of
-from app.cli.users import of_service
+from app.cli.common import of_service, told_in_words, user_id_of
 from app.container import services
 from app.http.schemas import rfc3339
 

@@ -5,24 +5,14 @@ import json
 import click
 from flask.cli import AppGroup
 
-from app.cli.common import told_in_words, user_id_of
+from app.cli.common import of_service, told_in_words, user_id_of
 from app.container import services
-from app.domain.service import DEFAULT
 from app.errors import UserNotFound
 from app.http.schemas import UserAnswer
 
 users = AppGroup("users", help="One registration, by address or id: look at it, erase it.")
 
 NOTHING = "Nothing is registered for this user."
-
-
-of_service = click.option(
-    "--service",
-    "service_id",
-    default=DEFAULT,
-    show_default=True,
-    help="Whose address it is; an id needs none.",
-)
 
 
 @users.command()
