@@ -24,6 +24,16 @@ EVERYBODY = (OWED, SENT, ENDS)
 LATER = say("451 4.3.0 Later")
 
 
+def settings_of(folder: Path, valkey: Valkey, smtp: ScriptedSmtp) -> dict[str, str]:
+    """For a service with both tables."""
+    return {
+        "REDIS_URL": valkey.url,
+        "MAIL_SERVER": "127.0.0.1",
+        "MAIL_PORT": str(smtp.port),
+        "SERVICES_FILE": str(services_file(folder, **TABLES)),
+    }
+
+
 def number_of(store: redis.Redis, keys: UserKeys) -> str:
     """The key of the live number."""
     return keys.number_prefix + text(store.hget(keys.user, Field.NUMBER))
@@ -35,13 +45,7 @@ def test_what_a_removed_service_had_waits_for_its_return(
     tmp_path: Path, valkey_server: Valkey, store: redis.Redis, smtp: ScriptedSmtp
 ) -> None:
     """Its keys are refused, its mails wait, its numbers end as they would; the other service goes on."""
-    settings = {
-        "REDIS_URL": valkey_server.url,
-        "MAIL_SERVER": "127.0.0.1",
-        "MAIL_PORT": str(smtp.port),
-        "MAIL_TIMEOUT": "1",
-        "SERVICES_FILE": str(services_file(tmp_path, **TABLES)),
-    }
+    settings = settings_of(tmp_path, valkey_server, smtp) | {"MAIL_TIMEOUT": "1"}
     records = Records(store, service="bank")
     keys = {email: records.keys(email) for email in EVERYBODY}
     with gunicorn(tmp_path, settings) as server:
@@ -88,13 +92,7 @@ def test_another_table_is_another_service(
     tmp_path: Path, valkey_server: Valkey, store: redis.Redis, smtp: ScriptedSmtp
 ) -> None:
     """Also with the same keys and looks: it finds nothing of what the first one registered."""
-    settings = {
-        "REDIS_URL": valkey_server.url,
-        "MAIL_SERVER": "127.0.0.1",
-        "MAIL_PORT": str(smtp.port),
-        "SERVICES_FILE": str(services_file(tmp_path, **TABLES)),
-    }
-    with gunicorn(tmp_path, settings) as server:
+    with gunicorn(tmp_path, settings_of(tmp_path, valkey_server, smtp)) as server:
         bank = Api(server, key=key_of("bank"))
         user_id = bank.register(SENT).json()["id"]
         services_file(tmp_path, renamed={**TABLES["bank"], "keys": [digest_of("bank")], "name": "Bank"})

@@ -2,9 +2,11 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from playwright.sync_api import Page
+from playwright.sync_api import Browser, Page, sync_playwright
 
 AXE = "axe-core@4.11.1"
 """The accessibility rules, from npm; kept in the virtual environment."""
@@ -21,6 +23,15 @@ ARGUMENTS = [
 DESK, PHONE = (1280, 800), (390, 844)
 EXPECTED_COMPLAINT = "Failed to load resource: the server responded with a status of 4"
 """What Chromium itself says of every answer that is a refusal."""
+
+
+@contextmanager
+def chromium_running() -> Iterator[Browser]:
+    """Debian's Chromium, until the end of the block."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=ARGUMENTS)
+        yield browser
+        browser.close()
 
 
 class Watched:

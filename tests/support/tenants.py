@@ -4,6 +4,10 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from app.config import Settings
+from app.directory.reading import Reading, read
+from app.directory.source import Source
+
 
 def key_of(service: str) -> str:
     """The API key of a service."""
@@ -31,3 +35,27 @@ def _value(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return str(value) if isinstance(value, int) else repr(value)
+
+
+SENDER = "Cedula <no-reply@example.com>"
+A, B = "a" * 64, "b" * 64
+
+ENVIRONMENT = Settings(mail_default_sender=SENDER, services_file="services.toml")
+
+
+def told(text: str, settings: Settings = ENVIRONMENT) -> Reading:
+    """What a file with this text says."""
+    return read(settings, Source(text, {}, Path("/nonexistent")))
+
+
+def table(more: str = "", name: str = "shop", key: str = A) -> str:
+    return f'[{name}]\nkeys = ["{key}"]\nname = "Acme Shop"\n{more}\n'
+
+
+def file_with_templates(folder: Path) -> Path:
+    """A good file, with a folder of templates beside it."""
+    path = folder / "services.toml"
+    path.write_text(table('templates = "acme"\nlocale = "nl"'))
+    (folder / "acme").mkdir()
+    (folder / "acme" / "nl.toml").write_text("greeting = 'Hallo'")
+    return path

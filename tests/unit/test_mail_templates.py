@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from app import config
 from app.domain.service import Service
 from app.mail.languages import MUST_SHOW, NUMBER_FIRST, available, built_in, chosen
 from app.mail.messages import faults
@@ -27,6 +28,7 @@ def with_files(**files: str) -> Service:
 def test_seven_languages_are_built_in() -> None:
     """One file each, and one layout for all."""
     assert set(LANGUAGES) == {"en", "es", "pt", "fr", "de", "it", "ar"}
+    assert set(config.LANGUAGES) == set(LANGUAGES), "what DEFAULT_LOCALE may be"
     assert set(built_in()) == {*(f"{language}.toml" for language in LANGUAGES), "number.html", "number.txt"}
 
 

@@ -6,9 +6,10 @@ from itertools import product
 from typing import Any, Literal
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from app.mail.colors import READABLE, contrast
+from tests.support.browser import chromium_running
 from tests.support.mails import LANGUAGES, REGISTRATION, SHOP, messages
 
 WIDTHS = (390, 1280)
@@ -58,12 +59,8 @@ LOOK = """() => {
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"]
-        )
+    with chromium_running() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(params=product(WIDTHS, SCHEMES), ids=lambda look: f"{look[0]}-{look[1]}")

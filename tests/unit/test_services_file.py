@@ -2,7 +2,6 @@
 
 import os
 import re
-import time
 import tomllib
 from collections.abc import Callable
 from dataclasses import asdict
@@ -14,31 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.config import ApiKey, Settings
-from app.directory.directory import Directory
 from app.directory.file import parse
-from app.directory.in_force import RELOAD, InForce
-from app.directory.reading import Reading, read, read_disk
-from app.directory.source import Source
+from app.directory.reading import Reading, read_disk
 from app.domain.budget import NO_LIMIT, Budget
 from app.domain.service import Service
-from app.errors import SettingsError
-from app.http.auth import digest
-from app.telemetry.board import FOLDER
-from tests.support.values import there
-
-SENDER = "Cedula <no-reply@example.com>"
-A, B = "a" * 64, "b" * 64
-
-ENVIRONMENT = Settings(mail_default_sender=SENDER, services_file="services.toml")
-
-
-def told(text: str, settings: Settings = ENVIRONMENT) -> Reading:
-    """What a file with this text says."""
-    return read(settings, Source(text, {}, Path("/nonexistent")))
-
-
-def table(more: str = "", name: str = "shop", key: str = A) -> str:
-    return f'[{name}]\nkeys = ["{key}"]\nname = "Acme Shop"\n{more}\n'
+from tests.support.tenants import ENVIRONMENT, SENDER, A, B, file_with_templates, table, told
 
 
 def service(more: str = "", settings: Settings = ENVIRONMENT) -> Service:
@@ -304,12 +283,7 @@ def test_events_are_known_and_said_to_have_no_effect() -> None:
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """A good file, with a folder of templates beside it."""
-    path = tmp_path / "services.toml"
-    path.write_text(table('templates = "acme"\nlocale = "nl"'))
-    (tmp_path / "acme").mkdir()
-    (tmp_path / "acme" / "nl.toml").write_text("greeting = 'Hallo'")
-    return path
+    return file_with_templates(tmp_path)
 
 
 def read_file(path: Path | str, **settings: Any) -> Reading:
@@ -448,130 +422,6 @@ def test_a_wrong_mail_is_an_error_of_the_file(file: Path, tmp_path: Path) -> Non
         "MAIL_TEMPLATES: default.html: no number",
         "SERVICES_FILE [shop] templates, line 4: shop.html: no number",
     ]
-
-
-# In force
-
-
-@pytest.fixture
-def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """The folder of the workers, at the first start."""
-    (tmp_path / "shared").mkdir()
-    monkeypatch.setenv(FOLDER, str(tmp_path / "shared"))
-    monkeypatch.setenv(RELOAD, "1")
-    return monkeypatch
-
-
-def directory(file: Path) -> Directory:
-    return read_by(in_force(file))
-
-
-def in_force(file: Path) -> InForce:
-    return InForce(Settings(mail_default_sender=SENDER, services_file=str(file)))
-
-
-def read_by(found: InForce) -> Directory:
-    return Directory.of(found.read())
-
-
-def test_the_first_start_is_stopped_by_a_wrong_file(file: Path, shared: pytest.MonkeyPatch) -> None:
-    """With everything that is wrong."""
-    file.write_text("[shop]")
-    with pytest.raises(SettingsError, match=r"\[shop\] keys, line 1: Must be set"):
-        directory(file)
-
-
-def test_what_is_in_force_changes_with_a_reload_only(file: Path, shared: pytest.MonkeyPatch) -> None:
-    """A worker that takes another's place has what the others have, whatever becomes of the file."""
-    assert directory(file).get("shop")
-    for name in ("bank", "Wrong"):
-        file.write_text(table("", name))
-        assert directory(file).get("shop")
-    shared.setenv(RELOAD, "2")
-    kept = directory(file)
-    assert kept.get("shop")
-    assert there(kept.get("default")).templates == {}
-    file.write_text(table("", "bank"))
-    assert directory(file).get("shop"), "the first worker after the reload has decided"
-    shared.setenv(RELOAD, "3")
-    renewed = directory(file)
-    assert [each for each in ("default", "bank", "shop") if renewed.get(each)] == ["default", "bank"]
-
-
-def test_templates_are_kept_with_the_file(file: Path, shared: pytest.MonkeyPatch) -> None:
-    """The folder is gone, and the file is as it was."""
-    assert directory(file).get("shop")
-    (file.parent / "acme" / "nl.toml").unlink()
-    (file.parent / "acme").rmdir()
-    shared.setenv(RELOAD, "2")
-    found = directory(file).get("shop")
-    assert found
-    assert found.templates == {"nl.toml": "greeting = 'Hallo'"}
-
-
-def test_what_is_kept_is_for_its_owner_and_only_the_newest(file: Path, shared: pytest.MonkeyPatch) -> None:
-    """It may hold secrets; and a thousand reloads fill no memory."""
-    for turn in range(1, 5):
-        shared.setenv(RELOAD, str(turn))
-        directory(file)
-        (kept,) = Path(os.environ[FOLDER]).iterdir()
-        assert kept.stat().st_mode & 0o777 == 0o600
-        assert kept.name == f"services-{turn}"
-
-
-@pytest.mark.parametrize("broken", [b"", b"{", b"[1]", b'{"text": 1}', b'{"text": "", "folders": [1]}'])
-def test_a_broken_memory_is_none(file: Path, shared: pytest.MonkeyPatch, broken: bytes) -> None:
-    """Then the file is read."""
-    (Path(os.environ[FOLDER]) / "services-1").write_bytes(broken)
-    assert directory(file).get("shop")
-
-
-def test_a_folder_that_is_gone_is_done_without(file: Path, shared: pytest.MonkeyPatch) -> None:
-    """Each worker then reads for itself."""
-    Path(os.environ[FOLDER]).rmdir()
-    assert directory(file).get("shop")
-    file.write_text("[shop]")
-    with pytest.raises(SettingsError):
-        directory(file)
-
-
-def test_a_forked_process_reads_anew_and_keeps_what_it_has(file: Path) -> None:
-    """A wrong file changes nothing."""
-    process = in_force(file)
-    assert read_by(process).get("shop")
-    file.write_text(table("", "bank", digest("key")))
-    found = read_by(process)
-    assert [each for each in ("default", "bank", "shop") if found.get(each)] == ["default", "bank"]
-    file.write_text("[shop]")
-    caller = read_by(process).caller("key")
-    assert caller
-    assert caller.key_name == "bank/1"
-
-
-def test_who_is_let_in() -> None:
-    """Everybody where neither file nor keys are set; with a file nobody without a key."""
-    empty = Settings(mail_default_sender=SENDER)
-    anyone = there(read_by(InForce(empty)).anyone)
-    assert (anyone.service.id, anyone.key_name) == ("default", "")
-    with_keys = Settings(mail_default_sender=SENDER, api_keys=(ApiKey("me", digest("mine")),))
-    assert read_by(InForce(with_keys)).anyone is None
-    closed = Directory([Service()], {}, closed=True)
-    assert closed.anyone is None
-    assert closed.caller("") is None
-
-
-def test_a_thousand_services_are_read_and_found() -> None:
-    """And a caller is found as fast among them as among two: by a digest."""
-    text = "".join(table(name=f"s{number}", key=digest(str(number))) for number in range(1000))
-    began = time.process_time()
-    reading = told(text)
-    took_s = time.process_time() - began
-    print(f"{took_s:.2f} s of CPU for a thousand services")  # noqa: T201
-    found = Directory(reading.services, reading.keys, closed=True)
-    assert {found.caller(str(number)) for number in (0, 999)} == {
-        reading.keys[digest(n)] for n in ("0", "999")
-    }
-    assert len(reading.services) == 1001
 
 
 # Properties
