@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from app.config import LANGUAGES
-from tests.support.browser import DESK, PHONE, Watched
+from tests.support.browser import DESK, PHONE, Watched, wait_for_focus_to_show
 from tests.support.dev_run import Run, running
 
 pytestmark = pytest.mark.system
@@ -139,7 +139,7 @@ def test_the_tab_needs_nothing_but_a_keyboard(opened: Any) -> None:
             for _ in range(25):
                 page.keyboard.press("Tab")
                 if page.evaluate("(wanted) => document.activeElement.matches(wanted)", selector):
-                    page.wait_for_function("getComputedStyle(document.activeElement).outlineStyle != 'none'")
+                    wait_for_focus_to_show(page)
                     return
             raise AssertionError(f"Tab does not reach {selector}")
 

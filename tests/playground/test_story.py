@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 from stdnum import damm
 
-from tests.support.browser import DESK, PHONE, Watched
+from tests.support.browser import DESK, PHONE, Watched, wait_for_focus_to_show
 from tests.support.dev_run import Run
 
 pytestmark = pytest.mark.system
@@ -167,7 +167,7 @@ def test_the_story_needs_nothing_but_a_keyboard(opened: Any) -> None:
         def tab_to(selector: str) -> None:
             for _ in range(25):
                 page.keyboard.press("Tab")
-                page.wait_for_function("getComputedStyle(document.activeElement).outlineStyle != 'none'")
+                wait_for_focus_to_show(page)
                 if page.evaluate("(wanted) => document.activeElement.matches(wanted)", selector):
                     return
             raise AssertionError(f"Tab does not reach {selector}")

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from tests.support.waiting import wait_until
+
 AXE = "axe-core@4.11.1"
 """The accessibility rules, from npm; kept in the virtual environment."""
 
@@ -71,6 +73,13 @@ class Watched:
         assert [asked for asked in self.requests if not asked.startswith(f"{self._url}/")] == []
         expected = [said for said in self.complaints if said.startswith(EXPECTED_COMPLAINT)]
         assert (len(expected), len(self.complaints)) == (refusals, refusals), self.complaints
+
+
+def wait_for_focus_to_show(page: Page) -> None:
+    """The focused element has an outline. Asked from here: what a page would ask itself again and again, as
+    `wait_for_function` has it do, our policy for scripts forbids."""
+    shown = "getComputedStyle(document.activeElement).outlineStyle != 'none'"
+    wait_until(lambda: page.evaluate(shown), 20, "the focus is to be seen")
 
 
 def axe_source() -> str:
