@@ -327,13 +327,14 @@ FLOODS: dict[str, tuple[int, bytes]] = {
 
 def registers(service: Gunicorn, address: str) -> bool:
     """Whether this attempt got through. Where the queue of new connections is full, the kernel drops the
-    first packet and repeats it ever more slowly: a client that connects anew is quicker."""
+    first packet and repeats it ever more slowly: a client that connects anew is quicker. One that is asked to
+    come back, because the machine is so busy that Redis does not answer in time, does."""
     try:
         answer = service.post("/api/users", {"email": address, "token": "t"}, timeout=(5, 30))
     except requests.ConnectTimeout:
         return False
-    assert answer.status_code in (201, 202)
-    return True
+    assert answer.status_code in (201, 202, 503)
+    return answer.status_code != 503
 
 
 @pytest.mark.timeout(500)  # beside other tests a crowd takes its time

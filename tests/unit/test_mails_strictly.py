@@ -91,7 +91,9 @@ def test_the_html_is_what_the_standard_says_and_mail_programs_take(
     found = page(service, registration)
     assert FORBIDDEN.isdisjoint(element.tag for element in elements(found))
     styles = [element for element in elements(found) if element.tag == "style"]
-    assert [style in list(found.find("head") or ()) for style in styles] == [True]
+    head = found.find("head")
+    assert head is not None
+    assert [style in list(head) for style in styles] == [True]
     css = [style.text or "" for style in styles] + [one.get("style", "") for one in elements(found)]
     assert [rule for rule in css if UNSUPPORTED.search(rule)] == []
     assert all(re.match("on", name) is None for element in elements(found) for name in element.attrib)
