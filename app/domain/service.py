@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from app.domain.budget import NO_LIMIT, Budget
+from app.domain.event import Endpoint
 
 DEFAULT = "default"
 """The id of the service that the environment describes. No table of SERVICES_FILE may have it."""
@@ -23,7 +24,7 @@ class Service:
     `https://` URL; empty = none. `locale`: the language of a mail where the request names none that there
     is. `templates`: the files that replace or complete the built-in ones, by file name. `ttl_s`: how long
     its numbers live, 0 = until used. `mailbox_limit`: for mails that go out. `test`: of what it registers,
-    nothing is ever mailed.
+    nothing is ever mailed. `events`: where it is told what becomes of its registrations; None = nowhere.
     """
 
     id: str = DEFAULT
@@ -41,6 +42,7 @@ class Service:
     verify_limit: Budget = NO_LIMIT
     client_limit: tuple[Budget, ...] = ()
     test: bool = False
+    events: Endpoint | None = None
 
     @property
     def ttl_ms(self) -> int:
