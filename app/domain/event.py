@@ -24,8 +24,8 @@ class EventKind(StrEnum):
 class Event(NamedTuple):
     """One event of one registration.
 
-    `event_id`: the same for each attempt to deliver it. Times in Unix ms by the clock of Redis; `created_ms`: of
-    the registration.
+    `event_id`: the same for each attempt to deliver it. Times in Unix ms by the clock of Redis; `created_ms`:
+    of the registration.
     """
 
     event_id: str
@@ -37,8 +37,8 @@ class Event(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where the events of a service go. `secrets`: `whsec_…` of Standard Webhooks, one or, while they rotate, two;
-    each signs. `private`: its name may lead to a private address."""
+    """Where the events of a service go. `secrets`: `whsec_…` of Standard Webhooks, one or, while they rotate,
+    two; each signs. `private`: its name may lead to a private address."""
 
     url: str
     secrets: tuple[str, ...] = field(repr=False)
