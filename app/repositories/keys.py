@@ -40,6 +40,9 @@ RELAY_LOCK = "cedula:relay"
 CLIENT_LIMITS = "cedula:limits"
 KEY_CHECK = "cedula:keycheck"
 READINESS = "cedula:ready"
+EVENT_RELAY_LOCK = "cedula:event-relay"
+RECEIVERS = "cedula:receivers"
+EVENTS_WAITING = "cedula:waiting"
 
 
 def derive_key(secret: str, purpose: str) -> bytes:
@@ -64,6 +67,7 @@ class Field(StrEnum):
     PROMISED = "p"
     RESENDS = "k"
     REPORTED_MS = "b"
+    TOLD = "u"
 
 
 SEALED = ("d0", "d1", "d2", "d3")
@@ -85,11 +89,26 @@ class UserKeys(NamedTuple):
     verified: str
     suppressed: str
     number_prefix: str
+    events: str
+    schedule: str
+    waiting: str
+    expiry: str
+    expiries: str
 
     @property
     def mail(self) -> tuple[str, str, str]:
         """What the scripts that mail touch: record, lease and outbox."""
         return self.user, self.sender, self.outbox
+
+    @property
+    def announcing(self) -> tuple[str, str, str]:
+        """What the scripts that write events touch."""
+        return self.events, self.schedule, self.waiting
+
+    @property
+    def end(self) -> tuple[str, str]:
+        """Where the end of a registration is noted, for the event of it."""
+        return self.expiry, self.expiries
 
     def idempotency(self, digest: str) -> str:
         return f"{self.tag}:idempotency:{digest}"
@@ -101,6 +120,21 @@ class UserKeys(NamedTuple):
 def outbox_key(shard: int) -> str:
     """The outbox of a shard (0 to 999). What is in braces is the hash tag, which decides about the slot."""
     return f"{{{shard:03}}}:outbox"
+
+
+def schedule_key(shard: int) -> str:
+    """When the events of a shard's users are due."""
+    return f"{{{shard:03}}}:schedule"
+
+
+def waiting_key(shard: int) -> str:
+    """How many events of each service wait in a shard."""
+    return f"{{{shard:03}}}:waiting"
+
+
+def expiries_key(shard: int) -> str:
+    """When the registrations of a shard end whose services want to know."""
+    return f"{{{shard:03}}}:expiries"
 
 
 @lru_cache(maxsize=1024)  # from the request to the settling of its mail
@@ -120,6 +154,11 @@ def keys_of(user_id: str) -> UserKeys:
         verified=f"{tag}:verified:{user_id}",
         suppressed=f"{tag}:suppressed:{user_id}",
         number_prefix=f"{tag}:number:",
+        events=f"{tag}:events:{user_id}",
+        schedule=schedule_key(shard),
+        waiting=waiting_key(shard),
+        expiry=f"{tag}:expiry:{user_id}",
+        expiries=expiries_key(shard),
     )
 
 
@@ -162,6 +201,10 @@ class Names:
     def verification(self, user_id: str, key: str) -> str:
         """The digest of the Idempotency-Key of a number that is handed in."""
         return self._name("\0".join((user_id, key)), b"cedula verify")
+
+    def event(self, user_id: str, event: str) -> str:
+        """The id of an event, the same for each attempt to deliver it (Standard Webhooks: `webhook-id`)."""
+        return "evt_" + self._name("\0".join((user_id, event)), b"cedula event")
 
     def client(self, name: str) -> str:
         """The digest of an API key's name or an IP address, for the limits of clients."""

@@ -88,9 +88,11 @@ class Outbox:
 
     def claim(self, user_id: str, owner: str) -> Claim:
         """Takes the lease of an address whose mail is due."""
+        keys = keys_of(user_id)
         answer = self._storage.run(
             ClaimMail(
-                *keys_of(user_id).mail,
+                *keys.mail,
+                *keys.announcing,
                 id=user_id,
                 owner=owner,
                 lease_ms=self.lease_ms,
@@ -141,6 +143,8 @@ class Outbox:
         answer = self._storage.run(
             SettleMail(
                 *keys.mail,
+                *keys.announcing,
+                *keys.end,
                 id=user_id,
                 mail=mail_id,
                 owner=owner,
@@ -172,7 +176,8 @@ class Outbox:
 
     def drop(self, user_id: str) -> Dropped:
         """Gives up a pending mail; the registration stays. Raises NewerRecord."""
-        call = DropMail(*keys_of(user_id).mail, id=user_id, error_code=DROPPED)
+        keys = keys_of(user_id)
+        call = DropMail(*keys.mail, *keys.announcing, id=user_id, error_code=DROPPED)
         return Dropped(checked(self._storage.run(call)))
 
     def due(self, shards: Iterable[int], until_ms: int, limit: int) -> list[Due]:

@@ -38,6 +38,7 @@ class Reports:
             keys.user,
             keys.outbox,
             keys.suppressed,
+            *keys.announcing,
             id=record.user_id,
             registration=record.registration_id,
             kind=kind.value,

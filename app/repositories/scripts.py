@@ -16,7 +16,7 @@ def lua(*names: str) -> bytes:
     return b"".join(folder.joinpath(f"{name}.lua").read_bytes() for name in names)
 
 
-@script(lua("time_left", "budget", "lease", "register"), acknowledged=True)
+@script(lua("time_left", "budget", "lease", "events", "expiry", "register"), acknowledged=True)
 class Register(NamedTuple):
     """`numbers`: the candidates' keys; `candidates`: for each of them its digest and its sealed record."""
 
@@ -27,6 +27,11 @@ class Register(NamedTuple):
     mailbox: Key
     mark: Key
     suppressed: Key
+    events: Key
+    schedule: Key
+    waiting: Key
+    expiry: Key
+    expiries: Key
     numbers: Keys
     id: str
     registration: str
@@ -42,6 +47,7 @@ class Register(NamedTuple):
     fingerprint: str
     mark_ms: int
     running_ms: int
+    told: str
     candidates: Values
 
 
@@ -64,12 +70,17 @@ class ResendMail(NamedTuple):
     newest: int = LAYOUT_VERSION
 
 
-@script(lua("record", "time_left", "verify_number"), acknowledged=True)
+@script(lua("record", "time_left", "events", "expiry", "verify_number"), acknowledged=True)
 class VerifyNumber(NamedTuple):
     user: Key
     outbox: Key
     tries: Key
     verified: Key
+    events: Key
+    schedule: Key
+    waiting: Key
+    expiry: Key
+    expiries: Key
     id: str
     number: str
     prefix: str
@@ -83,21 +94,26 @@ class VerifyNumber(NamedTuple):
     most_others: int
 
 
-@script(lua("erase_user"), acknowledged=True)
+@script(lua("expiry", "erase_user"), acknowledged=True)
 class EraseUser(NamedTuple):
     user: Key
     outbox: Key
     verified: Key
+    expiry: Key
+    expiries: Key
     id: str
     prefix: str
     newest: int = LAYOUT_VERSION
 
 
-@script(lua("note_report"), acknowledged=True)
+@script(lua("events", "note_report"), acknowledged=True)
 class NoteReport(NamedTuple):
     user: Key
     outbox: Key
     suppressed: Key
+    events: Key
+    schedule: Key
+    waiting: Key
     id: str
     registration: str
     kind: str
@@ -106,11 +122,14 @@ class NoteReport(NamedTuple):
     newest: int = LAYOUT_VERSION
 
 
-@script(lua("record", "time_left", "claim_mail"))
+@script(lua("record", "time_left", "events", "claim_mail"))
 class ClaimMail(NamedTuple):
     user: Key
     sender: Key
     outbox: Key
+    events: Key
+    schedule: Key
+    waiting: Key
     id: str
     owner: str
     lease_ms: int
@@ -129,11 +148,16 @@ class RenewLease(NamedTuple):
     lease_ms: int
 
 
-@script(lua("record", "settle_mail"), acknowledged=True)
+@script(lua("record", "events", "expiry", "settle_mail"), acknowledged=True)
 class SettleMail(NamedTuple):
     user: Key
     sender: Key
     outbox: Key
+    events: Key
+    schedule: Key
+    waiting: Key
+    expiry: Key
+    expiries: Key
     id: str
     mail: str
     owner: str
@@ -156,14 +180,64 @@ class RetryMail(NamedTuple):
     newest: int = LAYOUT_VERSION
 
 
-@script(lua("drop_mail"))
+@script(lua("events", "drop_mail"))
 class DropMail(NamedTuple):
     user: Key
     sender: Key
     outbox: Key
+    events: Key
+    schedule: Key
+    waiting: Key
     id: str
     error_code: str
     newest: int = LAYOUT_VERSION
+
+
+@script(lua("events", "expiry", "note_expiry"))
+class NoteExpiry(NamedTuple):
+    user: Key
+    events: Key
+    schedule: Key
+    waiting: Key
+    expiry: Key
+    expiries: Key
+    id: str
+
+
+@script(lua("claim_event"))
+class ClaimEvent(NamedTuple):
+    events: Key
+    schedule: Key
+    member: str
+    claim_ms: int
+    longest_wait_ms: int
+
+
+@script(lua("events", "settle_event"))
+class SettleEvent(NamedTuple):
+    events: Key
+    schedule: Key
+    waiting: Key
+    member: str
+    service: str
+    claim: int
+    wait_ms: int
+
+
+@script(lua("events", "drop_events"))
+class DropEvents(NamedTuple):
+    events: Key
+    schedule: Key
+    waiting: Key
+    member: str
+    service: str
+
+
+@script(lua("wake_events"))
+class WakeEvents(NamedTuple):
+    schedule: Key
+    prefix: str
+    claim_ms: int
 
 
 @script(lua("reseal_record"))

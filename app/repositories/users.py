@@ -108,6 +108,11 @@ class Users:
                 mailbox=self._mailbox(keys, draft.address, mailbox_limit),
                 mark=keys.idempotency(once.digest if once else "none"),
                 suppressed=keys.suppressed,
+                events=keys.events,
+                schedule=keys.schedule,
+                waiting=keys.waiting,
+                expiry=keys.expiry,
+                expiries=keys.expiries,
                 numbers=[keys.number_prefix + digest for digest in digests],
                 id=keys.user_id,
                 registration=registration_id,
@@ -123,6 +128,7 @@ class Users:
                 fingerprint=once.fingerprint if once else "",
                 mark_ms=self._mark_ms if once else 0,
                 running_ms=RUNNING_MS,
+                told=service.id if service.events else "",
                 candidates=[value for pair in zip(digests, sealed, strict=True) for value in pair],
             )
         )
@@ -206,10 +212,12 @@ class Users:
         named = self._names.verification(keys.user_id, idempotency_key) if idempotency_key else ""
         answer = self._storage.run(
             VerifyNumber(
-                user=keys.user,
-                outbox=keys.outbox,
-                tries=keys.tries,
-                verified=keys.verified,
+                keys.user,
+                keys.outbox,
+                keys.tries,
+                keys.verified,
+                *keys.announcing,
+                *keys.end,
                 id=keys.user_id,
                 number=self._names.number(number),
                 prefix=keys.number_prefix,
@@ -255,7 +263,9 @@ class Users:
         Raises NewerRecord.
         """
         keys = keys_of(user_id)
-        call = EraseUser(keys.user, keys.outbox, keys.verified, id=user_id, prefix=keys.number_prefix)
+        call = EraseUser(
+            keys.user, keys.outbox, keys.verified, *keys.end, id=user_id, prefix=keys.number_prefix
+        )
         return checked(self._storage.run(call)) == "erased"
 
     def _mailbox(self, keys: UserKeys, address: Address, limit: Budget) -> str:

@@ -3,6 +3,7 @@
 -- waits longer than a wait can be, whatever becomes of the clock of Redis.
 --
 -- KEYS[1] user record   KEYS[2] sender lease   KEYS[3] outbox
+-- KEYS[4] events   KEYS[5] schedule   KEYS[6] waiting: see events.lua
 -- ARGV[1] user id   ARGV[2] owner   ARGV[3] lease in ms   ARGV[4] newest layout version that we can read
 -- ARGV[5] age in ms at which a mail is given up          ARGV[6] the longest lease, in ms
 -- ARGV[7] the longest wait, in ms: what is due later was written before the clock was set back, and is due
@@ -13,16 +14,17 @@
 --      or {'later', ms}: another sender has the lease, or the mail is not due yet
 --      or {'newer'} for a record that only a newer process can read; it is left to that process
 --      or {'failed'}: given up   or {'gone'}: nothing is owed. Both let the lease go that the owner held.
-local user, sender, outbox = KEYS[1], KEYS[2], KEYS[3]
+local user, sender, outbox, events, schedule, waiting = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local id, owner, lease_ms, newest = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local give_up_ms, longest_lease_ms, longest_wait_ms = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
 local due = redis.call('ZSCORE', outbox, id)
-local version, registration, created, tried, again, resent, expires, d0, d1, d2, d3 = unpack(
-  redis.call('HMGET', user, 'v', 'r', 'c', 'a', 't', 'k', 'x', 'd0', 'd1', 'd2', 'd3'))
+local version, registration, created, tried, again, resent, expires, d0, d1, d2, d3, service = unpack(
+  redis.call('HMGET', user, 'v', 'r', 'c', 'a', 't', 'k', 'x', 'd0', 'd1', 'd2', 'd3', 'u'))
 local holder = redis.call('GET', sender)
+local queue = event_queue(events, schedule, waiting, id, service, now)
 if not due or not version then
   redis.call('ZREM', outbox, id)
   if holder == owner then redis.call('DEL', sender) end  -- or who registers next would wait for its end
@@ -40,6 +42,7 @@ local left_ms = life_left(expires, now)
 if now - asked_for >= give_up_ms then
   redis.call('HSET', user, 's', 'failed')
   redis.call('HSETNX', user, 'e', 'too old')
+  announce(queue, 'failed', created, now)
   redis.call('ZREM', outbox, id)
   if holder then redis.call('DEL', sender) end
   return {'failed'}

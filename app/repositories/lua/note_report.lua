@@ -3,6 +3,7 @@
 -- together with what its record says; no mail is owed to an address that is held back.
 --
 -- KEYS[1] user record   KEYS[2] outbox   KEYS[3] suppression
+-- KEYS[4] events   KEYS[5] schedule   KEYS[6] waiting: see events.lua
 -- ARGV[1] user id   ARGV[2] registration id   ARGV[3] bounced | complained | soft
 -- ARGV[4] error code to leave   ARGV[5] ms for which the address is held back
 -- ARGV[6] newest layout version that we can read                     Fields of the record: see record.lua
@@ -11,14 +12,16 @@
 --      or, with nothing changed: 'gone': this registration is no longer live
 --         'newer': only a newer process can read the record
 -- The suppression is `kind|since when in ms|until when in ms`.
-local user, outbox, suppressed = KEYS[1], KEYS[2], KEYS[3]
+local user, outbox, suppressed, events, schedule, waiting = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local id, registration, kind, error_code = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local suppress_ms, newest = tonumber(ARGV[5]), tonumber(ARGV[6])
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
-local version, live, reported = unpack(redis.call('HMGET', user, 'v', 'r', 'b'))
+local version, live, reported, state, mailed, created, service = unpack(
+  redis.call('HMGET', user, 'v', 'r', 'b', 's', 'm', 'c', 'u'))
 redis.call('ZSCORE', outbox, id)
+local queue = event_queue(events, schedule, waiting, id, service, now)
 if not version or live ~= registration then return 'gone' end
 if tonumber(version) > newest then return 'newer' end
 
@@ -29,4 +32,7 @@ end
 redis.call('HSET', user, 's', kind, 'e', error_code, 'b', now)
 redis.call('ZREM', outbox, id)
 redis.call('SET', suppressed, table.concat({kind, now, now + suppress_ms}, '|'), 'PX', suppress_ms)
+-- What came back was accepted before, also where that is not written down yet.
+if not mailed and not reported then announce(queue, 'sent', created, now) end
+if state ~= kind then announce(queue, kind, created, now) end
 return 'noted'

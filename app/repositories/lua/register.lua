@@ -3,7 +3,9 @@
 --
 -- KEYS[1] user record   KEYS[2] sender lease   KEYS[3] outbox   KEYS[4] count of the address's mails
 -- KEYS[5] count of the mailbox's mails, over all services   KEYS[6] idempotency mark
--- KEYS[7] suppression: there while the address is held back          KEYS[8..] candidate numbers, at least one
+-- KEYS[7] suppression: there while the address is held back
+-- KEYS[8] events   KEYS[9] schedule   KEYS[10] waiting   KEYS[11] expiry   KEYS[12] expiries: see events.lua, expiry.lua
+-- KEYS[13..] candidate numbers, at least one
 -- ARGV[1] user id             ARGV[2] registration id        ARGV[3] owner of the lease
 -- ARGV[4] lease in ms, 0 = leave it alone: the mail is due for everybody at once
 -- ARGV[5] life in ms, 0 = for ever                           ARGV[6] layout version
@@ -12,7 +14,8 @@
 -- ARGV[10] mails to the mailbox allowed in a window, 0 = any number   ARGV[11] the window in ms
 -- ARGV[12] fingerprint of the request                        ARGV[13] its mark's life in ms, 0 = no mark
 -- ARGV[14] ms for which a request without an answer counts as running
--- ARGV[15..] for each candidate: its digest, its sealed record
+-- ARGV[15] service that is told what becomes of the registration, '' = none
+-- ARGV[16..] for each candidate: its digest, its sealed record
 --
 -- Returns {'registered', index of the candidate from 1, now in ms, 1 if the lease was taken else 0}
 --         {'replayed', delivery, created in ms, expires in ms, 0 = never}: it was carried out before
@@ -33,12 +36,13 @@
 -- Fields of the record: see record.lua
 local user, sender, outbox, sends, mailbox = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local mark, suppressed = KEYS[6], KEYS[7]
+local events, schedule, waiting, expiry, expiries = KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12]
 local id, registration, owner, version, prefix = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[6]), ARGV[7]
 local lease_ms, life_ms = tonumber(ARGV[4]), tonumber(ARGV[5])
 local limit, window_ms = tonumber(ARGV[8]), tonumber(ARGV[9])
 local mailbox_limit, mailbox_window_ms = tonumber(ARGV[10]), tonumber(ARGV[11])
-local fingerprint, mark_ms, running_ms = ARGV[12], tonumber(ARGV[13]), tonumber(ARGV[14])
-local FIRST_KEY, FIRST_ARGUMENT, SHORT = 8, 15, 64
+local fingerprint, mark_ms, running_ms, told = ARGV[12], tonumber(ARGV[13]), tonumber(ARGV[14]), ARGV[15]
+local FIRST_KEY, FIRST_ARGUMENT, SHORT = 13, 16, 64
 local ACCEPTED = {sent = true, bounced = true, complained = true}
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -51,6 +55,8 @@ local held_ms = lease_left(sender)
 local budgets = {budget(sends, limit, window_ms), budget(mailbox, mailbox_limit, mailbox_window_ms)}
 local held_back = redis.call('GET', suppressed)
 local seen = mark_ms > 0 and redis.call('GET', mark)
+local ended_created, ended, ended_service = noted_end(expiry, expiries, id)
+local queue = event_queue(events, schedule, waiting, id, ended_service, now)
 if stored and tonumber(stored) > version then return {'newer'} end
 
 if seen then
@@ -80,6 +86,11 @@ for index = FIRST_KEY, #KEYS do
 end
 if not chosen then return {'taken'} end
 
+if ended then  -- of the registration before this one
+  if not stored then announce(queue, 'expired', ended_created, ended) end
+  forget_end(expiry, expiries, id)
+end
+
 redis.call('DEL', user, old or user)
 local seal = ARGV[FIRST_ARGUMENT + 1 + 2 * chosen]
 local part = #seal <= 4 * SHORT and SHORT or #seal
@@ -89,12 +100,17 @@ for index = 1, math.ceil(#seal / part) - 1 do
   record[#record + 1] = 'd' .. index
   record[#record + 1] = string.sub(seal, index * part + 1, (index + 1) * part)
 end
+if told ~= '' then
+  record[#record + 1] = 'u'
+  record[#record + 1] = told
+end
 redis.call('HSET', user, unpack(record))
 local expires = life_ms > 0 and now + life_ms or 0
 if life_ms > 0 then
   redis.call('HSET', user, 'x', expires)
   redis.call('PEXPIREAT', user, expires)
   redis.call('PEXPIREAT', KEYS[FIRST_KEY + chosen], expires)
+  if told ~= '' then note_end(expiry, expiries, id, now, expires, told, now) end
 end
 
 local taken, due = take_lease(sender, owner, lease_ms, held_ms, now)

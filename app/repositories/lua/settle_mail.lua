@@ -2,6 +2,7 @@
 -- Keeps: an outbox entry goes only with the mail of the registration that is live, or with its record.
 --
 -- KEYS[1] user record   KEYS[2] sender lease   KEYS[3] outbox
+-- KEYS[4] events   KEYS[5] schedule   KEYS[6] waiting   KEYS[7] expiry   KEYS[8] expiries: see events.lua, expiry.lua
 -- ARGV[1] user id   ARGV[2] mail id   ARGV[3] owner   ARGV[4] lease in ms
 -- ARGV[5] sent | pending | failed | refused (erases) | released  ARGV[6] wait in ms before a retry
 -- ARGV[7] age in ms at which a mail is given up              ARGV[8] error code, '' = none
@@ -10,6 +11,7 @@
 -- The mail id is the registration's, and from the first resend on with `-` and how often it was asked for again.
 -- Fields of the record: see record.lua. `refused` becomes `failed` where a repetition was promised the mail.
 -- A mail that was reported to have come back before its acceptance is written down stays so, and is owed no more.
+-- Every mail of the live registration that was accepted has its event; where a report came first, it wrote that.
 --
 -- Returns {'settled', delivery state}, state '' when the record is erased
 --      or {'replaced', …} as {'claimed', …} of claim_mail.lua: the lease is kept
@@ -17,18 +19,22 @@
 --      or {'gone'}: erased or expired meanwhile
 --      or {'lost'}: the lease is another's, or ran out; nothing is changed.
 local user, sender, outbox = KEYS[1], KEYS[2], KEYS[3]
+local events, schedule, waiting, expiry, expiries = KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8]
 local id, mail, owner, lease_ms = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local delivery, wait_ms, give_up_ms = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
 local error_code, go_on, prefix, newest = ARGV[8], ARGV[9] == '1', ARGV[10], tonumber(ARGV[11])
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
-local version, live, digest, created, tried, again, promised, resent, expires, d0, d1, d2, d3, reported, told = unpack(
-  redis.call('HMGET', user, 'v', 'r', 'n', 'c', 'a', 't', 'p', 'k', 'x', 'd0', 'd1', 'd2', 'd3', 'b', 's'))
+local version, live, digest, created, tried, again, promised, resent, expires, d0, d1, d2, d3, reported, told, mailed,
+  service = unpack(redis.call('HMGET', user, 'v', 'r', 'n', 'c', 'a', 't', 'p', 'k', 'x', 'd0', 'd1', 'd2', 'd3', 'b', 's',
+    'm', 'u'))
 local number = digest and prefix .. digest
 if number then redis.call('GET', number) end
 redis.call('ZSCORE', outbox, id)
 local holder = redis.call('GET', sender)
+local queue = event_queue(events, schedule, waiting, id, service, now)
+local ends = service and noted_end(expiry, expiries, id)
 -- A lease that ran out with nobody after it: what the mail server accepted is still the truth, and a
 -- number that was replaced meanwhile is mailed (again) after it.
 if holder ~= owner and (holder or delivery ~= 'sent') then return {'lost'} end
@@ -40,6 +46,10 @@ if not version then
 end
 local newer = tonumber(version) > newest
 local owed = live .. (resent and '-' .. resent or '')
+local is_news = told ~= 'sent' and (mailed or not reported)
+if delivery == 'sent' and not newer and string.match(mail, '^%w+') == live and is_news then
+  announce(queue, 'sent', created, now)
+end
 if newer or owed ~= mail then
   if newer or not go_on then
     redis.call('ZADD', outbox, now + wait_ms, id)
@@ -60,11 +70,13 @@ if delivery == 'pending' and age >= give_up_ms then state = 'failed' end
 if reported and delivery ~= 'refused' then state = told end
 if delivery == 'refused' then
   redis.call('DEL', user, number or user)
+  if ends then forget_end(expiry, expiries, id) end
 elseif delivery ~= 'released' then
   redis.call('HSET', user, 's', state, 'a', attempts)
   if delivery == 'sent' then redis.call('HSET', user, 'm', now) end
   if error_code ~= '' and not reported then redis.call('HSET', user, 'e', error_code) end
   if error_code == '' and not reported then redis.call('HDEL', user, 'e') end
+  if state == 'failed' then announce(queue, 'failed', created, now) end
 end
 if state == 'pending' then
   redis.call('ZADD', outbox, now + wait_ms, id)

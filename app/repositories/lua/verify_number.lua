@@ -9,6 +9,7 @@
 --
 -- KEYS[1] user record   KEYS[2] outbox   KEYS[3] count of wrong numbers
 -- KEYS[4] what was handed out last: `fingerprint|digest of the number|other numbers under it|sealed record`
+-- KEYS[5] events   KEYS[6] schedule   KEYS[7] waiting   KEYS[8] expiry   KEYS[9] expiries: see events.lua, expiry.lua
 -- ARGV[1] user id   ARGV[2] digest of the number   ARGV[3] what every number key of the shard starts with
 -- ARGV[4] wrong numbers allowed in a window, 0 = any number   ARGV[5] the window in ms
 -- ARGV[6] wrong numbers in a row that erase the registration   ARGV[7] newest layout version we can read
@@ -21,16 +22,21 @@
 --      or, with nothing changed but the count in KEYS[4]: {'limited', ms until the window ends}
 --         {'newer'}: only a newer process can read the record   {'foreign'}: it is sealed with a key we lack
 local user, outbox, tries, verified = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local events, schedule, waiting, expiry, expiries = KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
 local id, number, prefix, readable = ARGV[1], ARGV[2], ARGV[3], ARGV[8]
 local limit, window_ms, most_in_a_row = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local newest, fingerprint = tonumber(ARGV[7]), ARGV[9]
 local keep_ms, most_others = tonumber(ARGV[10]), tonumber(ARGV[11])
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local function opens(seal) return string.find(readable, string.sub(seal, 1, 1), 1, true) end
 
-local version, live, wrong, d0, d1, d2, d3 = unpack(
-  redis.call('HMGET', user, 'v', 'n', 'w', 'd0', 'd1', 'd2', 'd3'))
+local version, live, wrong, d0, d1, d2, d3, created, mailed, reported, service = unpack(
+  redis.call('HMGET', user, 'v', 'n', 'w', 'd0', 'd1', 'd2', 'd3', 'c', 'm', 'b', 'u'))
 if live then redis.call('GET', prefix .. live) end
 redis.call('ZSCORE', outbox, id)
+local queue = event_queue(events, schedule, waiting, id, service, now)
+local ends = service and noted_end(expiry, expiries, id)
 local handed_out = fingerprint ~= '' and redis.call('GET', verified) or ''
 local known, its_number, others, its_record = string.match(handed_out, '^(%w+)|([%w_-]+)|(%d+)|(.*)$')
 local tried, in_a_row = (redis.call('GET', tries) or 0) + 0, (wrong or 0) + 1
@@ -60,9 +66,13 @@ end
 if right or (live and in_a_row >= most_in_a_row) then
   redis.call('DEL', user, prefix .. live)
   redis.call('ZREM', outbox, id)
+  if ends then forget_end(expiry, expiries, id) end
 end
 if not right then return {'wrong', limit > 0 and limit - tried - 1 or -1} end
 local seal = joined(d0, d1, d2, d3)
+-- Who knows the number has the mail, also where its acceptance is not written down yet.
+if not mailed and not reported then announce(queue, 'sent', created, now) end
+announce(queue, 'verified', created, now)
 if fingerprint ~= '' then
   redis.call('SET', verified, table.concat({fingerprint, number, 0, seal}, '|'), 'PX', keep_ms)
 end

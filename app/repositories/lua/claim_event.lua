@@ -1,0 +1,26 @@
+-- Hands out the first event of one user, for an attempt to deliver it.
+-- Keeps: one attempt a user at a time, so that the next event waits for this one. No event waits longer than a wait can
+-- be, whatever becomes of the clock of Redis.
+--
+-- KEYS[1] events   KEYS[2] schedule
+-- ARGV[1] its entry in the schedule   ARGV[2] ms in which the attempt is made   ARGV[3] the longest wait, in ms
+--
+-- Returns {'claimed', event, when the claim ends in ms, which is also its proof, now in ms}: see events.lua; this
+--      attempt is counted in the event      or {'later', ms}      or {'none'}: no event waits
+local events, schedule = KEYS[1], KEYS[2]
+local member, claim_ms, longest_wait_ms = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+
+local due = tonumber(redis.call('ZSCORE', schedule, member) or now)
+local event = redis.call('LINDEX', events, 0)
+if not event then
+  redis.call('ZREM', schedule, member)
+  return {'none'}
+end
+if due > now and due - now <= longest_wait_ms then return {'later', due - now} end
+local what, attempts = string.match(event, '^(.*)|(%d+)$')
+event = what .. '|' .. attempts + 1
+redis.call('LSET', events, 0, event)
+redis.call('ZADD', schedule, now + claim_ms, member)
+return {'claimed', event, now + claim_ms, now}

@@ -1,0 +1,13 @@
+-- Drops all events of one user.
+--
+-- KEYS[1] events   KEYS[2] schedule   KEYS[3] waiting
+-- ARGV[1] its entry in the schedule   ARGV[2] service
+--
+-- Returns how many there were
+local events, schedule, waiting = KEYS[1], KEYS[2], KEYS[3]
+local member, service = ARGV[1], ARGV[2]
+
+local count = redis.call('LLEN', events)
+redis.call('HGET', waiting, service)
+withdraw(events, schedule, waiting, member, service, count)
+return count

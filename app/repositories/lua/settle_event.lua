@@ -1,0 +1,25 @@
+-- Writes down what came of an attempt to deliver the first event of one user.
+-- Keeps: an event goes only with the claim under which it was handed out.
+--
+-- KEYS[1] events   KEYS[2] schedule   KEYS[3] waiting
+-- ARGV[1] its entry in the schedule   ARGV[2] service   ARGV[3] when the claim ends, in ms
+-- ARGV[4] ms until the next attempt, -1 = there is none: it was taken, or given up
+--
+-- Returns 'waits', 'more' where the next event is due, 'empty' where there is none,
+--      or 'lost' with nothing changed: the claim has ended, or the events were dropped
+local events, schedule, waiting = KEYS[1], KEYS[2], KEYS[3]
+local member, service, claim, wait_ms = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+
+local left = redis.call('LLEN', events)
+redis.call('HGET', waiting, service)
+if tonumber(redis.call('ZSCORE', schedule, member) or 0) ~= tonumber(claim) or left == 0 then return 'lost' end
+if wait_ms >= 0 then
+  redis.call('ZADD', schedule, now + wait_ms, member)
+  return 'waits'
+end
+withdraw(events, schedule, waiting, member, service, 1)
+if left == 1 then return 'empty' end
+redis.call('ZADD', schedule, now, member)
+return 'more'
