@@ -17,6 +17,7 @@ from app.mail.messages import Messages, faults
 from app.mail.smtp import SmtpMail
 from app.repositories.census import Census
 from app.repositories.client_limits import ClientLimits
+from app.repositories.events import Events
 from app.repositories.guard import Guard
 from app.repositories.keys import Names
 from app.repositories.outbox import Outbox
@@ -25,6 +26,7 @@ from app.repositories.sealing import Sealer
 from app.repositories.seals import Seals
 from app.repositories.tags import Tags
 from app.repositories.users import Users
+from app.services.events import EventService
 from app.services.messaging import MessagingService
 from app.services.monitoring import Monitoring
 from app.services.registration import RegistrationService
@@ -33,6 +35,7 @@ from app.services.verification import VerificationService
 from app.storage.storage import Storage
 from app.telemetry.metrics import Metrics
 from app.threads import forget_greenlets
+from app.webhook import Webhooks
 
 
 class Container:
@@ -56,8 +59,12 @@ class Container:
         self.messages = Messages(self.service, *tagged)
         self.metrics = Metrics()
         self.numbers = NumberGenerator(settings.number_digits, randbelow)
-        self.verification = VerificationService(self.users, self.guard, settings.number_digits)
-        self.reports = ReportService(self.users, self.suppressions, self.guard, self.tags, self.metrics)
+        self.verification = VerificationService(
+            self.users, self.guard, settings.number_digits, noticed=self._noticed
+        )
+        self.reports = ReportService(
+            self.users, self.suppressions, self.guard, self.tags, self.metrics, noticed=self._noticed
+        )
         self.client_limits = ClientLimits(self.storage, names)
         self.census = Census(self.storage, sealer)
         self.monitoring = Monitoring(
@@ -67,12 +74,21 @@ class Container:
             self.census,
             self.numbers,
             mail_state=lambda: self.messaging.state,
-            threads=lambda: (*self.messaging.threads, *self.storage.threads),
+            threads=lambda: (*self.messaging.threads, *self.events.threads, *self.storage.threads),
         )
         self._build_messaging()
 
     def _build_messaging(self) -> None:
         """What has threads and connections, and what uses it: a forked process gets its own."""
+        self.events = EventService(
+            Events(self.storage, self.names),
+            self.guard,
+            Webhooks(),
+            start=self._in_force.start,
+            service=self.service,
+            listening=lambda: self.directory.listens,
+            metrics=self.metrics,
+        )
         self.messaging = MessagingService(
             self.outbox,
             self.guard,
@@ -80,6 +96,7 @@ class Container:
             self._mail,
             connections=self.settings.mail_connections,
             timeout_s=self.settings.mail_timeout_s,
+            noticed=self._noticed,
             metrics=self.metrics,
         )
         self.registration = RegistrationService(
@@ -90,14 +107,16 @@ class Container:
         """The service with this id that is in force now."""
         return self.directory.get(service_id)
 
+    def _noticed(self, service_id: str, user_id: str) -> None:
+        self.events.noticed(service_id, user_id)
+
     def start(self) -> None:
-        """Starts the relay in this process, and in processes that it forks before its relay has begun: then
+        """Starts the relays in this process, and in processes that it forks before its relay has begun: then
         this is a master (`gunicorn --preload`), whose own relay never begins.
 
         A process that forks later goes on, and its child, which serves nobody, mails only what it registers.
         """
-        self.messaging.start()
-        self.monitoring.start()
+        self._start_threads()
         os.register_at_fork(
             before=self._before_fork,
             after_in_parent=self._after_fork_in_parent,
@@ -105,10 +124,16 @@ class Container:
         )
         atexit.register(self.stop)
 
+    def _start_threads(self) -> None:
+        self.messaging.start()
+        self.events.start()
+        self.monitoring.start()
+
     def _before_fork(self) -> None:
         self._is_master = not self.messaging.begun
         if self._is_master:
             self.messaging.close(0)
+            self.events.stop()
             self.monitoring.stop()
 
     def _after_fork_in_parent(self) -> None:
@@ -121,8 +146,7 @@ class Container:
             with suppress(SettingsError):  # then what the master has stays in force
                 self.directory = Directory.of(self._in_force.read())  # a reload builds no app anew, but forks
             self._build_messaging()
-            self.messaging.start()
-            self.monitoring.start()
+            self._start_threads()
         else:
             forget_greenlets()
             self._build_messaging()
@@ -131,6 +155,7 @@ class Container:
     def stop(self) -> None:
         """Finishes the mails in hand and leaves the rest to the outbox."""
         self.messaging.close(self.settings.mail_timeout_s)
+        self.events.stop()
         self.monitoring.stop()
 
 

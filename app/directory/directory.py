@@ -32,6 +32,8 @@ class Directory:
         self._callers = {self._place(digest): (digest, caller) for digest, caller in keys.items()}
         self.anyone = None if keys or closed else Caller(self._services[DEFAULT])
         """Who calls without a key; None where everybody needs one."""
+        self.listens = any(service.events for service in self._services.values())
+        """Some service is told what becomes of its registrations."""
 
     @classmethod
     def of(cls, reading: Reading) -> Self:

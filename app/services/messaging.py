@@ -7,8 +7,10 @@ their mails.
 
 import threading
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
+from app.domain.event import nobody
 from app.domain.registration import Cause, Delivery, Registration, Stored
 from app.errors import AddressRefused
 from app.mail.messages import Messages
@@ -55,6 +57,7 @@ class MessagingService:
         connections: int,
         timeout_s: float,
         metrics: Metrics | None = None,
+        noticed: Callable[[str, str], None] = nobody,
     ) -> None:
         self._lease_ms = outbox.lease_ms
         self._connections = connections
@@ -63,7 +66,9 @@ class MessagingService:
         self._queue = JobQueue()
         self._breaker = MailBreaker(metrics=metrics)
         leases = Leases(outbox)
-        self._worker = Worker(outbox, messages, self._queue, self._breaker, leases, metrics=metrics)
+        self._worker = Worker(
+            outbox, messages, self._queue, self._breaker, leases, metrics=metrics, noticed=noticed
+        )
         self._senders = Senders(mail, self._queue, self._breaker, self._worker, connections)
         self._relay = Relay(outbox, guard, mail, self._queue, self._breaker, leases, self._senders)
         self._slow = threading.BoundedSemaphore(connections)

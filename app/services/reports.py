@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 
+from app.domain.event import nobody
 from app.domain.report import Outcome, Report, ReportKind
 from app.domain.service import Service
 from app.repositories.guard import Guard
@@ -23,13 +24,16 @@ class ReportService:
         tags: Tags,
         metrics: Metrics,
         now_s: Callable[[], float] = time.time,
+        noticed: Callable[[str, str], None] = nobody,
     ) -> None:
+        """`noticed`: as for VerificationService."""
         self._users = users
         self._reports = reports
         self._guard = guard
         self._tags = tags
         self._metrics = metrics
         self._now_s = now_s
+        self._noticed = noticed
 
     def take(self, report: Report, service: Service | None = None) -> Outcome:
         """`service`: who reports, which may do so of its own mails only; None: the operator, of all.
@@ -55,6 +59,9 @@ class ReportService:
             return Outcome.FOREIGN
         if not record.registration_id.startswith(tag.registration):
             return Outcome.NOT_LIVE
-        if report.kind is ReportKind.DELIVERED or self._reports.note(record, report.kind, report.code):
+        if report.kind is ReportKind.DELIVERED:
             return Outcome.NOTED
-        return Outcome.NOT_LIVE
+        if not self._reports.note(record, report.kind, report.code):
+            return Outcome.NOT_LIVE
+        self._noticed(record.contents.service, tag.user_id)
+        return Outcome.NOTED

@@ -1,6 +1,9 @@
 """Handing in the number: whoever can say it has read the mailbox, and gets the token, once."""
 
+from collections.abc import Callable
+
 from app.domain.address import Address
+from app.domain.event import nobody
 from app.domain.number import digits_of, is_well_formed
 from app.domain.service import Service
 from app.errors import MistypedNumber, VerificationFailed
@@ -15,10 +18,14 @@ hold 64 KiB of them."""
 class VerificationService:
     """Compares numbers with the live ones."""
 
-    def __init__(self, users: Users, guard: Guard, digits: int) -> None:
+    def __init__(
+        self, users: Users, guard: Guard, digits: int, noticed: Callable[[str, str], None] = nobody
+    ) -> None:
+        """`noticed`: told of a service and a user of whom an event may be written now."""
         self._users = users
         self._guard = guard
         self._digits = digits
+        self._noticed = noticed
 
     def verify(self, service: Service, address: Address, typed: str, idempotency_key: str = "") -> Handed:
         """Consumes the registration of the address and returns what was registered.
@@ -32,6 +39,7 @@ class VerificationService:
             raise MistypedNumber("A wrong length or check digit")
         self._guard.check()
         handed = self._users.verify(service, address, number, idempotency_key)
+        self._noticed(service.id, handed.user_id)
         if handed.contents.test and not service.test:
             raise VerificationFailed  # it was shown instead of mailed, so it confirms nothing
         return handed

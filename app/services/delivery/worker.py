@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import structlog
 
+from app.domain.event import nobody
 from app.domain.registration import Delivery, Registration
 from app.errors import ServiceUnknown, StorageUnavailable
 from app.mail.messages import Messages
@@ -73,7 +74,9 @@ class Worker:
         *,
         jitter: Callable[[], float] = random.random,
         metrics: Metrics | None = None,
+        noticed: Callable[[str, str], None] = nobody,
     ) -> None:
+        """`noticed`: told of a service and a user of whom an event may be written now."""
         self._outbox = outbox
         self._messages = messages
         self._queue = queue
@@ -81,6 +84,7 @@ class Worker:
         self._leases = leases
         self._jitter = jitter
         self._metrics = metrics or Metrics()
+        self._noticed = noticed
 
     def deliver(self, job: Job, session: SmtpSession, *, only: bool = False) -> None:
         """Does the job. Whatever happens, the address is remembered while it is owed a mail, and the request
@@ -139,6 +143,7 @@ class Worker:
                 return
             attempt = self._attempt(job, registration, session, only)
             settled = self._settle(job, registration, attempt, go_on=turn < SENDS_IN_A_ROW)
+            self._noticed(registration.service, job.user_id)
             if not registration.test:
                 self._report(job, attempt, settled)
             job.registration = settled.replacement
