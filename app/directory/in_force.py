@@ -53,8 +53,6 @@ class InForce:
         reading = read(self._settings, agreed, self._check) if agreed else self._decide(shared)
         if reading.wrong:
             raise reading.error
-        for warning in reading.warnings:
-            log.warning("services_file", hint=warning)
         self._held = reading.source
         return reading
 

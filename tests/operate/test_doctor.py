@@ -60,7 +60,6 @@ def test_what_is_wrong_with_services_is_found(tmp_path: Path) -> None:
     [
         ('verify_limit = ""', Level.WARNING, "not limited in time for: shop", "`verify_limit`"),
         ('address_limit = ""', Level.WARNING, "flooded by: shop", "`address_limit`"),
-        ('events_url = "https://x.example"', Level.WARNING, "delivers no events", "take these keys out"),
         ("test = true", Level.NOTE, "Nothing is mailed for test services: shop", "without `test`"),
         ("", Level.NOTE, "nobody to ask for: shop", "SERVICE_SUPPORT"),
     ],

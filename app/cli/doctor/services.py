@@ -29,8 +29,6 @@ def examine(reading: Reading) -> Iterator[Finding]:
     if not found:
         return
     yield SERVICES.ok(f"SERVICES_FILE can be read: {_told(found)}.")
-    for warning in reading.warnings:
-        yield SERVICES.warning(warning, "Ask there with GET /api/users/<id>, or take these keys out.")
     mailing = [service for service in found if not service.test]
     yield from _limits(mailing)
     if silent := [service for service in found if service.test]:
