@@ -40,6 +40,7 @@ RELAY_LOCK = "cedula:relay"
 CLIENT_LIMITS = "cedula:limits"
 KEY_CHECK = "cedula:keycheck"
 READINESS = "cedula:ready"
+COUNTS = "cedula:counts"
 
 
 def derive_key(secret: str, purpose: str) -> bytes:

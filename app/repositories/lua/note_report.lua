@@ -7,7 +7,7 @@
 -- ARGV[4] error code to leave   ARGV[5] ms for which the address is held back
 -- ARGV[6] newest layout version that we can read                     Fields of the record: see record.lua
 --
--- Returns 'noted'
+-- Returns 'noted', or 'again' where the record said so already
 --      or, with nothing changed: 'gone': this registration is no longer live
 --         'newer': only a newer process can read the record
 -- The suppression is `kind|since when in ms|until when in ms`.
@@ -17,7 +17,7 @@ local suppress_ms, newest = tonumber(ARGV[5]), tonumber(ARGV[6])
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
-local version, live, reported = unpack(redis.call('HMGET', user, 'v', 'r', 'b'))
+local version, live, reported, state = unpack(redis.call('HMGET', user, 'v', 'r', 'b', 's'))
 redis.call('ZSCORE', outbox, id)
 if not version or live ~= registration then return 'gone' end
 if tonumber(version) > newest then return 'newer' end
@@ -29,4 +29,4 @@ end
 redis.call('HSET', user, 's', kind, 'e', error_code, 'b', now)
 redis.call('ZREM', outbox, id)
 redis.call('SET', suppressed, table.concat({kind, now, now + suppress_ms}, '|'), 'PX', suppress_ms)
-return 'noted'
+return state == kind and 'again' or 'noted'
