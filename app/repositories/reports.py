@@ -30,9 +30,10 @@ class Reports:
         self._storage = storage
         self._suppress_ms = suppress_ms
 
-    def note(self, record: UserRecord, kind: ReportKind, code: str) -> bool:
-        """Writes down what was reported: BOUNCED, COMPLAINED or SOFT. False, with nothing changed: this
-        registration is no longer live. Raises NewerRecord."""
+    def note(self, record: UserRecord, kind: ReportKind, code: str, mail: int = 0) -> bool:
+        """Writes down what was reported: BOUNCED, COMPLAINED or SOFT. `mail`: which one, by how often
+        the mail had been asked for again. False, with nothing changed: this registration is no longer live.
+        Raises NewerRecord."""
         keys = keys_of(record.user_id)
         call = NoteReport(
             keys.user,
@@ -44,6 +45,7 @@ class Reports:
             kind=kind.value,
             error_code=f"{kind} {code}".strip(),
             suppress_ms=self._suppress_ms,
+            mail=mail,
         )
         return checked(self._storage.run(call)) == "noted"
 

@@ -61,7 +61,7 @@ class ReportService:
             return Outcome.NOT_LIVE
         if report.kind is ReportKind.DELIVERED:
             return Outcome.NOTED
-        if not self._reports.note(record, report.kind, report.code):
+        if not self._reports.note(record, report.kind, report.code, tag.resends):
             return Outcome.NOT_LIVE
         self._noticed(record.contents.service, tag.user_id)
         return Outcome.NOTED
