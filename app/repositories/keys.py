@@ -43,6 +43,7 @@ READINESS = "cedula:ready"
 EVENT_RELAY_LOCK = "cedula:event-relay"
 RECEIVERS = "cedula:receivers"
 EVENTS_WAITING = "cedula:waiting"
+COUNTS = "cedula:counts"
 
 
 def derive_key(secret: str, purpose: str) -> bytes:

@@ -7,10 +7,13 @@ from app.domain.event import nobody
 from app.domain.report import Outcome, Report, ReportKind
 from app.domain.service import Service
 from app.repositories.guard import Guard
-from app.repositories.reports import Reports
+from app.repositories.reports import Noted, Reports
 from app.repositories.tags import Tags
 from app.repositories.users import Users
-from app.telemetry.metrics import Metrics
+from app.telemetry.metrics import Metrics, Stage
+
+STAGES = {ReportKind.BOUNCED: Stage.BOUNCED, ReportKind.COMPLAINED: Stage.COMPLAINED}
+"""Where a registration is that was reported for good."""
 
 
 class ReportService:
@@ -61,7 +64,10 @@ class ReportService:
             return Outcome.NOT_LIVE
         if report.kind is ReportKind.DELIVERED:
             return Outcome.NOTED
-        if not self._reports.note(record, report.kind, report.code, tag.resends):
+        noted = self._reports.note(record, report.kind, report.code, tag.resends)
+        if noted is None:
             return Outcome.NOT_LIVE
-        self._noticed(record.contents.service, tag.user_id)
+        if noted is Noted.NEW and report.kind in STAGES:
+            self._metrics.stage(record.contents.service, STAGES[report.kind])
+            self._noticed(record.contents.service, record.user_id)
         return Outcome.NOTED

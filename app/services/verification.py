@@ -9,6 +9,7 @@ from app.domain.service import Service
 from app.errors import MistypedNumber, VerificationFailed
 from app.repositories.guard import Guard
 from app.repositories.users import Handed, Users
+from app.telemetry.metrics import Metrics, Stage
 
 LONGEST_TYPED = 256
 """Characters of a number as it was typed or pasted. Each is looked up in Unicode's tables, and a body may
@@ -16,15 +17,21 @@ hold 64 KiB of them."""
 
 
 class VerificationService:
-    """Compares numbers with the live ones."""
+    """Compares numbers with the live ones, and counts those that were right."""
 
     def __init__(
-        self, users: Users, guard: Guard, digits: int, noticed: Callable[[str, str], None] = nobody
+        self,
+        users: Users,
+        guard: Guard,
+        digits: int,
+        metrics: Metrics,
+        noticed: Callable[[str, str], None] = nobody,
     ) -> None:
         """`noticed`: told of a service and a user of whom an event may be written now."""
         self._users = users
         self._guard = guard
         self._digits = digits
+        self._metrics = metrics
         self._noticed = noticed
 
     def verify(self, service: Service, address: Address, typed: str, idempotency_key: str = "") -> Handed:
@@ -42,4 +49,6 @@ class VerificationService:
         self._noticed(service.id, handed.user_id)
         if handed.contents.test and not service.test:
             raise VerificationFailed  # it was shown instead of mailed, so it confirms nothing
+        if not handed.again:
+            self._metrics.stage(service.id, Stage.VERIFIED)
         return handed

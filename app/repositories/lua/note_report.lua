@@ -9,7 +9,7 @@
 -- ARGV[6] which mail it is about, by how often the mail had been asked for again
 -- ARGV[7] newest layout version that we can read                     Fields of the record: see record.lua
 --
--- Returns 'noted'
+-- Returns 'noted', or 'again' where the record said so already
 --      or, with nothing changed: 'gone': this registration is no longer live
 --         'newer': only a newer process can read the record
 -- The suppression is `kind|since when in ms|until when in ms`.
@@ -39,5 +39,6 @@ if is_news then
   announce(queue, 'sent', created, now)
   redis.call('HSET', user, 'h', mail)
 end
-if state ~= kind then announce(queue, kind, created, now) end
+if state == kind then return 'again' end
+announce(queue, kind, created, now)
 return 'noted'
