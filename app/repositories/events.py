@@ -14,6 +14,7 @@ import structlog
 
 from app.domain.event import Event, EventKind
 from app.domain.number import SHARDS
+from app.errors import StorageUnavailable
 from app.repositories.batches import ask_each
 from app.repositories.keys import (
     EVENT_RELAY_LOCK,
@@ -41,7 +42,12 @@ to the next."""
 USERS_A_SHARD = 50
 """Looked at in one sweep: 50,000 users in all."""
 
+EVENTS_LIVE_MS = 7 * 86_400_000
+"""As in `lua/events.lua`."""
+
 RECEIVERS_LIVE_MS = 25 * 3_600_000
+"""While nobody sweeps."""
+
 WAITING_LIVES_MS = 60_000
 
 log = structlog.get_logger()
@@ -99,8 +105,8 @@ class Events:
         if answer[0] != b"claimed":
             return None
         _, text, proof, now_ms = answer
-        what, _, attempts = text.decode().rpartition("|")
         try:
+            what, _, attempts = text.decode().rpartition("|")
             kind, at_ms, created_ms, _ = what.split("|")
             name = self._names.event(queue.user_id, what)
             event = Event(name, EventKind(kind), int(at_ms), queue.user_id, int(created_ms))
@@ -163,9 +169,13 @@ class Events:
         return bool(answer == b"expired")
 
     def wake(self, service: str) -> None:
-        """Makes due what waits for a service."""
+        """Makes due what waits for a service; what may be in somebody's hands just now, within CLAIM_MS."""
         for shard in range(SHARDS):
-            self._storage.run(WakeEvents(schedule_key(shard), _member(Queue(service, "")), CLAIM_MS))
+            try:
+                self._storage.run(WakeEvents(schedule_key(shard), _member(Queue(service, "")), CLAIM_MS))
+            except StorageUnavailable as error:
+                if not error.of_one_key:
+                    raise
 
     def queues_of(self, service: str) -> list[Queue]:
         """Users with events of one service."""
@@ -191,9 +201,13 @@ class Events:
     def leave_out(self, service: str) -> None:
         """Lets the scripts leave out the events of a service for FULL_MS."""
         until_ms = self._storage.now_ms() + FULL_MS
-        keys = [waiting_key(shard) for shard in range(SHARDS)]
-        self._storage.pipeline([("HSET", key, f"{service}:full", until_ms) for key in keys])
-        self._storage.pipeline([("EXPIRE", key, 7 * 86_400) for key in keys])
+        commands: list[tuple[str, str, *tuple[str | int, ...]]] = []
+        for key in map(waiting_key, range(SHARDS)):
+            commands += [
+                ("HSET", key, f"{service}:full", until_ms),
+                ("PEXPIRE", key, EVENTS_LIVE_MS),
+            ]
+        self._storage.refusals(commands)  # one shard's key may be spoiled
 
     def publish(self, waiting: Counter[str]) -> None:
         """Leaves what was counted to whoever asks (`published`)."""
@@ -213,11 +227,21 @@ class Events:
 
     def receivers(self) -> dict[str, str]:
         """What all processes know of receivers, by service."""
-        found: dict[bytes, bytes] = self._storage.command("HGETALL", RECEIVERS)
+        try:
+            found: dict[bytes, bytes] = self._storage.command("HGETALL", RECEIVERS)
+        except StorageUnavailable as error:
+            if not error.of_one_key:
+                raise
+            self._storage.command("DEL", RECEIVERS)  # somebody else's; what we knew is found out again
+            return {}
         return {service.decode(): state.decode() for service, state in found.items()}
 
     def note_receiver(self, service: str, state: str) -> None:
         self._storage.command("HSET", RECEIVERS, service, state)
+        self.keep_receivers()
+
+    def keep_receivers(self) -> None:
+        """Lets what is known of receivers live on."""
         self._storage.command("PEXPIRE", RECEIVERS, RECEIVERS_LIVE_MS)
 
     def forget_receiver(self, service: str) -> bool:

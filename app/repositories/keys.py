@@ -69,6 +69,8 @@ class Field(StrEnum):
     RESENDS = "k"
     REPORTED_MS = "b"
     TOLD = "u"
+    HEARD = "h"
+    TEST = "z"
 
 
 SEALED = ("d0", "d1", "d2", "d3")

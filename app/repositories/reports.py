@@ -38,9 +38,10 @@ class Reports:
         self._storage = storage
         self._suppress_ms = suppress_ms
 
-    def note(self, record: UserRecord, kind: ReportKind, code: str) -> Noted | None:
-        """Writes down what was reported: BOUNCED, COMPLAINED or SOFT. None, with nothing changed: this
-        registration is no longer live. Raises NewerRecord."""
+    def note(self, record: UserRecord, kind: ReportKind, code: str, mail: int = 0) -> Noted | None:
+        """Writes down what was reported: BOUNCED, COMPLAINED or SOFT. `mail`: of which mail, by how often it
+        had been asked for again. None, with nothing changed: this registration is no longer live. Raises
+        NewerRecord."""
         keys = keys_of(record.user_id)
         call = NoteReport(
             keys.user,
@@ -52,6 +53,7 @@ class Reports:
             kind=kind.value,
             error_code=f"{kind} {code}".strip(),
             suppress_ms=self._suppress_ms,
+            mail=mail,
         )
         outcome = checked(self._storage.run(call))
         return None if outcome == "gone" else Noted(outcome)

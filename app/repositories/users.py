@@ -130,6 +130,7 @@ class Users:
                 mark_ms=self._mark_ms if once else 0,
                 running_ms=RUNNING_MS,
                 told=service.id if service.events else "",
+                test=int(service.test),
                 candidates=[value for pair in zip(digests, sealed, strict=True) for value in pair],
             )
         )
@@ -230,6 +231,7 @@ class Users:
                 fingerprint=named,
                 keep_ms=REPLAY_MS,
                 most_others=OTHER_NUMBERS,
+                test=int(service.test),
             )
         )
         match answer:

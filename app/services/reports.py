@@ -64,7 +64,7 @@ class ReportService:
             return Outcome.NOT_LIVE
         if report.kind is ReportKind.DELIVERED:
             return Outcome.NOTED
-        noted = self._reports.note(record, report.kind, report.code)
+        noted = self._reports.note(record, report.kind, report.code, tag.resends)
         if noted is None:
             return Outcome.NOT_LIVE
         if noted is Noted.NEW and report.kind in STAGES:

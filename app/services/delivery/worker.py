@@ -163,6 +163,7 @@ class Worker:
             job.tell(Delivery.PENDING)  # another mail is owed, or none; its request has nothing to wait for
         job.registration, job.leased_at = claim.registration, now
         if claim.given_up is not None:
+            self._noticed(claim.given_up.service, job.user_id)
             self._report_too_old(job, claim.given_up)
         if claim.unreadable:  # a process that has its key may be luckier
             self._log("error", "record_unreadable", job, reason=UNREADABLE)
