@@ -17,6 +17,7 @@ from app.mail.messages import Messages, faults
 from app.mail.smtp import SmtpMail
 from app.repositories.census import Census
 from app.repositories.client_limits import ClientLimits
+from app.repositories.counts import Counts
 from app.repositories.guard import Guard
 from app.repositories.keys import Names
 from app.repositories.outbox import Outbox
@@ -42,7 +43,8 @@ class Container:
         self.settings = settings
         self.storage = Storage(settings.redis_url, settings.redis_timeout_s, settings.redis_wait_replicas)
         self._in_force = InForce(settings, faults)
-        self.directory = Directory.of(self._in_force.read())
+        self.metrics = Metrics()
+        self._read_services()
         self.names = names = Names(settings.index_key or None)
         sealer = Sealer([key for key in (settings.secret_key, *settings.secret_key_fallbacks) if key])
         self.guard = Guard(self.storage, names, sealer)
@@ -54,22 +56,28 @@ class Container:
         self.tags = Tags(settings.index_key or None)
         tagged = (settings.bounce_address, self.tags.make) if settings.bounce_address else ()
         self.messages = Messages(self.service, *tagged)
-        self.metrics = Metrics()
         self.numbers = NumberGenerator(settings.number_digits, randbelow)
-        self.verification = VerificationService(self.users, self.guard, settings.number_digits)
+        self.verification = VerificationService(self.users, self.guard, settings.number_digits, self.metrics)
         self.reports = ReportService(self.users, self.suppressions, self.guard, self.tags, self.metrics)
         self.client_limits = ClientLimits(self.storage, names)
         self.census = Census(self.storage, sealer)
+        self.counts = Counts(self.storage)
         self.monitoring = Monitoring(
             self.metrics,
             self.guard,
             self.outbox,
             self.census,
             self.numbers,
+            counted_elsewhere=self.counts.take,
             mail_state=lambda: self.messaging.state,
             threads=lambda: (*self.messaging.threads, *self.storage.threads),
         )
         self._build_messaging()
+
+    def _read_services(self) -> None:
+        """Puts the services in force. Raises SettingsError, with nothing changed."""
+        self.directory = Directory.of(self._in_force.read())
+        self.metrics.serving(self.directory.services)
 
     def _build_messaging(self) -> None:
         """What has threads and connections, and what uses it: a forked process gets its own."""
@@ -119,7 +127,7 @@ class Container:
     def _after_fork_in_child(self) -> None:
         if self._is_master:
             with suppress(SettingsError):  # then what the master has stays in force
-                self.directory = Directory.of(self._in_force.read())  # a reload builds no app anew, but forks
+                self._read_services()  # a reload builds no app anew, but forks
             self._build_messaging()
             self.messaging.start()
             self.monitoring.start()

@@ -68,10 +68,14 @@ def register(body: dict[str, Any]) -> ResponseReturnValue:
 def verify(body: dict[str, Any]) -> ResponseReturnValue:
     """Hand in the number that the person typed: the token comes back, once."""
     request = current()
-    user_id, found = services().verification.verify(
+    handed = services().verification.verify(
         request.service, body["email"], body["number"], idempotency_key(request)
     )
-    return {"id": user_id, "email": found.address.email, "token": found.token}
+    return {
+        "id": handed.user_id,
+        "email": handed.contents.address.email,
+        "token": handed.contents.token,
+    }
 
 
 @api.post("/users/<user_id:user_id>/resend")

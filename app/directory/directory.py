@@ -38,6 +38,13 @@ class Directory:
         """What was read, and is not wrong."""
         return cls(reading.services, reading.keys, closed=reading.closed)
 
+    @property
+    def services(self) -> list[Service]:
+        """Those that somebody may call, by their ids."""
+        callers = [caller for _, caller in self._callers.values()] + ([self.anyone] if self.anyone else [])
+        found = {caller.service.id: caller.service for caller in callers}
+        return [found[service_id] for service_id in sorted(found)]
+
     def get(self, service_id: str) -> Service | None:
         return self._services.get(service_id)
 

@@ -55,10 +55,11 @@ class Once(NamedTuple):
 
 
 class Handed(NamedTuple):
-    """What was registered, for whoever handed in its number."""
+    """What was registered, for whoever handed in its number. `again`: the same request got it before."""
 
     user_id: str
     contents: Contents
+    again: bool = False
 
 
 class Users:
@@ -232,8 +233,9 @@ class Users:
             )
         )
         match answer:
-            case [b"verified", sealed]:
-                return Handed(keys.user_id, self._records.open(sealed, keys.user_id))
+            case [b"verified" | b"replayed" as how, sealed]:
+                contents = self._records.open(sealed, keys.user_id)
+                return Handed(keys.user_id, contents, again=how == b"replayed")
             case [b"wrong", tries_left]:
                 raise VerificationFailed(tries_left if budget.amount else None)
             case [b"limited", left_ms]:

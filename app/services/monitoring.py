@@ -19,7 +19,15 @@ from app.repositories.guard import Guard
 from app.repositories.outbox import Outbox
 from app.telemetry import lines
 from app.telemetry.board import Board, Snapshot, WorkerState, gauges
-from app.telemetry.metrics import Metrics, StoreState, add, exposition, store_gauges
+from app.telemetry.metrics import (
+    Metrics,
+    Series,
+    StoreState,
+    add,
+    exposition,
+    service_gauges,
+    store_gauges,
+)
 from app.threads import WatchedThread
 
 LOOK_AGAIN_S = 5.0
@@ -56,6 +64,7 @@ class Monitoring:
         numbers: NumberGenerator,
         clock: Callable[[], float] = time.monotonic,
         *,
+        counted_elsewhere: Callable[[], Series] = dict,
         mail_state: Callable[[], str] = lambda: "ok",
         threads: Callable[[], Sequence[WatchedThread]] = tuple,
     ) -> None:
@@ -65,6 +74,7 @@ class Monitoring:
         self._census = census
         self._possibilities = numbers.possibilities
         self._clock = clock
+        self._counted_elsewhere = counted_elsewhere
         self._mail_state = mail_state
         self._threads = threads
         self._looking = threading.Lock()
@@ -109,7 +119,8 @@ class Monitoring:
         total = workers[0].series
         for other in workers[1:]:
             add(total, other.series)
-        return exposition(total, [*gauges(workers), *store_gauges(store)])
+        services = service_gauges(self._metrics.services)
+        return exposition(total, [*gauges(workers), *services, *store_gauges(store)])
 
     def _write_snapshots(self, thread: WatchedThread) -> None:
         wait_s = BEGIN_AFTER_S
@@ -152,6 +163,7 @@ class Monitoring:
                 with suppress(StorageUnavailable):
                     self._guard.ready()
                     self._store = self._found()
+                    self._metrics.add(self._counted_elsewhere())
                 self._looked_at = self._clock()
             return self._store
 

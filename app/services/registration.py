@@ -116,7 +116,7 @@ class RegistrationService:
             if isinstance(stored, Stored):
                 tried += candidates.index(stored.registration.number) + 1
                 self._free_in_a_row = self._free_in_a_row + 1 if tried == 1 else 0
-                self._metrics.registered(tried, time.perf_counter() - started)
+                self._metrics.registered(draft.service.id, tried, time.perf_counter() - started)
             if stored is not None:
                 return stored
             tried += len(candidates)

@@ -6,10 +6,13 @@ from collections.abc import Callable
 from app.domain.report import Outcome, Report, ReportKind
 from app.domain.service import Service
 from app.repositories.guard import Guard
-from app.repositories.reports import Reports
+from app.repositories.reports import Noted, Reports
 from app.repositories.tags import Tags
 from app.repositories.users import Users
-from app.telemetry.metrics import Metrics
+from app.telemetry.metrics import Metrics, Stage
+
+STAGES = {ReportKind.BOUNCED: Stage.BOUNCED, ReportKind.COMPLAINED: Stage.COMPLAINED}
+"""Where a registration is that was reported for good."""
 
 
 class ReportService:
@@ -55,6 +58,11 @@ class ReportService:
             return Outcome.FOREIGN
         if not record.registration_id.startswith(tag.registration):
             return Outcome.NOT_LIVE
-        if report.kind is ReportKind.DELIVERED or self._reports.note(record, report.kind, report.code):
+        if report.kind is ReportKind.DELIVERED:
             return Outcome.NOTED
-        return Outcome.NOT_LIVE
+        noted = self._reports.note(record, report.kind, report.code)
+        if noted is None:
+            return Outcome.NOT_LIVE
+        if noted is Noted.NEW and report.kind in STAGES:
+            self._metrics.stage(record.contents.service, STAGES[report.kind])
+        return Outcome.NOTED

@@ -6,6 +6,7 @@ from app.domain.service import Service
 from app.errors import MistypedNumber, VerificationFailed
 from app.repositories.guard import Guard
 from app.repositories.users import Handed, Users
+from app.telemetry.metrics import Metrics, Stage
 
 LONGEST_TYPED = 256
 """Characters of a number as it was typed or pasted. Each is looked up in Unicode's tables, and a body may
@@ -13,12 +14,13 @@ hold 64 KiB of them."""
 
 
 class VerificationService:
-    """Compares numbers with the live ones."""
+    """Compares numbers with the live ones, and counts those that were right."""
 
-    def __init__(self, users: Users, guard: Guard, digits: int) -> None:
+    def __init__(self, users: Users, guard: Guard, digits: int, metrics: Metrics) -> None:
         self._users = users
         self._guard = guard
         self._digits = digits
+        self._metrics = metrics
 
     def verify(self, service: Service, address: Address, typed: str, idempotency_key: str = "") -> Handed:
         """Consumes the registration of the address and returns what was registered.
@@ -34,4 +36,6 @@ class VerificationService:
         handed = self._users.verify(service, address, number, idempotency_key)
         if handed.contents.test and not service.test:
             raise VerificationFailed  # it was shown instead of mailed, so it confirms nothing
+        if not handed.again:
+            self._metrics.stage(service.id, Stage.VERIFIED)
         return handed

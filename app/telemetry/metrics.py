@@ -8,8 +8,9 @@ of series is bounded. May import the domain and the errors, for the names of wha
 from bisect import bisect_left
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from itertools import accumulate
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import prometheus_client
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -17,6 +18,7 @@ from prometheus_client.registry import Collector
 
 from app.domain.registration import Delivery
 from app.domain.report import Outcome, ReportKind
+from app.domain.service import Service
 from app.errors import PROBLEMS
 from app.telemetry.lines import native
 
@@ -42,6 +44,18 @@ BUDGETS: Final = {
 """Which budget was used up, by the problem that says so."""
 
 
+class Stage(StrEnum):
+    """How far registrations of a service have come, and their label. Also of test services, whose mails count
+    as what they are told to have come to."""
+
+    REGISTERED = "registered"  # stored
+    SENT = "sent"  # the mail server accepted a mail: of one that is mailed again, each
+    FAILED = "failed"  # its mail was given up; a refusal that its caller was told leaves no registration
+    BOUNCED = "bounced"  # its mail came back for good
+    COMPLAINED = "complained"  # the person called its mail unwanted
+    VERIFIED = "verified"  # its number was handed in
+
+
 class Kind(NamedTuple):
     """A counter, or a histogram where it has buckets. `known`: the values of its one label, where the label
     has no others; each is told from the start, so that Prometheus sees the first event as a rise."""
@@ -64,6 +78,7 @@ KINDS: Final[Mapping[str, Kind]] = {
         "Requests refused by a used-up budget.", ("budget",), tuple(BUDGETS.values())
     ),
     "cedula_deliveries": Kind("Attempts to mail a number.", ("outcome",), tuple(DELIVERIES.values())),
+    "cedula_service_registrations": Kind("How far registrations have come.", ("service", "stage")),
     "cedula_reports": Kind("Reports of what became of mails.", ("kind", "outcome")),
     "cedula_mail_faults": Kind(
         "Mails not accepted, by whose fault it was.", ("blame",), ("address", "server", "operator", "moment")
@@ -114,6 +129,7 @@ class Metrics:
         # The system's lock, not gevent's: nothing waits while it is held, and it costs a tenth.
         self._lock = native("_thread", "allocate_lock")()
         self.breaker_open = False
+        self.services: Collection[Service] = ()
         self._series: Series = {}
         for name, kind in KINDS.items():
             for labels in [(value,) for value in kind.known] if kind.labels else [()]:
@@ -131,8 +147,20 @@ class Metrics:
         if slug in BUDGETS:
             self._count(1, "cedula_budgets_refused", BUDGETS[slug])
 
-    def registered(self, candidates: int, seconds: float) -> None:
+    def serving(self, services: Collection[Service]) -> None:
+        """These services are in force: their counts are told from now on, also while they are 0."""
+        self.services = services
+        for service in services:
+            for stage in Stage:
+                self._count(0, "cedula_service_registrations", service.id, stage)
+
+    def stage(self, service_id: str, stage: Stage) -> None:
+        """A registration of this service has come so far."""
+        self._count(1, "cedula_service_registrations", service_id, stage)
+
+    def registered(self, service_id: str, candidates: int, seconds: float) -> None:
         """A registration was stored, with the last of so many numbers."""
+        self.stage(service_id, Stage.REGISTERED)
         self._count(candidates, "cedula_registration_candidates")
         self._count(seconds, "cedula_registration_duration_seconds")
 
@@ -189,6 +217,11 @@ class Metrics:
             values[-1] += value  # the counter itself, or the sum
 
 
+def series_of(pairs: Iterable[tuple[Iterable[object], Iterable[Any]]]) -> Series:
+    """Series that were written as JSON: key and values of each. Raises ValueError, TypeError."""
+    return {tuple(map(str, key)): [*map(float, values)] for key, values in pairs}
+
+
 def add(total: Series, more: Series) -> None:
     """Adds up series. What another version of the service counted otherwise is left out."""
     for key, values in more.items():
@@ -227,6 +260,16 @@ def _counted(series: Series) -> Iterable[Metric]:
         else:
             family.add_metric(labels, values[0])
     return families.values()
+
+
+def service_gauges(services: Iterable[Service]) -> Iterable[Metric]:
+    """What is known of the services in force."""
+    tests = GaugeMetricFamily(
+        "cedula_service_test", "1 for a test service, of which nothing is mailed.", labels=["service"]
+    )
+    for service in services:
+        tests.add_metric([service.id], service.test)
+    yield tests
 
 
 def store_gauges(store: StoreState | None) -> Iterable[Metric]:

@@ -8,7 +8,7 @@
 -- ARGV[4] error code to leave   ARGV[5] ms for which the address is held back
 -- ARGV[6] newest layout version that we can read                     Fields of the record: see record.lua
 --
--- Returns 'noted'
+-- Returns 'noted', or 'again' where the record said so already
 --      or, with nothing changed: 'gone': this registration is no longer live
 --         'newer': only a newer process can read the record
 -- The suppression is `kind|since when in ms|until when in ms`.
@@ -35,4 +35,4 @@ redis.call('SET', suppressed, table.concat({kind, now, now + suppress_ms}, '|'),
 -- What came back was accepted before, also where that is not written down yet.
 if not mailed and not reported then announce(queue, 'sent', created, now) end
 if state ~= kind then announce(queue, kind, created, now) end
-return 'noted'
+return state == kind and 'again' or 'noted'

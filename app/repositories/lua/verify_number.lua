@@ -18,7 +18,8 @@
 -- ARGV[11] other numbers under its name that end this
 -- Fields of the record: see record.lua
 --
--- Returns {'verified', sealed record}   {'wrong', tries left, -1 = any number}
+-- Returns {'verified', sealed record}   {'replayed', sealed record}: the same request got it before
+--         {'wrong', tries left, -1 = any number}
 --      or, with nothing changed but the count in KEYS[4]: {'limited', ms until the window ends}
 --         {'newer'}: only a newer process can read the record   {'foreign'}: it is sealed with a key we lack
 local user, outbox, tries, verified = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
@@ -45,7 +46,7 @@ if known == fingerprint then
   redis.call('SET', verified, table.concat({known, its_number, others + 1, its_record}, '|'), 'KEEPTTL')
   if its_number == number then
     redis.call('SET', verified, handed_out, 'KEEPTTL')
-    return {'verified', its_record}
+    return {'replayed', its_record}
   end
   if others + 1 >= most_others then redis.call('DEL', verified) end
 end

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import structlog
 
-from app.domain.registration import Delivery, Registration
+from app.domain.registration import Contents, Delivery, Registration
 from app.errors import ServiceUnknown, StorageUnavailable
 from app.mail.messages import Messages
 from app.mail.smtp import Blame, MailFault, SmtpSession
@@ -22,7 +22,7 @@ from app.services.delivery import sandbox
 from app.services.delivery.breaker import MailBreaker
 from app.services.delivery.leases import Leases
 from app.services.delivery.queue import Job, JobQueue
-from app.telemetry.metrics import Metrics
+from app.telemetry.metrics import Metrics, Stage
 
 FIRST_WAIT_S = 2.0
 LONGEST_WAIT_S = 900.0
@@ -139,8 +139,7 @@ class Worker:
                 return
             attempt = self._attempt(job, registration, session, only)
             settled = self._settle(job, registration, attempt, go_on=turn < SENDS_IN_A_ROW)
-            if not registration.test:
-                self._report(job, attempt, settled)
+            self._report(job, registration, attempt, settled)
             job.registration = settled.replacement
 
     def _bring_up_to_date(self, job: Job) -> None:
@@ -158,6 +157,8 @@ class Worker:
         if job.registration is not None and claim.mail_id != job.registration.mail_id:
             job.tell(Delivery.PENDING)  # another mail is owed, or none; its request has nothing to wait for
         job.registration, job.leased_at = claim.registration, now
+        if claim.given_up is not None:
+            self._report_too_old(job, claim.given_up)
         if claim.unreadable:  # a process that has its key may be luckier
             self._log("error", "record_unreadable", job, reason=UNREADABLE)
             wait_ms = int(self._wait_s(claim.attempts) * 1000)
@@ -231,8 +232,15 @@ class Worker:
             self._queue.remember(job.user_id, attempt.wait_s, job.cause)
         return settled
 
-    def _report(self, job: Job, attempt: Attempt, settled: Settled) -> None:
-        """Tells the metrics and the log, once all is written down."""
+    def _report(self, job: Job, registration: Registration, attempt: Attempt, settled: Settled) -> None:
+        """Tells the metrics and the log, once all is written down; of test registrations only the counts of
+        their service."""
+        if attempt.delivery is Delivery.SENT:
+            self._metrics.stage(registration.service, Stage.SENT)
+        elif settled.delivery is Delivery.FAILED:
+            self._metrics.stage(registration.service, Stage.FAILED)
+        if registration.test:
+            return
         given_up = attempt.delivery is Delivery.PENDING and settled.delivery is Delivery.FAILED
         self._metrics.delivery(Delivery.FAILED if given_up else attempt.delivery)
         if attempt.fault is None:
@@ -243,6 +251,13 @@ class Worker:
             self._log("warning", "mail_put_off", job, fault=attempt.error)
         if settled.delivery is Delivery.FAILED:
             self._log("error", "mail_given_up", job, fault=attempt.error)
+
+    def _report_too_old(self, job: Job, given_up: Contents) -> None:
+        """Likewise, where a mail was given up before it could be tried again."""
+        self._metrics.stage(given_up.service, Stage.FAILED)
+        if not given_up.test:
+            self._metrics.delivery(Delivery.FAILED)
+            self._log("error", "mail_given_up", job, fault="too old")
 
     def _log(self, level: str, event: str, job: Job, **more: object) -> None:
         """A line that names the request that caused the mail, where one did."""
