@@ -24,7 +24,7 @@ DASHBOARD = ROOT / "deploy/grafana/dashboard.json"
 LOAD_S = 60.0
 SCRAPE_S = 1
 KEY = "cedula_prometheus-key-of-the-test"
-VARIABLES = {"$__rate_interval": "30s", "$job": "cedula", "$instance": ".*"}
+VARIABLES = {"$__rate_interval": "30s", "$job": "cedula", "$instance": ".*", "$service": ".*"}
 """What Grafana puts in."""
 
 
