@@ -233,7 +233,9 @@ class Worker:
                 time.sleep(SETTLE_AGAIN_S)
         # Not erased: a repetition of the request (Idempotency-Key) was promised the mail.
         kept = delivery is Delivery.REFUSED and settled.delivery is not None
-        job.tell(Delivery.PENDING if settled.lost or kept else attempt.delivery)
+        # The registration has been replaced or ended meanwhile: nothing says that its mail was accepted.
+        overtaken = delivery is Delivery.SENT and settled.delivery is None
+        job.tell(Delivery.PENDING if settled.lost or kept or overtaken else attempt.delivery)
         if settled.left or settled.delivery is Delivery.PENDING:
             self._queue.remember(job.user_id, attempt.wait_s, job.cause)
         return settled
