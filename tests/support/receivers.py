@@ -134,12 +134,12 @@ class Receiver:
     def __init__(
         self,
         port: int | None = None,
-        *,
+        *services: str,
         keep: Callable[[Receipt], None] | None = None,
         choose: Callable[[], Reply] = lambda: TAKEN,
     ) -> None:
         self.receipts: list[Receipt] = []
-        self.secrets: dict[str, list[str]] = {}
+        self.secrets = {service: secrets_of(service) for service in services}
         self.closed = threading.Event()
         self._keep = keep or self.receipts.append
         self._choose = choose

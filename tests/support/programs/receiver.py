@@ -12,7 +12,7 @@ import random
 import sys
 import time
 
-from tests.support.receivers import TAKEN, Receipt, Receiver, Reply, secrets_of
+from tests.support.receivers import TAKEN, Receipt, Receiver, Reply
 
 TROUBLE = (Reply(500), Reply(503), Reply(0), Reply(after_s=0.5))
 TROUBLE_RATE = 0.05
@@ -25,8 +25,7 @@ def main(port: str, path: str, *services: str) -> None:
     def keep(receipt: Receipt) -> None:
         os.write(file, json.dumps(receipt._asdict()).encode() + b"\n")
 
-    receiver = Receiver(int(port), keep=keep, choose=choose)
-    receiver.secrets.update({service: secrets_of(service) for service in services})
+    Receiver(int(port), *services, keep=keep, choose=choose)
     parent = os.getppid()
     while os.getppid() == parent:
         time.sleep(1)
