@@ -36,7 +36,7 @@ from app.services.verification import VerificationService
 from app.storage.storage import Storage
 from app.telemetry.metrics import Metrics
 from app.threads import forget_greenlets
-from app.webhook import Webhooks
+from app.webhook.webhooks import Webhooks
 
 
 class Container:

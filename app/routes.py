@@ -11,6 +11,7 @@ from flask.typing import ResponseReturnValue
 from marshmallow import ValidationError
 
 from app.container import services
+from app.domain.moment import rfc3339
 from app.domain.registration import Cause, Delivery, Draft
 from app.errors import PROBLEMS
 from app.http import openapi
@@ -24,7 +25,6 @@ from app.http.schemas import (
     RegistrationRequest,
     UserAnswer,
     VerificationRequest,
-    rfc3339,
 )
 from app.telemetry.metrics import CONTENT_TYPE
 

@@ -18,7 +18,7 @@ from app.services.webhooks.receivers import Receivers
 from app.services.webhooks.relay import EventRelay
 from app.telemetry.metrics import Metrics
 from app.threads import WatchedThread
-from app.webhook import Webhooks
+from app.webhook.webhooks import Webhooks
 
 MAX_COURIERS = 64
 """Attempts of this process at a time, for all services."""

@@ -145,10 +145,13 @@ def test_the_exit_code_and_json_are_for_scripts(valkey: Valkey) -> None:
             "MAIL_SERVER": "localhost",
             "MAIL_PORT": str(mail_settings.mail_port),
             "MAIL_DEFAULT_SENDER": SENDER,
+            "BOUNCE_ADDRESS": "bounce@acme.example",
         }
         well = doctor(environment, "--json", "--no-dns")
         warned = doctor({**environment, "API_KEYS": ""}, "--json", "--no-dns")
     assert (well.returncode, json.loads(well.stdout)["exit_code"]) == (0, 0), well.stdout
+    areas = {finding["area"] for finding in json.loads(well.stdout)["findings"]}
+    assert areas == {"settings", "redis", "clock", "smtp", "domain", "bounces"}
     assert (warned.returncode, json.loads(warned.stdout)["exit_code"]) == (1, 1), warned.stdout
     with closing(valkey.client()) as client:
         assert client.dbsize() == 0

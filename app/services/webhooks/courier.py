@@ -10,7 +10,8 @@ from app.domain.service import Service
 from app.repositories.events import LONGEST_WAIT_MS, Claim, Events, Left, Queue
 from app.services.webhooks.receivers import Receivers
 from app.telemetry.metrics import Metrics
-from app.webhook import Gone, NotTaken, Webhooks
+from app.webhook.answers import Gone, NotTaken
+from app.webhook.webhooks import Webhooks
 
 GIVE_UP_MS = 24 * 3_600_000
 """Age at which an event is tried no more."""
