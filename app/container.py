@@ -77,6 +77,8 @@ class Container:
             self.numbers,
             counted_elsewhere=self.counts.take,
             mail_state=lambda: self.messaging.state,
+            events_waiting=lambda: self.events.waiting(),  # noqa: PLW0108 made anew in a fork
+            receivers=lambda: self.events.unwell(),  # noqa: PLW0108
             threads=lambda: (*self.messaging.threads, *self.events.threads, *self.storage.threads),
         )
         self._build_messaging()

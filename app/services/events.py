@@ -5,7 +5,7 @@ and is told when something was written for somebody.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from app.domain.service import Service
@@ -48,6 +48,7 @@ class EventService:
         self._events = events
         self._webhooks = webhooks
         self._service = service
+        self._listening = listening
         self._receivers = Receivers(events, start)
         self._queue = EventQueue(self._receivers.failing)
         self._courier = Courier(events, webhooks, self._receivers, service, metrics)
@@ -60,6 +61,16 @@ class EventService:
         if service is not None and service.events is not None:
             self._queue.put(Queue(service_id, user_id))
             self._tend()
+
+    def unwell(self) -> Mapping[str, str]:
+        """What is wrong with receivers, by service: `failing` or `gone`. Raises StorageUnavailable."""
+        if self._listening():
+            self._receivers.look()
+        return self._receivers.unwell
+
+    def waiting(self) -> Mapping[str, int]:
+        """How many events wait, by service. Raises StorageUnavailable."""
+        return self._events.published() if self._listening() else {}
 
     @property
     def threads(self) -> list[WatchedThread]:

@@ -6,7 +6,7 @@ repositories and telemetry.
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from math import sqrt
 from typing import NamedTuple
@@ -66,6 +66,8 @@ class Monitoring:
         *,
         counted_elsewhere: Callable[[], Series] = dict,
         mail_state: Callable[[], str] = lambda: "ok",
+        events_waiting: Callable[[], Mapping[str, int]] = dict,
+        receivers: Callable[[], Mapping[str, str]] = dict,
         threads: Callable[[], Sequence[WatchedThread]] = tuple,
     ) -> None:
         self._metrics = metrics
@@ -76,6 +78,8 @@ class Monitoring:
         self._clock = clock
         self._counted_elsewhere = counted_elsewhere
         self._mail_state = mail_state
+        self._events_waiting = events_waiting
+        self._receivers = receivers
         self._threads = threads
         self._looking = threading.Lock()
         self._looked_at = -LOOK_AGAIN_S
@@ -178,4 +182,6 @@ class Monitoring:
             oldest_age_s=age_ms / 1000,
             fill=min(1.0, mean / self._possibilities),
             fullest_fill=min(1.0, fullest / self._possibilities),
+            events_waiting=self._events_waiting(),
+            receivers=self._receivers(),
         )

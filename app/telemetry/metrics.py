@@ -119,7 +119,7 @@ class StoreState:
     """What a look at Redis found. `oldest_age_s`: of the mail that has been owed longest, 0 when none is.
 
     `fill`, `fullest_fill`: the taken share of all numbers and of the fullest shard's, at most.
-    `events_waiting`: by service. `receivers`: by service what is wrong with its receiver, `failing` or `gone`.
+    `events_waiting`: by service. `receivers`: what is wrong with those of services, `failing` or `gone`.
     """
 
     outbox_depth: int

@@ -94,10 +94,10 @@ class Courier:
     def _put_off(self, queue: Queue, claim: Claim, code: str) -> Left:
         self._receivers.failed(queue.service)
         if claim.now_ms - claim.event.at_ms >= GIVE_UP_MS:
-            log.error("event_given_up", service=queue.service, event=claim.event.kind, fault=code)
+            log.error("event_given_up", service=queue.service, kind=claim.event.kind, fault=code)
             self._metrics.event(queue.service, "given_up")
             return self._events.settle(queue, claim)
-        log.warning("event_put_off", service=queue.service, event=claim.event.kind, fault=code)
+        log.warning("event_put_off", service=queue.service, kind=claim.event.kind, fault=code)
         self._metrics.event(queue.service, "put_off")
         return self._events.settle(queue, claim, self._wait_ms(claim.attempts))
 

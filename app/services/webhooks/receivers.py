@@ -32,9 +32,11 @@ class Receivers:
             self._states = self._events.receivers()
             self._is_gone |= {service for service, state in self._states.items() if state == self._gone}
 
-    def state(self, service: str) -> str:
-        """`failing`, `gone`, or empty."""
-        return GONE if service in self._is_gone else FAILING if self.failing(service) else ""
+    @property
+    def unwell(self) -> dict[str, str]:
+        """What is wrong with receivers, by service: `failing` or `gone`."""
+        failing = {service: FAILING for service, state in self._states.items() if state == FAILING}
+        return failing | dict.fromkeys(self._is_gone, GONE)
 
     def failing(self, service: str) -> bool:
         """Its last attempt failed."""

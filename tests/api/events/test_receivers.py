@@ -44,7 +44,9 @@ def test_what_is_not_taken_is_tried_again_within_5_s(
     first, second = receiver.attempts(other)
     assert second.at - first.at < FIRST_RETRY_S + MACHINE_S
     assert (second.event_id, second.body) == (first.event_id, first.body)
-    assert int(second.headers["webhook-timestamp"]) > int(first.headers["webhook-timestamp"])
+    at = [int(receipt.headers["webhook-timestamp"]) for receipt in (first, second)]
+    # A kept connection that was closed is no attempt: then it is sent at once over a new one.
+    assert at[1] > at[0] or (status == 0 and at[1] == at[0])
     assert receiver.attempts("elsewhere") == []
 
 
