@@ -93,17 +93,22 @@ class EventService:
         """Starts a courier where nobody rests who would take what is due."""
         if len(self._couriers) < MAX_COURIERS and self._queue.needs_more:
             courier = WatchedThread("event-courier", self._work)
-            with suppress(RuntimeError):  # the system has no more threads; those that run go on
+            self._couriers.append(
+                courier
+            )  # first, as starting it lets others run, who look how many there are
+            try:
                 courier.start()
-                self._couriers.append(courier)
+            except RuntimeError:  # the system has no more threads; those that run go on
+                self._couriers.remove(courier)
 
     def _work(self, thread: WatchedThread) -> None:
-        while not thread.stopping.is_set():
+        while not (thread.stopping.is_set() or self._queue.closed):
             queue = self._queue.take(REST_S)
             if queue is None:
                 continue
             more = False
             try:
+                self._tend()  # there may be more than one
                 more = self._courier.deliver(queue)
             except StorageUnavailable as error:  # the relay finds what is due
                 if error.of_one_key:

@@ -377,6 +377,18 @@ def test_an_end_that_is_not_told_yet_is_told_also_after_an_erasure(person: Perso
     assert person.swept() == 1
 
 
+def test_an_end_of_a_registration_that_somebody_replaced_unheard_is_forgotten(
+    person: Person, store: redis.Redis
+) -> None:
+    """A process of an earlier release, which knows nothing of ends. What is live now is not told as ended."""
+    person.sent()
+    store.hdel(keys_of(person.user_id).user, Field.TOLD)
+    store.zadd(keys_of(person.user_id).expiries, {person.user_id: 1})
+    assert person.swept() == 0
+    assert kinds(store).keys().isdisjoint({"expiry", "expiries"})
+    assert person.kinds == [SENT]
+
+
 def test_a_registration_without_an_end_has_none_to_tell(person: Person) -> None:
     """NUMBER_TTL is 0."""
     person.process.ttl_s = 0

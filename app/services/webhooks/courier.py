@@ -26,6 +26,8 @@ IN_A_ROW = 10
 NOT_CONFIGURED = "service not configured"
 """Its events wait: it may be configured again."""
 
+ACCIDENT = "accident"
+
 log = structlog.get_logger()
 
 
@@ -51,8 +53,8 @@ class Courier:
 
     def deliver(self, queue: Queue) -> bool:
         """Delivers what is due of one user; True where more is. Raises StorageUnavailable."""
-        self._receivers.look()
         for _ in range(IN_A_ROW):
+            self._receivers.look()
             service = self._service(queue.service)
             if service is not None and (service.events is None or self._receivers.gone(queue.service)):
                 self._drop(queue)
@@ -76,6 +78,9 @@ class Courier:
             return Left.LOST
         except NotTaken as fault:
             return self._put_off(queue, claim, fault.code)
+        except Exception as error:  # noqa: BLE001 a courier must outlive whatever one event does to it
+            log.error("courier_failed", service=queue.service, exception=error)
+            return self._put_off(queue, claim, ACCIDENT)
         left = self._events.settle(queue, claim)
         self._metrics.event(queue.service, "taken")
         self._receivers.succeeded(queue.service)

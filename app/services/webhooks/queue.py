@@ -25,16 +25,18 @@ class EventQueue:
         self._queued: set[Queue] = set()
         self._running: Counter[str] = Counter()
         self._resting = 0
-        self._closed = False
+        self.closed = False
 
     def put(self, queue: Queue) -> bool:
         """False where too many of the same service are queued."""
         with self._changed:
             if queue in self._queued:
                 return True
+            if self.closed:
+                return False
             of_service = self._services.setdefault(queue.service, deque())
             most = MAX_QUEUED_FAILING if self._failing(queue.service) else MAX_QUEUED
-            if len(of_service) >= most or self._closed:
+            if len(of_service) >= most:
                 return False
             of_service.append(queue)
             self._queued.add(queue)
@@ -46,10 +48,10 @@ class EventQueue:
         with self._changed:
             self._resting += 1
             try:
-                self._changed.wait_for(lambda: self._closed or self._next() is not None, timeout_s)
+                self._changed.wait_for(lambda: self.closed or self._next() is not None, timeout_s)
             finally:
                 self._resting -= 1
-            service = None if self._closed else self._next()
+            service = None if self.closed else self._next()
             if service is None:
                 return None
             queue = self._services[service].popleft()
@@ -77,7 +79,7 @@ class EventQueue:
     def close(self) -> None:
         """Ends the queue. What is in it stays in Redis."""
         with self._changed:
-            self._closed = True
+            self.closed = True
             self._changed.notify_all()
 
     def _next(self) -> str | None:

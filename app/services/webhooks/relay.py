@@ -106,6 +106,8 @@ class EventRelay:
         slow = self._sweeps % SLOW_SWEEPS == 0
         self._sweeps += 1
         self._count()
+        if slow:
+            self._events.keep_receivers()
         for shards in _shards():
             thread.beat()
             due = self._events.due(shards)
