@@ -119,8 +119,9 @@ class Monitoring:
         total = workers[0].series
         for other in workers[1:]:
             add(total, other.series)
-        services = service_gauges(self._metrics.services)
-        return exposition(total, [*gauges(workers), *services, *store_gauges(store)])
+        services = self._metrics.services
+        told = [*gauges(workers), *service_gauges(services), *store_gauges(store, services)]
+        return exposition(total, told)
 
     def _write_snapshots(self, thread: WatchedThread) -> None:
         wait_s = BEGIN_AFTER_S

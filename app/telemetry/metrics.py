@@ -7,10 +7,10 @@ of series is bounded. May import the domain and the errors, for the names of wha
 
 from bisect import bisect_left
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import accumulate
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, get_args
 
 import prometheus_client
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -42,6 +42,10 @@ BUDGETS: Final = {
     "too-many-requests": "requests",  # CLIENT_LIMIT
 }
 """Which budget was used up, by the problem that says so."""
+
+EventOutcome = Literal["taken", "put_off", "given_up", "dropped"]
+"""What became of an event: its receiver took it; it is tried again; it was not taken within 24 hours; it was
+left out, because too many wait or the receiver is gone."""
 
 
 class Stage(StrEnum):
@@ -79,6 +83,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     ),
     "cedula_deliveries": Kind("Attempts to mail a number.", ("outcome",), tuple(DELIVERIES.values())),
     "cedula_service_registrations": Kind("How far registrations have come.", ("service", "stage")),
+    "cedula_events": Kind("What became of events for a service.", ("service", "outcome")),
     "cedula_reports": Kind("Reports of what became of mails.", ("kind", "outcome")),
     "cedula_mail_faults": Kind(
         "Mails not accepted, by whose fault it was.", ("blame",), ("address", "server", "operator", "moment")
@@ -114,12 +119,15 @@ class StoreState:
     """What a look at Redis found. `oldest_age_s`: of the mail that has been owed longest, 0 when none is.
 
     `fill`, `fullest_fill`: the taken share of all numbers and of the fullest shard's, at most.
+    `events_waiting`: by service. `receivers`: by service, where something is wrong: `failing` or `gone`.
     """
 
     outbox_depth: int
     oldest_age_s: float
     fill: float
     fullest_fill: float
+    events_waiting: Mapping[str, int] = field(default_factory=dict)
+    receivers: Mapping[str, str] = field(default_factory=dict)
 
 
 class Metrics:
@@ -153,6 +161,9 @@ class Metrics:
         for service in services:
             for stage in Stage:
                 self._count(0, "cedula_service_registrations", service.id, stage)
+            if service.events:
+                for outcome in get_args(EventOutcome):
+                    self.event(service.id, outcome, 0)
 
     def stage(self, service_id: str, stage: Stage) -> None:
         """A registration of this service has come so far."""
@@ -183,6 +194,10 @@ class Metrics:
     def reported(self, kind: ReportKind, outcome: Outcome) -> None:
         """A report of what became of a mail was read."""
         self._count(1, "cedula_reports", kind, outcome)
+
+    def event(self, service_id: str, outcome: EventOutcome, count: int = 1) -> None:
+        """This became of so many events for a service."""
+        self._count(count, "cedula_events", service_id, outcome)
 
     def breaker(self, *, is_open: bool) -> None:
         """The mail server is taken to be down, or up again."""
@@ -272,8 +287,8 @@ def service_gauges(services: Iterable[Service]) -> Iterable[Metric]:
     yield tests
 
 
-def store_gauges(store: StoreState | None) -> Iterable[Metric]:
-    """What a look at Redis found. `store`: None when Redis is away."""
+def store_gauges(store: StoreState | None, services: Iterable[Service] = ()) -> Iterable[Metric]:
+    """What a look at Redis found. `store`: None when Redis is away. `services`: those in force."""
     yield GaugeMetricFamily(
         "cedula_storage_up", "1 if Redis answers and takes writes.", int(store is not None)
     )
@@ -289,3 +304,22 @@ def store_gauges(store: StoreState | None) -> Iterable[Metric]:
     fill.add_metric(["overall"], store.fill)
     fill.add_metric(["fullest_shard"], store.fullest_fill)
     yield fill
+    yield from _event_gauges(store, [service.id for service in services if service.events])
+
+
+def _event_gauges(store: StoreState, receiving: Collection[str]) -> Iterable[Metric]:
+    """`receiving`: the ids of services that get events; what waits for others is told, too."""
+    waiting = GaugeMetricFamily(
+        "cedula_events_waiting", "Events that wait for a service.", labels=["service"]
+    )
+    for service_id in sorted({*receiving, *store.events_waiting}):
+        waiting.add_metric([service_id], store.events_waiting.get(service_id, 0))
+    states = GaugeMetricFamily(
+        "cedula_event_receiver_state",
+        "1 while the receiver of a service's events is so.",
+        labels=["service", "state"],
+    )
+    for service_id in receiving:
+        for state in ("failing", "gone"):
+            states.add_metric([service_id, state], store.receivers.get(service_id) == state)
+    return waiting, states

@@ -51,6 +51,10 @@ def registrations(stage: str, a_minute: float, later: float | None = None) -> di
     return counter("cedula_service_registrations_total", f'service="shop", stage="{stage}"', a_minute, later)
 
 
+def events(outcome: str, a_minute: float) -> dict[str, str]:
+    return counter("cedula_events_total", f'service="shop", outcome="{outcome}"', a_minute)
+
+
 def candidates(tried: float) -> dict[str, str]:
     return {
         f"cedula_registration_candidates_sum{{{WHO}}}": rising(60 * tried),
@@ -67,6 +71,9 @@ AGE: Final = f"cedula_outbox_oldest_age_seconds{{{WHO}}}"
 DROPPED: Final = f"cedula_log_lines_dropped_total{{{WHO}}}"
 UNWELL: Final = f'cedula_thread_unwell{{thread="outbox-relay", pid="1", {WHO}}}'
 TEST: Final = f'cedula_service_test{{service="shop", {WHO}}}'
+WAITING: Final = f'cedula_events_waiting{{service="shop", {WHO}}}'
+FAILING: Final = f'cedula_event_receiver_state{{service="shop", state="failing", {WHO}}}'
+GONE: Final = f'cedula_event_receiver_state{{service="shop", state="gone", {WHO}}}'
 FILL: Final = f'cedula_number_space_fill_ratio{{scope="fullest_shard", {WHO}}}'
 
 HEALTHY: Final[Series] = {
@@ -87,6 +94,13 @@ HEALTHY: Final[Series] = {
     **registrations("verified", 480),
     **registrations("bounced", 6),
     **registrations("complained", 1),
+    WAITING: steady(20),
+    FAILING: steady(0),
+    GONE: steady(0),
+    **events("taken", 600),
+    **events("put_off", 5),
+    **events("given_up", 0),
+    **events("dropped", 0),
     **counter("cedula_mail_faults_total", 'blame="moment"', 10),
     **counter("cedula_mail_faults_total", 'blame="operator"', 0),
     **counter("cedula_problems_total", 'problem="internal-error"', 0),
@@ -124,6 +138,9 @@ FIRES_ON: Final[dict[str, Series]] = {
     "CedulaUnauthorized": counter("cedula_problems_total", 'problem="unauthorized"', 10),
     "CedulaStorageSlow": histogram("cedula_registration_duration_seconds", 2.5),
     "CedulaMailSlow": histogram("cedula_mail_duration_seconds", 30),
+    "CedulaEventsDropped": events("dropped", 0.2),
+    "CedulaEventsGone": {GONE: steady(1)},
+    "CedulaEventsLate": {WAITING: steady(50_001)},
     "CedulaThreadUnwell": {UNWELL: steady(1)},
     "CedulaThreadRestarts": counter("cedula_thread_restarts_total", 'thread="outbox-relay"', 0.1),
     "CedulaLogLinesDropped": {DROPPED: rising(1)},

@@ -10,8 +10,10 @@ import pytest
 import yaml
 
 from tests.operate.alerts import (
+    FAILING,
     FIRES_ON,
     LONGEST,
+    MINUTES,
     TEST,
     Series,
     candidates,
@@ -52,6 +54,16 @@ def test_an_alert_fires_on_its_condition_and_alone(tmp_path: Path, alert: str | 
 def test_a_full_number_space_is_noticed_by_the_numbers_tried(tmp_path: Path) -> None:
     """Whatever the estimate says: from 80 % on, five are tried on average."""
     assert told(tmp_path, story("CedulaNumberSpaceFilling", candidates(6))) == ""
+
+
+@pytest.mark.system
+def test_a_receiver_that_fails_for_half_an_hour_is_noticed(tmp_path: Path) -> None:
+    """Not one that fails now and then, nor where only an instance that has just started says so."""
+    now_and_then = {FAILING: "1+0x28 0 " * 6}
+    just_started = {FAILING.replace("a:8000", "b:8000"): f"_x{MINUTES - 10} 1+0x{LONGEST}"}
+    assert told(tmp_path, story("CedulaEventsLate", {FAILING: steady(1)})) == ""
+    assert told(tmp_path, story(None, now_and_then)) == ""
+    assert told(tmp_path, story(None, just_started)) == ""
 
 
 RARE: Series = (
