@@ -40,7 +40,7 @@ class Endpoint:
     """Where the events of a service go. `secrets`: `whsec_…` of Standard Webhooks, one or, while they rotate,
     two; each signs. `private`: its name may lead to a private address."""
 
-    url: str
+    url: str = field(repr=False)
     secrets: tuple[str, ...] = field(repr=False)
     private: bool = False
 

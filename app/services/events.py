@@ -52,7 +52,9 @@ class EventService:
         self._receivers = Receivers(events, start)
         self._queue = EventQueue(self._receivers.failing)
         self._courier = Courier(events, webhooks, self._receivers, service, metrics)
-        self._relay = EventRelay(events, guard, self._queue, self._receivers, listening, self._tend, metrics)
+        self._relay = EventRelay(
+            events, guard, self._queue, self._receivers, listening, self._tend, webhooks.close_idle, metrics
+        )
         self._couriers: list[WatchedThread] = []
 
     def noticed(self, service_id: str, user_id: str) -> None:
@@ -93,9 +95,7 @@ class EventService:
         """Starts a courier where nobody rests who would take what is due."""
         if len(self._couriers) < MAX_COURIERS and self._queue.needs_more:
             courier = WatchedThread("event-courier", self._work)
-            self._couriers.append(
-                courier
-            )  # first, as starting it lets others run, who look how many there are
+            self._couriers.append(courier)  # first: starting it lets others run, who look how many there are
             try:
                 courier.start()
             except RuntimeError:  # the system has no more threads; those that run go on

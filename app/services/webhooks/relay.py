@@ -60,15 +60,18 @@ class EventRelay:
         receivers: Receivers,
         listening: Callable[[], bool],
         tend: Callable[[], None],
+        close_idle: Callable[[], None],
         metrics: Metrics,
     ) -> None:
-        """`listening`: whether any service wants events. `tend`: keeps the couriers at work."""
+        """`listening`: whether any service wants events. `tend`: keeps the couriers at work. `close_idle`:
+        closes connections that nobody needs."""
         self._events = events
         self._guard = guard
         self._queue = queue
         self._receivers = receivers
         self._listening = listening
         self._tend = tend
+        self._close_idle = close_idle
         self._metrics = metrics
         self._owner = fresh_token()
         self._sweeps = 0
@@ -100,6 +103,7 @@ class EventRelay:
                     self._tend()
                     if self._events.hold_relay(self._owner, LOCK_MS):
                         self._sweep(thread)
+            self._close_idle()
             wait_s = max(0.1, SWEEP_S - (time.monotonic() - started))
 
     def _sweep(self, thread: WatchedThread) -> None:
