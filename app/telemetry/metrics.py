@@ -19,6 +19,7 @@ from app.domain.registration import Delivery
 from app.domain.report import Outcome, ReportKind
 from app.errors import PROBLEMS
 from app.telemetry.lines import native
+from app.version import VERSION
 
 CONTENT_TYPE: Final = prometheus_client.exposition.CONTENT_TYPE_PLAIN_0_0_4
 
@@ -227,6 +228,13 @@ def _counted(series: Series) -> Iterable[Metric]:
         else:
             family.add_metric(labels, values[0])
     return families.values()
+
+
+def build_info() -> Metric:
+    """Which release this is, as a label."""
+    info = GaugeMetricFamily("cedula_build_info", "1, with the version as a label.", labels=["version"])
+    info.add_metric([VERSION], 1)
+    return info
 
 
 def store_gauges(store: StoreState | None) -> Iterable[Metric]:
