@@ -43,8 +43,9 @@ def test_a_release_is_in_the_changes_and_is_the_one_that_kubernetes_runs() -> No
     """Files that no program fills in follow by hand."""
     released = re.findall(r"^## \[(\d+\.\d+\.\d+)\] - \d{4}-\d\d-\d\d$", text("CHANGELOG.md"), re.MULTILINE)
     assert released[0] == VERSION
-    base = yaml.safe_load(text("deploy/kubernetes/kustomization.yaml"))
-    assert [image["newTag"] for image in base["images"]] == [VERSION]
+    for overlay in ("small", "cluster"):
+        (image,) = yaml.safe_load(text(f"deploy/kubernetes/overlays/{overlay}/kustomization.yaml"))["images"]
+        assert image["newTag"] == VERSION
 
 
 def text(name: str) -> str:
