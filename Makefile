@@ -36,11 +36,12 @@ test: $(INSTALLED) ## Run the tests that need nothing but Python
 test-all: $(INSTALLED) ## Run every test, and show branch coverage; needs the Debian packages named in .ci/run
 	$(PYTEST) 4 --cov=app --cov-branch $(args)
 
-lint: $(INSTALLED) ## Check style, types and the layers
+lint: $(INSTALLED) ## Check style, types, the layers and the documentation
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m pytest --quiet tests/unit/test_docs.py tests/operate/test_alerts.py -m "not system"
 
 format: $(INSTALLED) ## Bring the code into its format
 	$(BIN)/ruff check --fix
