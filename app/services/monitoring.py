@@ -19,7 +19,7 @@ from app.repositories.guard import Guard
 from app.repositories.outbox import Outbox
 from app.telemetry import lines
 from app.telemetry.board import Board, Snapshot, WorkerState, gauges
-from app.telemetry.metrics import Metrics, StoreState, add, build_info, exposition, store_gauges
+from app.telemetry.metrics import Metrics, StoreState, add, exposition, store_gauges
 from app.threads import WatchedThread
 
 LOOK_AGAIN_S = 5.0
@@ -109,7 +109,7 @@ class Monitoring:
         total = workers[0].series
         for other in workers[1:]:
             add(total, other.series)
-        return exposition(total, [build_info(), *gauges(workers), *store_gauges(store)])
+        return exposition(total, [*gauges(workers), *store_gauges(store)])
 
     def _write_snapshots(self, thread: WatchedThread) -> None:
         wait_s = BEGIN_AFTER_S

@@ -201,7 +201,14 @@ def add(total: Series, more: Series) -> None:
 
 def exposition(series: Series, gauges: Iterable[Metric]) -> bytes:
     """Prometheus' text format."""
-    return prometheus_client.generate_latest(_Families([*_counted(series), *gauges]))
+    return prometheus_client.generate_latest(_Families([_build_info(), *_counted(series), *gauges]))
+
+
+def _build_info() -> Metric:
+    """Which release this is, as a label."""
+    info = GaugeMetricFamily("cedula_build_info", "1, with the version as a label.", labels=["version"])
+    info.add_metric([VERSION], 1)
+    return info
 
 
 class _Families(Collector):
@@ -228,13 +235,6 @@ def _counted(series: Series) -> Iterable[Metric]:
         else:
             family.add_metric(labels, values[0])
     return families.values()
-
-
-def build_info() -> Metric:
-    """Which release this is, as a label."""
-    info = GaugeMetricFamily("cedula_build_info", "1, with the version as a label.", labels=["version"])
-    info.add_metric([VERSION], 1)
-    return info
 
 
 def store_gauges(store: StoreState | None) -> Iterable[Metric]:
