@@ -27,6 +27,7 @@ from app.http.schemas import (
     VerificationRequest,
 )
 from app.telemetry.metrics import CONTENT_TYPE
+from app.version import VERSION
 
 api = StrictBlueprint("users", __name__, url_prefix="/api", description="Registrations of e-mail addresses")
 operations = StrictBlueprint("operations", __name__, description="For those who run the service")
@@ -131,7 +132,7 @@ def report() -> ResponseReturnValue:
 @operations.doc(**openapi.HEALTHZ)
 def healthz() -> ResponseReturnValue:
     """The process is alive."""
-    return {"status": "ok"}
+    return {"status": "ok", "version": VERSION}
 
 
 @operations.get("/readyz")

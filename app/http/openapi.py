@@ -28,9 +28,7 @@ from app.http.schemas import (
     UserAnswer,
     VerificationAnswer,
 )
-
-VERSION = "0.1.0"
-"""Of the API: the first number changes when an existing client would no longer be understood."""
+from app.version import VERSION
 
 EXAMPLE_ID = "m4xkwq7hd2n5tzvbc6ayr3gejo"
 """A user id like any other."""
@@ -388,7 +386,10 @@ REPORT = operation(
 
 HEALTHZ = operation(
     "isAlive",
-    {200: answer("Alive.", HealthAnswer, {"status": "ok"}), **problems("internal-error")},
+    {
+        200: answer("Alive.", HealthAnswer, {"status": "ok", "version": VERSION}),
+        **problems("internal-error"),
+    },
     security=[],
 )
 

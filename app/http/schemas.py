@@ -256,6 +256,7 @@ class HealthAnswer(Answer):
     """The process is alive."""
 
     status = fields.String(required=True, validate=OneOf(["ok"]))
+    version = fields.String(required=True, metadata={"description": "Of this release."})
 
 
 class ReadinessAnswer(Answer):

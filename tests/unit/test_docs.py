@@ -10,11 +10,13 @@ from urllib.parse import unquote
 import click
 import pytest
 
+from app import create_app
 from app.cli import COMMANDS
 from app.config import Settings
 from app.domain.number import NumberGenerator
 from app.errors import PROBLEMS
 from app.repositories.users import WRONG_IN_A_ROW
+from app.telemetry.metrics import KINDS
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -82,6 +84,14 @@ def rows(chapter: str) -> dict[str, str]:
     chapters = re.split(r"^#+ ", text(ROOT / "docs/settings.md"), flags=re.MULTILINE)
     found = next(part for part in chapters if part.startswith(chapter))
     return dict(ROW.findall(found))
+
+
+def reference(chapter: str) -> list[list[str]]:
+    """The rows of one table in docs/reference.md, as cells without code letters."""
+    page = text(ROOT / "docs/reference.md")
+    (found,) = re.findall(rf"^## {chapter}\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL)
+    lines = re.findall(r"^\| (`.*) \|$", found, re.MULTILINE)
+    return [[cell.strip().replace("`", "") for cell in line.split("|")] for line in lines]
 
 
 def test_every_relative_link_leads_somewhere() -> None:
@@ -183,6 +193,37 @@ def test_every_command_that_is_named_exists() -> None:
                 assert not subcommand or subcommand in group.commands, (
                     f"{page.name}: flask {name} {subcommand}"
                 )
+
+
+def test_every_command_is_in_the_reference() -> None:
+    """And none that is gone. Its order is the alphabet's, in which somebody looks."""
+    known = [
+        f"{command.name} {name}".strip()
+        for command in COMMANDS
+        for name in (command.commands if isinstance(command, click.Group) else [""])
+    ]
+    assert [command for command, _ in reference("Commands")] == sorted(known)
+
+
+def test_every_endpoint_is_in_the_reference() -> None:
+    """And none that is gone."""
+    rules = create_app(Settings(redis_url="redis://127.0.0.1:1/0")).url_map.iter_rules()
+    known = {
+        f"{method} {re.sub('<.*:user_id>', '<id>', rule.rule)}"
+        for rule in rules
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
+    }
+    assert {endpoint for endpoint, _, _ in reference("Endpoints")} == known
+
+
+def test_every_metric_is_in_the_reference_with_its_labels() -> None:
+    """By the name under which it is scraped; a histogram by its sum."""
+    counted = {name + ("_sum" if kind.buckets else "_total"): kind.labels for name, kind in KINDS.items()}
+    source = text(ROOT / "app/telemetry/metrics.py") + text(ROOT / "app/telemetry/board.py")
+    gauges = {name for name in re.findall(r'"(cedula_[a-z_]+)"', source) if name not in KINDS}
+    told = {name: tuple(labels.split(", ")) if labels else () for name, labels, _ in reference("Metrics")}
+    assert set(told) == set(counted) | gauges
+    assert {name: labels for name, labels in told.items() if name in counted} == counted
 
 
 def test_every_metric_that_is_named_exists() -> None:
