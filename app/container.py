@@ -31,6 +31,7 @@ from app.services.registration import RegistrationService
 from app.services.reports import ReportService
 from app.services.verification import VerificationService
 from app.storage.storage import Storage
+from app.telemetry.collector import traces_from_environment
 from app.telemetry.metrics import Metrics
 from app.threads import forget_greenlets
 
@@ -40,7 +41,13 @@ class Container:
 
     def __init__(self, app: Flask, settings: Settings, randbelow: RandBelow = secrets.randbelow) -> None:
         self.settings = settings
-        self.storage = Storage(settings.redis_url, settings.redis_timeout_s, settings.redis_wait_replicas)
+        self.traces = traces_from_environment()
+        self.storage = Storage(
+            settings.redis_url,
+            settings.redis_timeout_s,
+            settings.redis_wait_replicas,
+            traces=self.traces,
+        )
         self._in_force = InForce(settings, faults)
         self.directory = Directory.of(self._in_force.read())
         self.names = names = Names(settings.index_key or None)
@@ -56,7 +63,9 @@ class Container:
         self.messages = Messages(self.service, *tagged)
         self.metrics = Metrics()
         self.numbers = NumberGenerator(settings.number_digits, randbelow)
-        self.verification = VerificationService(self.users, self.guard, settings.number_digits)
+        self.verification = VerificationService(
+            self.users, self.guard, settings.number_digits, traces=self.traces
+        )
         self.reports = ReportService(self.users, self.suppressions, self.guard, self.tags, self.metrics)
         self.client_limits = ClientLimits(self.storage, names)
         self.census = Census(self.storage, sealer)
@@ -81,9 +90,10 @@ class Container:
             connections=self.settings.mail_connections,
             timeout_s=self.settings.mail_timeout_s,
             metrics=self.metrics,
+            traces=self.traces,
         )
         self.registration = RegistrationService(
-            self.users, self.guard, self.numbers, self.messaging, self.metrics
+            self.users, self.guard, self.numbers, self.messaging, self.metrics, self.traces
         )
 
     def service(self, service_id: str) -> Service | None:
@@ -132,6 +142,7 @@ class Container:
         """Finishes the mails in hand and leaves the rest to the outbox."""
         self.messaging.close(self.settings.mail_timeout_s)
         self.monitoring.stop()
+        self.traces.close()
 
 
 def services() -> Container:

@@ -23,6 +23,7 @@ from app.services.delivery.relay import Relay
 from app.services.delivery.senders import Senders
 from app.services.delivery.worker import Worker
 from app.telemetry.metrics import Metrics
+from app.telemetry.traces import OFF, Traces
 from app.threads import WatchedThread
 
 AWAITED_PER_CONNECTION = 32
@@ -55,6 +56,7 @@ class MessagingService:
         connections: int,
         timeout_s: float,
         metrics: Metrics | None = None,
+        traces: Traces = OFF,
     ) -> None:
         self._lease_ms = outbox.lease_ms
         self._connections = connections
@@ -63,9 +65,11 @@ class MessagingService:
         self._queue = JobQueue()
         self._breaker = MailBreaker(metrics=metrics)
         leases = Leases(outbox)
-        self._worker = Worker(outbox, messages, self._queue, self._breaker, leases, metrics=metrics)
+        self._worker = Worker(
+            outbox, messages, self._queue, self._breaker, leases, metrics=metrics, traces=traces
+        )
         self._senders = Senders(mail, self._queue, self._breaker, self._worker, connections)
-        self._relay = Relay(outbox, guard, mail, self._queue, self._breaker, leases, self._senders)
+        self._relay = Relay(outbox, guard, mail, self._queue, self._breaker, leases, self._senders, traces)
         self._slow = threading.BoundedSemaphore(connections)
         self._stands_by = False
 

@@ -6,6 +6,7 @@ from app.domain.service import Service
 from app.errors import MistypedNumber, VerificationFailed
 from app.repositories.guard import Guard
 from app.repositories.users import Handed, Users
+from app.telemetry.traces import OFF, Traces, step
 
 LONGEST_TYPED = 256
 """Characters of a number as it was typed or pasted. Each is looked up in Unicode's tables, and a body may
@@ -15,11 +16,13 @@ hold 64 KiB of them."""
 class VerificationService:
     """Compares numbers with the live ones."""
 
-    def __init__(self, users: Users, guard: Guard, digits: int) -> None:
+    def __init__(self, users: Users, guard: Guard, digits: int, *, traces: Traces = OFF) -> None:
+        self.traces = traces
         self._users = users
         self._guard = guard
         self._digits = digits
 
+    @step("verification")
     def verify(self, service: Service, address: Address, typed: str, idempotency_key: str = "") -> Handed:
         """Consumes the registration of the address and returns what was registered.
 

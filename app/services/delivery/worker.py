@@ -23,6 +23,7 @@ from app.services.delivery.breaker import MailBreaker
 from app.services.delivery.leases import Leases
 from app.services.delivery.queue import Job, JobQueue
 from app.telemetry.metrics import Metrics
+from app.telemetry.traces import OFF, Traces
 
 FIRST_WAIT_S = 2.0
 LONGEST_WAIT_S = 900.0
@@ -73,6 +74,7 @@ class Worker:
         *,
         jitter: Callable[[], float] = random.random,
         metrics: Metrics | None = None,
+        traces: Traces = OFF,
     ) -> None:
         self._outbox = outbox
         self._messages = messages
@@ -81,6 +83,7 @@ class Worker:
         self._leases = leases
         self._jitter = jitter
         self._metrics = metrics or Metrics()
+        self._traces = traces
 
     def deliver(self, job: Job, session: SmtpSession, *, only: bool = False) -> None:
         """Does the job. Whatever happens, the address is remembered while it is owed a mail, and the request
@@ -90,7 +93,8 @@ class Worker:
         the `only` connection of the process, such a server is down.
         """
         try:
-            self._deliver(job, session, only)
+            with self._traces.work("mail", job.cause.traceparent):
+                self._deliver(job, session, only)
         except Crowded:
             self._leases.drop(job.owner)
             raise
@@ -138,6 +142,9 @@ class Worker:
             if registration is None:
                 return
             attempt = self._attempt(job, registration, session, only)
+            self._traces.note("cedula.delivery", attempt.delivery.value)
+            if attempt.fault is not None:
+                self._traces.note("cedula.mail_error", attempt.error)
             settled = self._settle(job, registration, attempt, go_on=turn < SENDS_IN_A_ROW)
             if not registration.test:
                 self._report(job, attempt, settled)
