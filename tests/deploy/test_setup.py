@@ -217,7 +217,9 @@ def test_a_lock_is_never_resolved() -> None:
 
 @pytest.mark.parametrize("lock", ["requirements.txt", "requirements-otel.txt"])
 @pytest.mark.parametrize("version", ["3.11", CONTAINER_PYTHON[1] if CONTAINER_PYTHON else ""])
-def test_every_locked_package_has_a_wheel_for_the_supported_pythons(tmp_path: Path, version: str, lock: str) -> None:
+def test_every_locked_package_has_a_wheel_for_the_supported_pythons(
+    tmp_path: Path, version: str, lock: str
+) -> None:
     """The oldest Python and the container's: nothing has to be compiled. Asks the registry."""
     asked = subprocess.run(
         [
