@@ -34,6 +34,7 @@ from app.services.registration import RegistrationService
 from app.services.reports import ReportService
 from app.services.verification import VerificationService
 from app.storage.storage import Storage
+from app.telemetry.collector import traces_from_environment
 from app.telemetry.metrics import Metrics
 from app.threads import forget_greenlets
 from app.webhook.webhooks import Webhooks
@@ -44,7 +45,13 @@ class Container:
 
     def __init__(self, app: Flask, settings: Settings, randbelow: RandBelow = secrets.randbelow) -> None:
         self.settings = settings
-        self.storage = Storage(settings.redis_url, settings.redis_timeout_s, settings.redis_wait_replicas)
+        self.traces = traces_from_environment()
+        self.storage = Storage(
+            settings.redis_url,
+            settings.redis_timeout_s,
+            settings.redis_wait_replicas,
+            traces=self.traces,
+        )
         self._in_force = InForce(settings, faults)
         self.metrics = Metrics()
         self._read_services()
@@ -61,7 +68,12 @@ class Container:
         self.messages = Messages(self.service, *tagged)
         self.numbers = NumberGenerator(settings.number_digits, randbelow)
         self.verification = VerificationService(
-            self.users, self.guard, settings.number_digits, self.metrics, noticed=self._noticed
+            self.users,
+            self.guard,
+            settings.number_digits,
+            self.metrics,
+            noticed=self._noticed,
+            traces=self.traces,
         )
         self.reports = ReportService(
             self.users, self.suppressions, self.guard, self.tags, self.metrics, noticed=self._noticed
@@ -108,9 +120,10 @@ class Container:
             timeout_s=self.settings.mail_timeout_s,
             noticed=self._noticed,
             metrics=self.metrics,
+            traces=self.traces,
         )
         self.registration = RegistrationService(
-            self.users, self.guard, self.numbers, self.messaging, self.metrics
+            self.users, self.guard, self.numbers, self.messaging, self.metrics, self.traces
         )
 
     def service(self, service_id: str) -> Service | None:
@@ -167,6 +180,7 @@ class Container:
         self.messaging.close(self.settings.mail_timeout_s)
         self.events.stop()
         self.monitoring.stop()
+        self.traces.close()
 
 
 def services() -> Container:

@@ -234,7 +234,12 @@ class ProblemAnswer(Answer):
     type = fields.String(
         required=True,
         validate=OneOf([f"/problems/{slug}" for slug in PROBLEMS]),
-        metadata={"format": "uri-reference", "description": "Its page."},
+        metadata={
+            "format": "uri-reference",
+            "description": "Its page.",
+            # generators of clients make constants of these names; of the values they can make none
+            "x-enum-varnames": [slug.upper().replace("-", "_") for slug in PROBLEMS],
+        },
     )
     title = fields.String(required=True)
     status = fields.Integer(required=True, metadata={"minimum": 400, "maximum": 599})

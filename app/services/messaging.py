@@ -25,6 +25,7 @@ from app.services.delivery.relay import Relay
 from app.services.delivery.senders import Senders
 from app.services.delivery.worker import Worker
 from app.telemetry.metrics import Metrics
+from app.telemetry.traces import OFF, Traces
 from app.threads import WatchedThread
 
 AWAITED_PER_CONNECTION = 32
@@ -58,6 +59,7 @@ class MessagingService:
         timeout_s: float,
         metrics: Metrics | None = None,
         noticed: Callable[[str, str], None] = nobody,
+        traces: Traces = OFF,
     ) -> None:
         self._lease_ms = outbox.lease_ms
         self._connections = connections
@@ -67,10 +69,17 @@ class MessagingService:
         self._breaker = MailBreaker(metrics=metrics)
         leases = Leases(outbox)
         self._worker = Worker(
-            outbox, messages, self._queue, self._breaker, leases, metrics=metrics, noticed=noticed
+            outbox,
+            messages,
+            self._queue,
+            self._breaker,
+            leases,
+            metrics=metrics,
+            noticed=noticed,
+            traces=traces,
         )
         self._senders = Senders(mail, self._queue, self._breaker, self._worker, connections)
-        self._relay = Relay(outbox, guard, mail, self._queue, self._breaker, leases, self._senders)
+        self._relay = Relay(outbox, guard, mail, self._queue, self._breaker, leases, self._senders, traces)
         self._slow = threading.BoundedSemaphore(connections)
         self._stands_by = False
 

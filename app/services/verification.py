@@ -10,6 +10,7 @@ from app.errors import MistypedNumber, VerificationFailed
 from app.repositories.guard import Guard
 from app.repositories.users import Handed, Users
 from app.telemetry.metrics import Metrics, Stage
+from app.telemetry.traces import OFF, Traces, step
 
 LONGEST_TYPED = 256
 """Characters of a number as it was typed or pasted. Each is looked up in Unicode's tables, and a body may
@@ -25,15 +26,19 @@ class VerificationService:
         guard: Guard,
         digits: int,
         metrics: Metrics,
+        *,
         noticed: Callable[[str, str], None] = nobody,
+        traces: Traces = OFF,
     ) -> None:
         """`noticed`: told of a service and a user of whom an event may be written now."""
+        self.traces = traces
         self._users = users
         self._guard = guard
         self._digits = digits
         self._metrics = metrics
         self._noticed = noticed
 
+    @step("verification")
     def verify(self, service: Service, address: Address, typed: str, idempotency_key: str = "") -> Handed:
         """Consumes the registration of the address and returns what was registered.
 

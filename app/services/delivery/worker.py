@@ -24,6 +24,7 @@ from app.services.delivery.breaker import MailBreaker
 from app.services.delivery.leases import Leases
 from app.services.delivery.queue import Job, JobQueue
 from app.telemetry.metrics import Metrics, Stage
+from app.telemetry.traces import OFF, Traces
 
 FIRST_WAIT_S = 2.0
 LONGEST_WAIT_S = 900.0
@@ -75,6 +76,7 @@ class Worker:
         jitter: Callable[[], float] = random.random,
         metrics: Metrics | None = None,
         noticed: Callable[[str, str], None] = nobody,
+        traces: Traces = OFF,
     ) -> None:
         """`noticed`: told of a service and a user of whom an event may be written now."""
         self._outbox = outbox
@@ -85,6 +87,7 @@ class Worker:
         self._jitter = jitter
         self._metrics = metrics or Metrics()
         self._noticed = noticed
+        self._traces = traces
 
     def deliver(self, job: Job, session: SmtpSession, *, only: bool = False) -> None:
         """Does the job. Whatever happens, the address is remembered while it is owed a mail, and the request
@@ -94,7 +97,8 @@ class Worker:
         the `only` connection of the process, such a server is down.
         """
         try:
-            self._deliver(job, session, only)
+            with self._traces.work("mail", job.cause.traceparent):
+                self._deliver(job, session, only)
         except Crowded:
             self._leases.drop(job.owner)
             raise
@@ -142,6 +146,9 @@ class Worker:
             if registration is None:
                 return
             attempt = self._attempt(job, registration, session, only)
+            self._traces.note("cedula.delivery", attempt.delivery.value)
+            if attempt.fault is not None:
+                self._traces.note("cedula.mail_error", attempt.error)
             settled = self._settle(job, registration, attempt, go_on=turn < SENDS_IN_A_ROW)
             self._noticed(registration.service, job.user_id)
             self._report(job, registration, attempt, settled)
