@@ -6,7 +6,7 @@ one at a time for each user, so that the next one waits for this one.
 
 import random
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -128,17 +128,17 @@ class Events:
         call = DropEvents(*keys_of(queue.user_id).announcing, _member(queue), queue.service)
         return int(self._storage.run(call))
 
-    def put_off(self, queues: Iterable[Queue], longest_ms: int) -> None:
+    def put_off(self, queues: Collection[Queue], longest_ms: int) -> None:
         """Lets events wait that cannot be attempted now, half as long at least, so that a sweep does not meet
         them again at once."""
+        if not queues:
+            return
         now_ms = self._storage.now_ms()
-        shortest_ms = longest_ms // 2
         commands = []
         for queue in queues:
-            due_ms = now_ms + random.randint(shortest_ms, longest_ms)  # noqa: S311 not for secrets
+            due_ms = now_ms + random.randint(longest_ms // 2, longest_ms)  # noqa: S311 not for secrets
             commands.append(("ZADD", keys_of(queue.user_id).schedule, "XX", "GT", due_ms, _member(queue)))
-        if commands:
-            self._storage.pipeline(commands)
+        self._storage.pipeline(commands)
 
     def put_off_end(self, user_id: str) -> None:
         """Lets the end of a registration wait whose keys cannot be used."""

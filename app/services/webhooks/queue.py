@@ -74,7 +74,7 @@ class EventQueue:
     def needs_more(self) -> bool:
         """Somebody has a turn, and nobody rests who would take it."""
         with self._changed:
-            return not self._resting and self._next() is not None
+            return not (self.closed or self._resting) and self._next() is not None
 
     def close(self) -> None:
         """Ends the queue. What is in it stays in Redis."""
