@@ -20,6 +20,8 @@ from app.domain.number import NumberGenerator
 from app.errors import PROBLEMS
 from app.repositories.users import WRONG_IN_A_ROW
 from app.telemetry.metrics import KINDS
+from app.webhook.signing import signed
+from tests.support.events import NEXT_SECRET, SECRET, event
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
