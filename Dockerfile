@@ -8,10 +8,12 @@ FROM python:3.13.16-slim-bookworm@sha256:a1165e272e578941b84abc79e4ab38a0305cd12
 FROM base AS build
 WORKDIR /srv
 RUN python -m venv /opt/cedula
-COPY requirements.txt .
+# With traces (docs/traces.md): --build-arg LOCK=requirements-otel.txt
+ARG LOCK=requirements.txt
+COPY requirements.txt requirements-otel.txt ./
 # A lock is installed, not resolved: --no-deps, then `pip check`.
 RUN /opt/cedula/bin/pip install --no-cache-dir --no-compile --disable-pip-version-check --no-deps \
-    --require-hashes --only-binary :all: -r requirements.txt && /opt/cedula/bin/pip check
+    --require-hashes --only-binary :all: -r "$LOCK" && /opt/cedula/bin/pip check
 COPY LICENSE .
 COPY app app
 COPY wsgi.py gunicorn.conf.py gunicorn_worker.py ./

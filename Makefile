@@ -59,7 +59,9 @@ bench-publish: $(BENCHABLE) ## The same into benchmarks/results/, which the docu
 lock: $(INSTALLED) ## Write requirements*.txt anew from pyproject.toml; args=--upgrade takes newer versions
 	$(LOCK) --output-file requirements.txt
 	$(LOCK) --extra run --constraint requirements.txt --output-file requirements-run.txt
-	$(LOCK) --extra run --extra dev --constraint requirements-run.txt --output-file requirements-dev.txt
+	$(LOCK) --extra otel --constraint requirements.txt --output-file requirements-otel.txt
+	$(LOCK) --extra run --extra otel --extra dev --constraint requirements-run.txt --constraint requirements-otel.txt \
+		--output-file requirements-dev.txt
 	$(LOCK) --extra run --extra bench --constraint requirements-dev.txt --output-file requirements-bench.txt
 
 clean: ## Remove what can be made again; the data in instance/ stays

@@ -5,7 +5,9 @@ and shows nothing of it. Those of limits return what they have read. May import 
 """
 
 import re
+from base64 import b64decode
 from email.utils import getaddresses
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -47,6 +49,21 @@ TAG_AND_PLUS: Final = TAG_LENGTH + 1
 COLOR: Final = re.compile("#[0-9A-Fa-f]{6}")
 
 URL: Final = re.compile(r"[!-~]+")
+
+MAX_EVENTS_URL_LENGTH: Final = 2000
+NO_EVENTS_URL: Final = "Must be https://host/path, or https://host:port/path."
+
+AUTHORITY: Final = re.compile(
+    r"(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?(?:\.[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)*"
+    r"|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?"
+)
+"""Host and port. Underscores, which no domain may have, are usual inside networks of containers."""
+
+MAX_HOST_LENGTH: Final = 253
+
+WEBHOOK_SECRET: Final = re.compile("whsec_([A-Za-z0-9+/]+={0,2})")
+WEBHOOK_SECRET_BYTES: Final = range(24, 65)
+"""Standard Webhooks: 192 to 512 bits."""
 
 API_KEY: Final = re.compile(r"([A-Za-z0-9._-]{1,64}):([0-9A-Fa-f]{64})")
 
@@ -138,6 +155,48 @@ def _is_plain_https(value: str) -> bool:
     except ValueError:
         return False
     return parts.scheme == "https" and bool(parts.hostname) and "@" not in parts.netloc
+
+
+def events_url(value: str) -> None:
+    """`https://host[:port]/path?query`; plain `http://` to this machine only."""
+    if len(value) > MAX_EVENTS_URL_LENGTH:
+        raise ValidationError(f"Must have at most {MAX_EVENTS_URL_LENGTH} characters.")
+    if not URL.fullmatch(value):
+        raise ValidationError("Must be ASCII without spaces: write a name in other letters as xn--….")
+    try:
+        parts = urlsplit(value)
+        host, port = parts.hostname or "", parts.port
+    except ValueError:  # brackets without an address, a port that is none; its text shows them
+        raise ValidationError(NO_EVENTS_URL) from None
+    if "@" in parts.netloc:
+        raise ValidationError("Must hold no login: receivers know us by the signature.")
+    if "#" in value:
+        raise ValidationError("Must hold no fragment (#…).")
+    good = AUTHORITY.fullmatch(parts.netloc) and len(host) <= MAX_HOST_LENGTH and port != 0
+    if parts.scheme not in ("https", "http") or not good:
+        raise ValidationError(NO_EVENTS_URL)
+    if parts.scheme == "http" and not _is_loopback(host):
+        raise ValidationError(
+            "Must be https://; plain http:// is for this machine only (localhost, 127.0.0.0/8, [::1])."
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def webhook_secret(value: str) -> None:
+    """As Standard Webhooks writes a secret that signs."""
+    found = WEBHOOK_SECRET.fullmatch(value)
+    try:
+        length = len(b64decode(found[1], validate=True)) if found else 0
+    except ValueError:
+        length = 0
+    if length not in WEBHOOK_SECRET_BYTES:
+        raise ValidationError("Must be whsec_ and 24 to 64 random bytes in base64.")
 
 
 def language(value: str) -> None:

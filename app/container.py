@@ -17,6 +17,8 @@ from app.mail.messages import Messages, faults
 from app.mail.smtp import SmtpMail
 from app.repositories.census import Census
 from app.repositories.client_limits import ClientLimits
+from app.repositories.counts import Counts
+from app.repositories.events import Events
 from app.repositories.guard import Guard
 from app.repositories.keys import Names
 from app.repositories.outbox import Outbox
@@ -25,14 +27,17 @@ from app.repositories.sealing import Sealer
 from app.repositories.seals import Seals
 from app.repositories.tags import Tags
 from app.repositories.users import Users
+from app.services.events import EventService
 from app.services.messaging import MessagingService
 from app.services.monitoring import Monitoring
 from app.services.registration import RegistrationService
 from app.services.reports import ReportService
 from app.services.verification import VerificationService
 from app.storage.storage import Storage
+from app.telemetry.collector import traces_from_environment
 from app.telemetry.metrics import Metrics
 from app.threads import forget_greenlets
+from app.webhook.webhooks import Webhooks
 
 
 class Container:
@@ -40,9 +45,16 @@ class Container:
 
     def __init__(self, app: Flask, settings: Settings, randbelow: RandBelow = secrets.randbelow) -> None:
         self.settings = settings
-        self.storage = Storage(settings.redis_url, settings.redis_timeout_s, settings.redis_wait_replicas)
+        self.traces = traces_from_environment()
+        self.storage = Storage(
+            settings.redis_url,
+            settings.redis_timeout_s,
+            settings.redis_wait_replicas,
+            traces=self.traces,
+        )
         self._in_force = InForce(settings, faults)
-        self.directory = Directory.of(self._in_force.read())
+        self.metrics = Metrics()
+        self._read_services()
         self.names = names = Names(settings.index_key or None)
         sealer = Sealer([key for key in (settings.secret_key, *settings.secret_key_fallbacks) if key])
         self.guard = Guard(self.storage, names, sealer)
@@ -54,25 +66,51 @@ class Container:
         self.tags = Tags(settings.index_key or None)
         tagged = (settings.bounce_address, self.tags.make) if settings.bounce_address else ()
         self.messages = Messages(self.service, *tagged)
-        self.metrics = Metrics()
         self.numbers = NumberGenerator(settings.number_digits, randbelow)
-        self.verification = VerificationService(self.users, self.guard, settings.number_digits)
-        self.reports = ReportService(self.users, self.suppressions, self.guard, self.tags, self.metrics)
+        self.verification = VerificationService(
+            self.users,
+            self.guard,
+            settings.number_digits,
+            self.metrics,
+            noticed=self._noticed,
+            traces=self.traces,
+        )
+        self.reports = ReportService(
+            self.users, self.suppressions, self.guard, self.tags, self.metrics, noticed=self._noticed
+        )
         self.client_limits = ClientLimits(self.storage, names)
         self.census = Census(self.storage, sealer)
+        self.counts = Counts(self.storage)
         self.monitoring = Monitoring(
             self.metrics,
             self.guard,
             self.outbox,
             self.census,
             self.numbers,
+            counted_elsewhere=self.counts.take,
             mail_state=lambda: self.messaging.state,
-            threads=lambda: (*self.messaging.threads, *self.storage.threads),
+            events_waiting=lambda: self.events.waiting(),  # noqa: PLW0108 made anew in a fork
+            receivers=lambda: self.events.unwell(),  # noqa: PLW0108
+            threads=lambda: (*self.messaging.threads, *self.events.threads, *self.storage.threads),
         )
         self._build_messaging()
 
+    def _read_services(self) -> None:
+        """Puts the services in force. Raises SettingsError, with nothing changed."""
+        self.directory = Directory.of(self._in_force.read())
+        self.metrics.serving(self.directory.services)
+
     def _build_messaging(self) -> None:
         """What has threads and connections, and what uses it: a forked process gets its own."""
+        self.events = EventService(
+            Events(self.storage, self.names),
+            self.guard,
+            Webhooks(),
+            start=self._in_force.start,
+            service=self.service,
+            listening=lambda: self.directory.listens,
+            metrics=self.metrics,
+        )
         self.messaging = MessagingService(
             self.outbox,
             self.guard,
@@ -80,24 +118,28 @@ class Container:
             self._mail,
             connections=self.settings.mail_connections,
             timeout_s=self.settings.mail_timeout_s,
+            noticed=self._noticed,
             metrics=self.metrics,
+            traces=self.traces,
         )
         self.registration = RegistrationService(
-            self.users, self.guard, self.numbers, self.messaging, self.metrics
+            self.users, self.guard, self.numbers, self.messaging, self.metrics, self.traces
         )
 
     def service(self, service_id: str) -> Service | None:
         """The service with this id that is in force now."""
         return self.directory.get(service_id)
 
+    def _noticed(self, service_id: str, user_id: str) -> None:
+        self.events.noticed(service_id, user_id)
+
     def start(self) -> None:
-        """Starts the relay in this process, and in processes that it forks before its relay has begun: then
+        """Starts the relays in this process, and in processes that it forks before its relay has begun: then
         this is a master (`gunicorn --preload`), whose own relay never begins.
 
         A process that forks later goes on, and its child, which serves nobody, mails only what it registers.
         """
-        self.messaging.start()
-        self.monitoring.start()
+        self._start_threads()
         os.register_at_fork(
             before=self._before_fork,
             after_in_parent=self._after_fork_in_parent,
@@ -105,10 +147,16 @@ class Container:
         )
         atexit.register(self.stop)
 
+    def _start_threads(self) -> None:
+        self.messaging.start()
+        self.events.start()
+        self.monitoring.start()
+
     def _before_fork(self) -> None:
         self._is_master = not self.messaging.begun
         if self._is_master:
             self.messaging.close(0)
+            self.events.stop()
             self.monitoring.stop()
 
     def _after_fork_in_parent(self) -> None:
@@ -119,10 +167,9 @@ class Container:
     def _after_fork_in_child(self) -> None:
         if self._is_master:
             with suppress(SettingsError):  # then what the master has stays in force
-                self.directory = Directory.of(self._in_force.read())  # a reload builds no app anew, but forks
+                self._read_services()  # a reload builds no app anew, but forks
             self._build_messaging()
-            self.messaging.start()
-            self.monitoring.start()
+            self._start_threads()
         else:
             forget_greenlets()
             self._build_messaging()
@@ -131,7 +178,9 @@ class Container:
     def stop(self) -> None:
         """Finishes the mails in hand and leaves the rest to the outbox."""
         self.messaging.close(self.settings.mail_timeout_s)
+        self.events.stop()
         self.monitoring.stop()
+        self.traces.close()
 
 
 def services() -> Container:

@@ -11,6 +11,7 @@ from flask.typing import ResponseReturnValue
 from marshmallow import ValidationError
 
 from app.container import services
+from app.domain.moment import rfc3339
 from app.domain.registration import Cause, Delivery, Draft
 from app.errors import PROBLEMS
 from app.http import openapi
@@ -24,7 +25,6 @@ from app.http.schemas import (
     RegistrationRequest,
     UserAnswer,
     VerificationRequest,
-    rfc3339,
 )
 from app.telemetry.metrics import CONTENT_TYPE
 from app.version import VERSION
@@ -45,7 +45,7 @@ def register(body: dict[str, Any]) -> ResponseReturnValue:
     draft = Draft(body["email"], body["token"], body.get("locale", ""), request.service)
     found = services().registration.register(
         draft,
-        Cause(request.request_id, request.caller),
+        _cause(request),
         awaited=not at_once,
         idempotency_key=idempotency_key(request),
     )
@@ -69,10 +69,14 @@ def register(body: dict[str, Any]) -> ResponseReturnValue:
 def verify(body: dict[str, Any]) -> ResponseReturnValue:
     """Hand in the number that the person typed: the token comes back, once."""
     request = current()
-    user_id, found = services().verification.verify(
+    handed = services().verification.verify(
         request.service, body["email"], body["number"], idempotency_key(request)
     )
-    return {"id": user_id, "email": found.address.email, "token": found.token}
+    return {
+        "id": handed.user_id,
+        "email": handed.contents.address.email,
+        "token": handed.contents.token,
+    }
 
 
 @api.post("/users/<user_id:user_id>/resend")
@@ -81,9 +85,7 @@ def resend(user_id: str) -> ResponseReturnValue:
     """Mail the live number again: the same number, by a new mail. No body. Counts as a registration does."""
     request = current()
     at_once = prefers_async(request)
-    found = services().registration.resend(
-        request.service, user_id, Cause(request.request_id, request.caller), awaited=not at_once
-    )
+    found = services().registration.resend(request.service, user_id, _cause(request), awaited=not at_once)
     sent = found.delivery is Delivery.SENT
     return UserAnswer().dump(found), 200 if sent else 202, preference_applied(at_once and not sent)
 
@@ -150,6 +152,11 @@ def readyz() -> ResponseReturnValue:
 def metrics() -> ResponseReturnValue:
     """What the service has counted, for Prometheus. Nothing personal."""
     return Response(services().monitoring.exposition(), content_type=CONTENT_TYPE)
+
+
+def _cause(request: Request) -> Cause:
+    """What a mail remembers of the request that asked for it."""
+    return Cause(request.request_id, request.caller, services().traces.here())
 
 
 def without_body() -> Response:

@@ -60,6 +60,11 @@ class Filler:
                 mailbox=keys.mailbox("none"),
                 mark=keys.idempotency("none"),
                 suppressed=keys.suppressed,
+                events=keys.events,
+                schedule=keys.schedule,
+                waiting=keys.waiting,
+                expiry=keys.expiry,
+                expiries=keys.expiries,
                 numbers=[keys.number_prefix + digest],
                 id=keys.user_id,
                 registration=fresh_token(),
@@ -75,6 +80,8 @@ class Filler:
                 fingerprint="",
                 mark_ms=0,
                 running_ms=RUNNING_MS,
+                told="",
+                test=0,
                 candidates=[digest, sealed],
             )
             pipeline.evalsha(sha, *script.arguments(call))

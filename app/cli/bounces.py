@@ -25,6 +25,7 @@ def read_message() -> None:
     try:
         report = reports.read(_all(sys.stdin.buffer))
         outcome = services().reports.take(report)
+        services().counts.leave(services().metrics.series())
     except Exception as error:  # noqa: BLE001 - whatever it is: the message must not be lost, nor come back
         click.echo(f"Try again: {type(error).__name__}; see `doctor`.", err=True)
         sys.exit(TRY_AGAIN)

@@ -4,6 +4,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from urllib.parse import urlsplit
 
 import click
 from flask.cli import AppGroup
@@ -11,12 +12,13 @@ from flask.cli import AppGroup
 from app.config import Settings
 from app.directory.reading import Reading, read_disk
 from app.domain.budget import Budget
+from app.domain.event import Endpoint
 from app.errors import SettingsError
 from app.mail.messages import faults
 
 services = AppGroup("services", help="The services of SERVICES_FILE: who may register people here.")
 
-HEAD = ("service", "name", "sender", "locale", "address", "verify", "client", "ttl", "test", "keys")
+HEAD = ("service", "name", "sender", "locale", "address", "verify", "client", "ttl", "test", "events", "keys")
 
 
 @services.command()
@@ -34,8 +36,6 @@ def check(file: str | None) -> None:
     reading = read_disk(replace(settings, services_file=file) if file else settings, faults)
     for line in _columns([HEAD, *_rows(reading)]):
         click.echo(line)
-    for warning in reading.warnings:
-        click.echo(f"\n{warning}", err=True)
     if reading.wrong:
         click.echo(f"\n{reading.error}", err=True)
         sys.exit(1)
@@ -55,8 +55,14 @@ def _rows(reading: Reading) -> Iterator[tuple[str, ...]]:
             _limits(*service.client_limit),
             str(service.ttl_s),
             "test" if service.test else "-",
+            _host(service.events),
             str(keys[service.id] or without_keys),
         )
+
+
+def _host(events: Endpoint | None) -> str:
+    """Where events go. What follows the host in the URL may be a secret."""
+    return (urlsplit(events.url).hostname if events else None) or "-"
 
 
 def _limits(*budgets: Budget) -> str:

@@ -32,11 +32,20 @@ class Directory:
         self._callers = {self._place(digest): (digest, caller) for digest, caller in keys.items()}
         self.anyone = None if keys or closed else Caller(self._services[DEFAULT])
         """Who calls without a key; None where everybody needs one."""
+        self.listens = any(service.events for service in self._services.values())
+        """Some service is told what becomes of its registrations."""
 
     @classmethod
     def of(cls, reading: Reading) -> Self:
         """What was read, and is not wrong."""
         return cls(reading.services, reading.keys, closed=reading.closed)
+
+    @property
+    def services(self) -> list[Service]:
+        """Those that somebody may call, by their ids."""
+        callers = [caller for _, caller in self._callers.values()] + ([self.anyone] if self.anyone else [])
+        found = {caller.service.id: caller.service for caller in callers}
+        return [found[service_id] for service_id in sorted(found)]
 
     def get(self, service_id: str) -> Service | None:
         return self._services.get(service_id)

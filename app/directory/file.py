@@ -119,10 +119,12 @@ def _key_problems(name: str, error: ValidationError, lines: Lines) -> Iterator[W
 
 
 def _told(messages: Any) -> Iterator[str]:
-    """marshmallow's messages: a list, or for a list of values those of each by its place."""
+    """marshmallow's messages: a list, or for a list of values those of each by its place, and under `_schema`
+    those of the whole."""
     if isinstance(messages, dict):
         for place, each in messages.items():
-            yield f"Number {place + 1}: {' '.join(each)}"
+            of = "" if place == "_schema" else f"Number {place + 1}: "
+            yield f"{of}{' '.join(each)}"
     else:
         yield from messages
 

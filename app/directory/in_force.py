@@ -13,6 +13,7 @@ its workers.
 
 import contextlib
 import os
+import secrets
 from functools import partial
 from pathlib import Path
 from typing import Final, Self
@@ -42,6 +43,8 @@ class InForce:
     def __init__(self, settings: Settings, check: Check = nothing_else) -> None:
         self._settings, self._check = settings, check
         self._held: Source | None = None
+        self.start = os.environ.get(RELOAD) or secrets.token_hex(8)
+        """Names this start or reload: one for all workers of a gunicorn; elsewhere, of this process alone."""
 
     def read(self) -> Reading:
         """What is in force. Raises SettingsError, which lists all that is wrong, where nothing can be."""
@@ -50,8 +53,6 @@ class InForce:
         reading = read(self._settings, agreed, self._check) if agreed else self._decide(shared)
         if reading.wrong:
             raise reading.error
-        for warning in reading.warnings:
-            log.warning("services_file", hint=warning)
         self._held = reading.source
         return reading
 

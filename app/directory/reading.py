@@ -10,10 +10,15 @@ from email.utils import formataddr, parseaddr, quote
 from pathlib import Path
 from typing import Any, Final
 
+from marshmallow import ValidationError
+
+from app import checks
 from app.config import LANGUAGES, ApiKey, Settings
 from app.directory.disk import Unreadable
 from app.directory.file import FILE, Lines, Wrong, at, parse, shown
 from app.directory.source import MAIL_TEMPLATES, Source
+from app.directory.table import MAX_SECRETS
+from app.domain.event import Endpoint
 from app.domain.service import DEFAULT, Caller, Service
 from app.errors import SettingsError
 
@@ -21,8 +26,6 @@ Check = Callable[[Service], Iterable[str]]
 """What else is wrong with a service: a sentence for each, without a secret."""
 
 OF_SERVICE: Final = {each.name for each in fields(Service)}
-
-EVENT_KEYS: Final = ("events_url", "events_secrets", "events_secrets_file", "events_private")
 
 
 def nothing_else(_: Service) -> Iterable[str]:
@@ -32,7 +35,7 @@ def nothing_else(_: Service) -> Iterable[str]:
 
 @dataclass
 class Reading:
-    """What was read. It can be put in force where nothing is `wrong`; `warnings` are for the operator."""
+    """What was read. It can be put in force where nothing is `wrong`."""
 
     source: Source
     closed: bool
@@ -41,7 +44,6 @@ class Reading:
     keys: dict[str, Caller] = field(default_factory=dict)
     """By the SHA-256 in hexadecimal."""
     wrong: list[Wrong] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
 
     @property
     def error(self) -> SettingsError:
@@ -99,11 +101,6 @@ class _Tables:
         in_trouble = {each.table for each in wrong}
         for name, table in tables.items():
             self._add(name, table, name not in in_trouble)
-        waiting = [shown(name) for name, table in tables.items() if any(key in table for key in EVENT_KEYS)]
-        if waiting:
-            self._reading.warnings.append(
-                f"This version delivers no events: events_… in {FILE} has no effect ({', '.join(waiting)})."
-            )
 
     def _add(self, name: str, table: dict[str, Any], is_well: bool) -> None:
         """What is valid in a table is examined on, also where something else is wrong in it."""
@@ -125,6 +122,7 @@ class _Tables:
             "name": display,
             "sender": with_name(sender, display),
             "templates": self._templates(name, table.get("templates", "")),
+            "events": self._events(name, table),
         }
         return replace(self._default, **own)
 
@@ -138,6 +136,25 @@ class _Tables:
             self._reading.wrong.append(self._at(name, "templates", str(error)))
             return self._default.templates
 
+    def _events(self, name: str, table: dict[str, Any]) -> Endpoint | None:
+        """Also where there is no good URL, the file with secrets is read: all that is wrong is told at
+        once."""
+        file = table.get("events_secrets_file")
+        secrets = self._secrets(name, file) if file else table.get("events_secrets", ())
+        if "events_url" not in table or not secrets:
+            return None
+        return Endpoint(table["events_url"], tuple(secrets), table.get("events_private", False))
+
+    def _secrets(self, name: str, file: str) -> list[str]:
+        """Those in a file, one a line."""
+        try:
+            secrets = self._reading.source.secrets(file).split()
+            wrong = list(_secret_problems(secrets))
+        except Unreadable as error:
+            secrets, wrong = [], [str(error)]
+        self._reading.wrong.extend(self._at(name, "events_secrets_file", each) for each in wrong)
+        return [] if wrong else secrets
+
     def _add_keys(self, service: Service, keys: Iterable[ApiKey]) -> None:
         for place, key in enumerate(keys, 1):
             taken = self._reading.keys.get(key.sha256)
@@ -149,6 +166,16 @@ class _Tables:
 
     def _at(self, name: str, key: str, message: str = "") -> Wrong:
         return at(self._lines, name, key, message)
+
+
+def _secret_problems(secrets: list[str]) -> Iterator[str]:
+    if not 1 <= len(secrets) <= MAX_SECRETS:
+        yield f"Must hold 1 to {MAX_SECRETS} secrets, one a line."
+    for place, each in enumerate(secrets[:MAX_SECRETS], 1):
+        try:
+            checks.webhook_secret(each)
+        except ValidationError as error:
+            yield f"In it, number {place}: {' '.join(error.messages)}"
 
 
 def _whose(caller: Caller) -> str:

@@ -1,4 +1,4 @@
-"""What the services are read from: the text of SERVICES_FILE and the templates beside it.
+"""What the services are read from: the text of SERVICES_FILE, and the templates and secrets that it names.
 
 A source remembers what it has read, so that a worker that starts later can be given the same.
 """
@@ -18,6 +18,12 @@ MAX_FILE_BYTES: Final = 4 * 1024 * 1024
 MAX_TEMPLATES_LENGTH: Final = 8 * 1024 * 1024
 """Characters of all templates together: each worker holds them, and so does the workers' folder in memory."""
 
+MAX_SECRETS_BYTES: Final = 4096
+"""Of one file with secrets: two have less than 200."""
+
+MAX_SECRETS_LENGTH: Final = 2 * 1024 * 1024
+"""Characters of all of them together, for the same reason: some ten thousand services."""
+
 MAIL_TEMPLATES: Final = ""
 """Stands for the folder that the environment names; none beside SERVICES_FILE is called so."""
 
@@ -26,12 +32,17 @@ class Source:
     """`text`: what is in SERVICES_FILE; None where there is no such setting."""
 
     def __init__(
-        self, text: str | None, folders: Mapping[str, Mapping[str, str]], beside: Path | None
+        self,
+        text: str | None,
+        folders: Mapping[str, Mapping[str, str]],
+        beside: Path | None,
+        secrets: Mapping[str, str] | None = None,
     ) -> None:
-        """`folders`: the templates that are known, by folder. Others are read in the folder `beside`; where
-        that is None there are no others."""
+        """`folders`: the templates that are known, by folder; `secrets`: the texts that are, by file. Others
+        are read from the folder `beside`; where that is None there are no others."""
         self.text = text
         self._folders = dict(folders)
+        self._secrets = dict(secrets or {})
         self._beside = beside
 
     @classmethod
@@ -53,8 +64,19 @@ class Source:
                 raise Unreadable("With this folder, the templates of all services are too large.")
         return self._folders[folder]
 
+    def secrets(self, file: str) -> str:
+        """The text of a file with secrets: beside SERVICES_FILE, or anywhere by an absolute path. Raises
+        Unreadable."""
+        if file not in self._secrets:
+            if self._beside is None:
+                raise Unreadable("Was not read when the services were.")
+            self._secrets[file] = read_text(self._beside / file, MAX_SECRETS_BYTES)
+            if sum(map(len, self._secrets.values())) > MAX_SECRETS_LENGTH:
+                raise Unreadable("With this file, the secrets of all services are too large.")
+        return self._secrets[file]
+
     def to_json(self) -> bytes:
-        return orjson.dumps({"text": self.text, "folders": self._folders})
+        return orjson.dumps({"text": self.text, "folders": self._folders, "secrets": self._secrets})
 
     @classmethod
     def from_json(cls, content: bytes) -> Self | None:
@@ -65,7 +87,8 @@ class Source:
                 str(folder): {str(name): str(text) for name, text in templates.items()}
                 for folder, templates in found["folders"].items()
             }
+            secrets = {str(file): str(text) for file, text in found["secrets"].items()}
             text = found["text"]
-            return cls(text if text is None else str(text), folders, None)
+            return cls(text if text is None else str(text), folders, None, secrets)
         except (ValueError, TypeError, KeyError, AttributeError):
             return None

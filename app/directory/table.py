@@ -1,13 +1,19 @@
 """One table of SERVICES_FILE: its keys, and what each may be."""
 
+from collections.abc import Mapping
 from typing import Any, Final
 
-from marshmallow import RAISE, Schema, ValidationError, fields
+from marshmallow import RAISE, Schema, ValidationError, fields, validates_schema
 from marshmallow.validate import Length, Range
 
 from app import checks
 from app.config import ApiKey
 from app.domain.budget import NO_LIMIT, Budget
+
+EVENT_KEYS: Final = ("events_url", "events_secrets", "events_secrets_file", "events_private")
+
+MAX_SECRETS: Final = 2
+"""That sign events: more than one while they rotate."""
 
 DIGEST: Final = "Must be the SHA-256 of a key in hexadecimal, or name:sha256-hex: see `flask keys new`."
 
@@ -67,10 +73,16 @@ def _folder(value: str) -> None:
         )
 
 
-class TableSchema(Schema):
-    """What is missing falls back to the environment. `events_…` are known, and nothing uses them yet.
+def _secrets_file(value: str) -> None:
+    """Whether it can be read is seen later."""
+    if not value.strip() or ".." in value.split("/") or "\0" in value:
+        raise ValidationError("Must be a file beside SERVICES_FILE, or an absolute path; neither has `..`.")
 
-    What is loaded has the names of `Service`.
+
+class TableSchema(Schema):
+    """What is missing falls back to the environment; `events_…` do not.
+
+    What is loaded has the names of `Service`, but for `events_…`, of which one Endpoint is made.
     """
 
     class Meta:
@@ -105,7 +117,23 @@ class TableSchema(Schema):
     verify_limit = Limit()
     client_limit = Limits()
     test = Flag()
-    events_url = fields.String(error_messages=TEXT)
-    events_secrets = fields.List(fields.String(error_messages=TEXT), error_messages=LIST)
-    events_secrets_file = fields.String(error_messages=TEXT)
+    events_url = fields.String(validate=checks.events_url, error_messages=TEXT)
+    events_secrets = fields.List(
+        fields.String(validate=checks.webhook_secret, error_messages=TEXT),
+        validate=Length(1, MAX_SECRETS, error=f"Must be 1 to {MAX_SECRETS} secrets: all of them sign."),
+        error_messages=LIST,
+    )
+    events_secrets_file = fields.String(validate=_secrets_file, error_messages=TEXT)
     events_private = Flag()
+
+    @validates_schema(pass_original=True, skip_on_field_errors=False)
+    def _events_are_whole(self, _: Any, written: Any, **__: Any) -> None:
+        """Looks at what was written, so that one mistake in a value is not told as two."""
+        given = [key for key in EVENT_KEYS if isinstance(written, Mapping) and key in written]
+        secrets = [key for key in given if key.startswith("events_secrets")]
+        if given and "events_url" not in given:
+            raise ValidationError({key: ["Needs events_url beside it."] for key in given})
+        if given and not secrets:
+            raise ValidationError({"events_url": ["Needs events_secrets or events_secrets_file beside it."]})
+        if len(secrets) > 1:
+            raise ValidationError({secrets[1]: ["Must not stand beside events_secrets: one of the two."]})

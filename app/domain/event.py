@@ -40,6 +40,10 @@ class Endpoint:
     """Where the events of a service go. `secrets`: `whsec_…` of Standard Webhooks, one or, while they rotate,
     two; each signs. `private`: its name may lead to a private address."""
 
-    url: str
+    url: str = field(repr=False)
     secrets: tuple[str, ...] = field(repr=False)
     private: bool = False
+
+
+def nobody(_service_id: str, _user_id: str) -> None:
+    """For whoever has nobody to tell that an event was written."""

@@ -234,7 +234,12 @@ def install(app: Flask, blueprints: Iterable[Blueprint], *, is_open: bool) -> No
     document.register_converter(UserIdConverter, lambda _: {"type": "string", "pattern": f"^{USER_ID}$"})
     for blueprint in blueprints:
         document.register_blueprint(blueprint)
+    for unused in UNUSED_SCHEMAS:  # generators of clients would make classes of them
+        document.spec.components.schemas.pop(unused)
 
+
+UNUSED_SCHEMAS = ("Error", "PaginationMetadata")
+"""What flask-smorest describes, whether or not it occurs."""
 
 MEMBERS: Mapping[str, Json] = {
     "invalid-request": {"errors": {"email": ["Not a valid e-mail address."]}},

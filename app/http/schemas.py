@@ -4,8 +4,6 @@ May import `domain` and `errors`.
 """
 
 import re
-from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Any
 
 from marshmallow import EXCLUDE, RAISE, Schema, ValidationError, fields, post_dump
@@ -13,6 +11,7 @@ from marshmallow.validate import Length, OneOf, Regexp
 
 from app.domain.address import MAX_LENGTH, Address
 from app.domain.locale import MAX_TAG_LENGTH, is_tag
+from app.domain.moment import rfc3339
 from app.domain.registration import USER_ID, Delivery
 from app.domain.report import ReportKind
 from app.errors import PROBLEMS, InvalidAddress
@@ -33,16 +32,6 @@ WITHOUT_NUL = r"^[^\u0000]*$"
 EMAIL = {"maxLength": MAX_LENGTH, "format": "email", "examples": ["ada@example.com"]}
 ID = {"pattern": f"^{USER_ID}$", "description": "Always the same for the same address."}
 MOMENT = {"format": "date-time"}
-
-
-def rfc3339(unix_ms: int) -> str:
-    """`2026-11-22T16:53:29.123Z` (RFC 3339)."""
-    return f"{_second(unix_ms // 1000)}.{unix_ms % 1000:03}Z"
-
-
-@lru_cache(maxsize=8)
-def _second(unix_s: int) -> str:
-    return f"{datetime.fromtimestamp(unix_s, UTC):%Y-%m-%dT%H:%M:%S}"
 
 
 class Text(fields.String):
@@ -245,7 +234,12 @@ class ProblemAnswer(Answer):
     type = fields.String(
         required=True,
         validate=OneOf([f"/problems/{slug}" for slug in PROBLEMS]),
-        metadata={"format": "uri-reference", "description": "Its page."},
+        metadata={
+            "format": "uri-reference",
+            "description": "Its page.",
+            # generators of clients make constants of these names; of the values they can make none
+            "x-enum-varnames": [slug.upper().replace("-", "_") for slug in PROBLEMS],
+        },
     )
     title = fields.String(required=True)
     status = fields.Integer(required=True, metadata={"minimum": 400, "maximum": 599})

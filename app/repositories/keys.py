@@ -40,9 +40,11 @@ RELAY_LOCK = "cedula:relay"
 CLIENT_LIMITS = "cedula:limits"
 KEY_CHECK = "cedula:keycheck"
 READINESS = "cedula:ready"
+COUNTS = "cedula:counts"
 EVENT_RELAY_LOCK = "cedula:event-relay"
 RECEIVERS = "cedula:receivers"
 EVENTS_WAITING = "cedula:waiting"
+COUNTS = "cedula:counts"
 
 
 def derive_key(secret: str, purpose: str) -> bytes:
@@ -68,6 +70,8 @@ class Field(StrEnum):
     RESENDS = "k"
     REPORTED_MS = "b"
     TOLD = "u"
+    HEARD = "h"
+    TEST = "z"
 
 
 SEALED = ("d0", "d1", "d2", "d3")

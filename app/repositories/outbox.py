@@ -9,7 +9,7 @@ from contextlib import suppress
 from enum import StrEnum
 from typing import Any, Literal, NamedTuple
 
-from app.domain.registration import Delivery, Registration, mail_id
+from app.domain.registration import Contents, Delivery, Registration, mail_id
 from app.errors import RecordUnreadable, StorageUnavailable
 from app.repositories.batches import ask_each
 from app.repositories.keys import RELAY_LOCK, keys_of, outbox_key
@@ -45,13 +45,15 @@ class Claim(NamedTuple):
     """What came of asking for a lease. It is ours where there is a mail id.
 
     `registration`: what to mail; None with `unreadable`, when the record does not open.
-    `later_ms`: not now, but then. Without either there is nothing to do.
+    `later_ms`: not now, but then. Without either there is nothing to do. `given_up`: the contents of a
+    registration whose mail was too old, and is owed no more.
     """
 
     mail_id: str = ""
     registration: Registration | None = None
     attempts: int = 0
     later_ms: int | None = None
+    given_up: Contents | None = None
 
     @property
     def unreadable(self) -> bool:
@@ -108,6 +110,10 @@ class Outbox:
                 return Claim(mail, self._registration(user_id, answer[1:]), attempts)
             case [b"later", left_ms]:
                 return Claim(later_ms=left_ms)
+            case [b"failed", sealed]:
+                with suppress(RecordUnreadable):
+                    return Claim(given_up=self._records.open(sealed, user_id))
+                return Claim()
             case _:
                 return Claim()
 

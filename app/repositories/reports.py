@@ -1,6 +1,7 @@
 """What is reported of mails, and which addresses are held back for it."""
 
 from collections.abc import Iterator
+from enum import StrEnum
 from typing import NamedTuple
 
 from app.domain.registration import UserRecord
@@ -11,6 +12,13 @@ from app.repositories.outbox import name_of
 from app.repositories.records import checked
 from app.repositories.scripts import NoteReport
 from app.storage.storage import Storage
+
+
+class Noted(StrEnum):
+    """What a report has changed."""
+
+    NEW = "noted"
+    AGAIN = "again"  # the record said so already
 
 
 class HeldBack(NamedTuple):
@@ -30,9 +38,10 @@ class Reports:
         self._storage = storage
         self._suppress_ms = suppress_ms
 
-    def note(self, record: UserRecord, kind: ReportKind, code: str) -> bool:
-        """Writes down what was reported: BOUNCED, COMPLAINED or SOFT. False, with nothing changed: this
-        registration is no longer live. Raises NewerRecord."""
+    def note(self, record: UserRecord, kind: ReportKind, code: str, mail: int = 0) -> Noted | None:
+        """Writes down what was reported: BOUNCED, COMPLAINED or SOFT. `mail`: of which mail, by how often it
+        had been asked for again. None, with nothing changed: this registration is no longer live. Raises
+        NewerRecord."""
         keys = keys_of(record.user_id)
         call = NoteReport(
             keys.user,
@@ -44,8 +53,10 @@ class Reports:
             kind=kind.value,
             error_code=f"{kind} {code}".strip(),
             suppress_ms=self._suppress_ms,
+            mail=mail,
         )
-        return checked(self._storage.run(call)) == "noted"
+        outcome = checked(self._storage.run(call))
+        return None if outcome == "gone" else Noted(outcome)
 
     def held_back(self) -> Iterator[HeldBack]:
         """Every address that is held back. Reads every key: seconds for a million."""

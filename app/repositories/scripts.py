@@ -48,6 +48,7 @@ class Register(NamedTuple):
     mark_ms: int
     running_ms: int
     told: str
+    test: int
     candidates: Values
 
 
@@ -92,6 +93,7 @@ class VerifyNumber(NamedTuple):
     fingerprint: str
     keep_ms: int
     most_others: int
+    test: int
 
 
 @script(lua("expiry", "erase_user"), acknowledged=True)
@@ -119,6 +121,7 @@ class NoteReport(NamedTuple):
     kind: str
     error_code: str
     suppress_ms: int
+    mail: int
     newest: int = LAYOUT_VERSION
 
 
@@ -204,7 +207,7 @@ class NoteExpiry(NamedTuple):
     id: str
 
 
-@script(lua("claim_event"))
+@script(lua("events", "claim_event"))
 class ClaimEvent(NamedTuple):
     events: Key
     schedule: Key

@@ -55,10 +55,11 @@ class Once(NamedTuple):
 
 
 class Handed(NamedTuple):
-    """What was registered, for whoever handed in its number."""
+    """What was registered, for whoever handed in its number. `again`: the same request got it before."""
 
     user_id: str
     contents: Contents
+    again: bool = False
 
 
 class Users:
@@ -129,6 +130,7 @@ class Users:
                 mark_ms=self._mark_ms if once else 0,
                 running_ms=RUNNING_MS,
                 told=service.id if service.events else "",
+                test=int(service.test),
                 candidates=[value for pair in zip(digests, sealed, strict=True) for value in pair],
             )
         )
@@ -229,11 +231,13 @@ class Users:
                 fingerprint=named,
                 keep_ms=REPLAY_MS,
                 most_others=OTHER_NUMBERS,
+                test=int(service.test),
             )
         )
         match answer:
-            case [b"verified", sealed]:
-                return Handed(keys.user_id, self._records.open(sealed, keys.user_id))
+            case [b"verified" | b"replayed" as how, sealed]:
+                contents = self._records.open(sealed, keys.user_id)
+                return Handed(keys.user_id, contents, again=how == b"replayed")
             case [b"wrong", tries_left]:
                 raise VerificationFailed(tries_left if budget.amount else None)
             case [b"limited", left_ms]:

@@ -7,8 +7,10 @@ their mails.
 
 import threading
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
+from app.domain.event import nobody
 from app.domain.registration import Cause, Delivery, Registration, Stored
 from app.errors import AddressRefused
 from app.mail.messages import Messages
@@ -23,6 +25,7 @@ from app.services.delivery.relay import Relay
 from app.services.delivery.senders import Senders
 from app.services.delivery.worker import Worker
 from app.telemetry.metrics import Metrics
+from app.telemetry.traces import OFF, Traces
 from app.threads import WatchedThread
 
 AWAITED_PER_CONNECTION = 32
@@ -55,6 +58,8 @@ class MessagingService:
         connections: int,
         timeout_s: float,
         metrics: Metrics | None = None,
+        noticed: Callable[[str, str], None] = nobody,
+        traces: Traces = OFF,
     ) -> None:
         self._lease_ms = outbox.lease_ms
         self._connections = connections
@@ -63,9 +68,18 @@ class MessagingService:
         self._queue = JobQueue()
         self._breaker = MailBreaker(metrics=metrics)
         leases = Leases(outbox)
-        self._worker = Worker(outbox, messages, self._queue, self._breaker, leases, metrics=metrics)
+        self._worker = Worker(
+            outbox,
+            messages,
+            self._queue,
+            self._breaker,
+            leases,
+            metrics=metrics,
+            noticed=noticed,
+            traces=traces,
+        )
         self._senders = Senders(mail, self._queue, self._breaker, self._worker, connections)
-        self._relay = Relay(outbox, guard, mail, self._queue, self._breaker, leases, self._senders)
+        self._relay = Relay(outbox, guard, mail, self._queue, self._breaker, leases, self._senders, traces)
         self._slow = threading.BoundedSemaphore(connections)
         self._stands_by = False
 

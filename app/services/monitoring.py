@@ -6,7 +6,7 @@ repositories and telemetry.
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from math import sqrt
 from typing import NamedTuple
@@ -19,7 +19,15 @@ from app.repositories.guard import Guard
 from app.repositories.outbox import Outbox
 from app.telemetry import lines
 from app.telemetry.board import Board, Snapshot, WorkerState, gauges
-from app.telemetry.metrics import Metrics, StoreState, add, exposition, store_gauges
+from app.telemetry.metrics import (
+    Metrics,
+    Series,
+    StoreState,
+    add,
+    exposition,
+    service_gauges,
+    store_gauges,
+)
 from app.threads import WatchedThread
 
 LOOK_AGAIN_S = 5.0
@@ -56,7 +64,10 @@ class Monitoring:
         numbers: NumberGenerator,
         clock: Callable[[], float] = time.monotonic,
         *,
+        counted_elsewhere: Callable[[], Series] = dict,
         mail_state: Callable[[], str] = lambda: "ok",
+        events_waiting: Callable[[], Mapping[str, int]] = dict,
+        receivers: Callable[[], Mapping[str, str]] = dict,
         threads: Callable[[], Sequence[WatchedThread]] = tuple,
     ) -> None:
         self._metrics = metrics
@@ -65,7 +76,10 @@ class Monitoring:
         self._census = census
         self._possibilities = numbers.possibilities
         self._clock = clock
+        self._counted_elsewhere = counted_elsewhere
         self._mail_state = mail_state
+        self._events_waiting = events_waiting
+        self._receivers = receivers
         self._threads = threads
         self._looking = threading.Lock()
         self._looked_at = -LOOK_AGAIN_S
@@ -109,7 +123,9 @@ class Monitoring:
         total = workers[0].series
         for other in workers[1:]:
             add(total, other.series)
-        return exposition(total, [*gauges(workers), *store_gauges(store)])
+        services = self._metrics.services
+        told = [*gauges(workers), *service_gauges(services), *store_gauges(store, services)]
+        return exposition(total, told)
 
     def _write_snapshots(self, thread: WatchedThread) -> None:
         wait_s = BEGIN_AFTER_S
@@ -152,6 +168,7 @@ class Monitoring:
                 with suppress(StorageUnavailable):
                     self._guard.ready()
                     self._store = self._found()
+                    self._metrics.add(self._counted_elsewhere())
                 self._looked_at = self._clock()
             return self._store
 
@@ -165,4 +182,6 @@ class Monitoring:
             oldest_age_s=age_ms / 1000,
             fill=min(1.0, mean / self._possibilities),
             fullest_fill=min(1.0, fullest / self._possibilities),
+            events_waiting=self._events_waiting(),
+            receivers=self._receivers(),
         )

@@ -3,13 +3,17 @@
 import time
 from collections.abc import Callable
 
+from app.domain.event import nobody
 from app.domain.report import Outcome, Report, ReportKind
 from app.domain.service import Service
 from app.repositories.guard import Guard
-from app.repositories.reports import Reports
+from app.repositories.reports import Noted, Reports
 from app.repositories.tags import Tags
 from app.repositories.users import Users
-from app.telemetry.metrics import Metrics
+from app.telemetry.metrics import Metrics, Stage
+
+STAGES = {ReportKind.BOUNCED: Stage.BOUNCED, ReportKind.COMPLAINED: Stage.COMPLAINED}
+"""Where a registration is that was reported for good."""
 
 
 class ReportService:
@@ -23,13 +27,16 @@ class ReportService:
         tags: Tags,
         metrics: Metrics,
         now_s: Callable[[], float] = time.time,
+        noticed: Callable[[str, str], None] = nobody,
     ) -> None:
+        """`noticed`: as for VerificationService."""
         self._users = users
         self._reports = reports
         self._guard = guard
         self._tags = tags
         self._metrics = metrics
         self._now_s = now_s
+        self._noticed = noticed
 
     def take(self, report: Report, service: Service | None = None) -> Outcome:
         """`service`: who reports, which may do so of its own mails only; None: the operator, of all.
@@ -55,6 +62,12 @@ class ReportService:
             return Outcome.FOREIGN
         if not record.registration_id.startswith(tag.registration):
             return Outcome.NOT_LIVE
-        if report.kind is ReportKind.DELIVERED or self._reports.note(record, report.kind, report.code):
+        if report.kind is ReportKind.DELIVERED:
             return Outcome.NOTED
-        return Outcome.NOT_LIVE
+        noted = self._reports.note(record, report.kind, report.code, tag.resends)
+        if noted is None:
+            return Outcome.NOT_LIVE
+        if noted is Noted.NEW and report.kind in STAGES:
+            self._metrics.stage(record.contents.service, STAGES[report.kind])
+            self._noticed(record.contents.service, record.user_id)
+        return Outcome.NOTED

@@ -1,11 +1,16 @@
 """Handing in the number: whoever can say it has read the mailbox, and gets the token, once."""
 
+from collections.abc import Callable
+
 from app.domain.address import Address
+from app.domain.event import nobody
 from app.domain.number import digits_of, is_well_formed
 from app.domain.service import Service
 from app.errors import MistypedNumber, VerificationFailed
 from app.repositories.guard import Guard
 from app.repositories.users import Handed, Users
+from app.telemetry.metrics import Metrics, Stage
+from app.telemetry.traces import OFF, Traces, step
 
 LONGEST_TYPED = 256
 """Characters of a number as it was typed or pasted. Each is looked up in Unicode's tables, and a body may
@@ -13,13 +18,27 @@ hold 64 KiB of them."""
 
 
 class VerificationService:
-    """Compares numbers with the live ones."""
+    """Compares numbers with the live ones, and counts those that were right."""
 
-    def __init__(self, users: Users, guard: Guard, digits: int) -> None:
+    def __init__(
+        self,
+        users: Users,
+        guard: Guard,
+        digits: int,
+        metrics: Metrics,
+        *,
+        noticed: Callable[[str, str], None] = nobody,
+        traces: Traces = OFF,
+    ) -> None:
+        """`noticed`: told of a service and a user of whom an event may be written now."""
+        self.traces = traces
         self._users = users
         self._guard = guard
         self._digits = digits
+        self._metrics = metrics
+        self._noticed = noticed
 
+    @step("verification")
     def verify(self, service: Service, address: Address, typed: str, idempotency_key: str = "") -> Handed:
         """Consumes the registration of the address and returns what was registered.
 
@@ -32,6 +51,9 @@ class VerificationService:
             raise MistypedNumber("A wrong length or check digit")
         self._guard.check()
         handed = self._users.verify(service, address, number, idempotency_key)
+        self._noticed(service.id, handed.user_id)
         if handed.contents.test and not service.test:
             raise VerificationFailed  # it was shown instead of mailed, so it confirms nothing
+        if not handed.again:
+            self._metrics.stage(service.id, Stage.VERIFIED)
         return handed

@@ -19,7 +19,7 @@ from typing import Any, Final
 import orjson
 from prometheus_client.core import GaugeMetricFamily, Metric
 
-from app.telemetry.metrics import Series
+from app.telemetry.metrics import Series, series_of
 
 FOLDER: Final = "CEDULA_METRICS_FOLDER"
 """Names the folder; set by gunicorn.conf.py."""
@@ -133,7 +133,7 @@ class Board:
         """None for a file that is not there, broken or of another version."""
         try:
             content: dict[str, Any] = orjson.loads(path.read_bytes())
-            series = {tuple(map(str, key)): [*map(float, values)] for key, values in content["series"]}
+            series = series_of(content["series"])
             known = content["state"]
             state = WorkerState(
                 bool(known["breaker_open"]),

@@ -7,9 +7,10 @@ of series is bounded. May import the domain and the errors, for the names of wha
 
 from bisect import bisect_left
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import StrEnum
 from itertools import accumulate
-from typing import Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, get_args
 
 import prometheus_client
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -17,6 +18,7 @@ from prometheus_client.registry import Collector
 
 from app.domain.registration import Delivery
 from app.domain.report import Outcome, ReportKind
+from app.domain.service import Service
 from app.errors import PROBLEMS
 from app.telemetry.lines import native
 from app.version import VERSION
@@ -42,6 +44,22 @@ BUDGETS: Final = {
 }
 """Which budget was used up, by the problem that says so."""
 
+EventOutcome = Literal["taken", "put_off", "given_up", "dropped"]
+"""What became of an event: its receiver took it; it is tried again; it was not taken within 24 hours; it was
+left out, because too many wait or the receiver is gone."""
+
+
+class Stage(StrEnum):
+    """How far registrations of a service have come, and their label. Also of test services, whose mails count
+    as what they are told to have come to."""
+
+    REGISTERED = "registered"  # stored
+    SENT = "sent"  # the mail server accepted a mail: of one that is mailed again, each
+    FAILED = "failed"  # its mail was given up; a refusal that its caller was told leaves no registration
+    BOUNCED = "bounced"  # its mail came back for good
+    COMPLAINED = "complained"  # the person called its mail unwanted
+    VERIFIED = "verified"  # its number was handed in
+
 
 class Kind(NamedTuple):
     """A counter, or a histogram where it has buckets. `known`: the values of its one label, where the label
@@ -65,6 +83,8 @@ KINDS: Final[Mapping[str, Kind]] = {
         "Requests refused by a used-up budget.", ("budget",), tuple(BUDGETS.values())
     ),
     "cedula_deliveries": Kind("Attempts to mail a number.", ("outcome",), tuple(DELIVERIES.values())),
+    "cedula_service_registrations": Kind("How far registrations have come.", ("service", "stage")),
+    "cedula_events": Kind("What became of events for a service.", ("service", "outcome")),
     "cedula_reports": Kind("Reports of what became of mails.", ("kind", "outcome")),
     "cedula_mail_faults": Kind(
         "Mails not accepted, by whose fault it was.", ("blame",), ("address", "server", "operator", "moment")
@@ -100,12 +120,15 @@ class StoreState:
     """What a look at Redis found. `oldest_age_s`: of the mail that has been owed longest, 0 when none is.
 
     `fill`, `fullest_fill`: the taken share of all numbers and of the fullest shard's, at most.
+    `events_waiting`: by service. `receivers`: what is wrong with those of services, `failing` or `gone`.
     """
 
     outbox_depth: int
     oldest_age_s: float
     fill: float
     fullest_fill: float
+    events_waiting: Mapping[str, int] = field(default_factory=dict)
+    receivers: Mapping[str, str] = field(default_factory=dict)
 
 
 class Metrics:
@@ -115,6 +138,7 @@ class Metrics:
         # The system's lock, not gevent's: nothing waits while it is held, and it costs a tenth.
         self._lock = native("_thread", "allocate_lock")()
         self.breaker_open = False
+        self.services: Collection[Service] = ()
         self._series: Series = {}
         for name, kind in KINDS.items():
             for labels in [(value,) for value in kind.known] if kind.labels else [()]:
@@ -132,8 +156,23 @@ class Metrics:
         if slug in BUDGETS:
             self._count(1, "cedula_budgets_refused", BUDGETS[slug])
 
-    def registered(self, candidates: int, seconds: float) -> None:
+    def serving(self, services: Collection[Service]) -> None:
+        """These services are in force: their counts are told from now on, also while they are 0."""
+        self.services = services
+        for service in services:
+            for stage in Stage:
+                self._count(0, "cedula_service_registrations", service.id, stage)
+            if service.events:
+                for outcome in get_args(EventOutcome):
+                    self.event(service.id, outcome, 0)
+
+    def stage(self, service_id: str, stage: Stage) -> None:
+        """A registration of this service has come so far."""
+        self._count(1, "cedula_service_registrations", service_id, stage)
+
+    def registered(self, service_id: str, candidates: int, seconds: float) -> None:
         """A registration was stored, with the last of so many numbers."""
+        self.stage(service_id, Stage.REGISTERED)
         self._count(candidates, "cedula_registration_candidates")
         self._count(seconds, "cedula_registration_duration_seconds")
 
@@ -156,6 +195,10 @@ class Metrics:
     def reported(self, kind: ReportKind, outcome: Outcome) -> None:
         """A report of what became of a mail was read."""
         self._count(1, "cedula_reports", kind, outcome)
+
+    def event(self, service_id: str, outcome: EventOutcome, count: int = 1) -> None:
+        """This became of so many events for a service."""
+        self._count(count, "cedula_events", service_id, outcome)
 
     def breaker(self, *, is_open: bool) -> None:
         """The mail server is taken to be down, or up again."""
@@ -188,6 +231,11 @@ class Metrics:
             if len(values) > 1:
                 values[bisect_left(KINDS[key[0]].buckets, value)] += 1
             values[-1] += value  # the counter itself, or the sum
+
+
+def series_of(pairs: Iterable[tuple[Iterable[object], Iterable[Any]]]) -> Series:
+    """Series that were written as JSON: key and values of each. Raises ValueError, TypeError."""
+    return {tuple(map(str, key)): [*map(float, values)] for key, values in pairs}
 
 
 def add(total: Series, more: Series) -> None:
@@ -237,8 +285,18 @@ def _counted(series: Series) -> Iterable[Metric]:
     return families.values()
 
 
-def store_gauges(store: StoreState | None) -> Iterable[Metric]:
-    """What a look at Redis found. `store`: None when Redis is away."""
+def service_gauges(services: Iterable[Service]) -> Iterable[Metric]:
+    """What is known of the services in force."""
+    tests = GaugeMetricFamily(
+        "cedula_service_test", "1 for a test service, of which nothing is mailed.", labels=["service"]
+    )
+    for service in services:
+        tests.add_metric([service.id], service.test)
+    yield tests
+
+
+def store_gauges(store: StoreState | None, services: Iterable[Service] = ()) -> Iterable[Metric]:
+    """What a look at Redis found. `store`: None when Redis is away. `services`: those in force."""
     yield GaugeMetricFamily(
         "cedula_storage_up", "1 if Redis answers and takes writes.", int(store is not None)
     )
@@ -254,3 +312,22 @@ def store_gauges(store: StoreState | None) -> Iterable[Metric]:
     fill.add_metric(["overall"], store.fill)
     fill.add_metric(["fullest_shard"], store.fullest_fill)
     yield fill
+    yield from _event_gauges(store, [service.id for service in services if service.events])
+
+
+def _event_gauges(store: StoreState, receiving: Collection[str]) -> Iterable[Metric]:
+    """`receiving`: the ids of services that get events; what waits for others is told, too."""
+    waiting = GaugeMetricFamily(
+        "cedula_events_waiting", "Events that wait for a service.", labels=["service"]
+    )
+    for service_id in sorted({*receiving, *store.events_waiting}):
+        waiting.add_metric([service_id], store.events_waiting.get(service_id, 0))
+    states = GaugeMetricFamily(
+        "cedula_event_receiver_state",
+        "1 while the receiver of a service's events is so.",
+        labels=["service", "state"],
+    )
+    for service_id in receiving:
+        for state in ("failing", "gone"):
+            states.add_metric([service_id, state], store.receivers.get(service_id) == state)
+    return waiting, states

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import cycle
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import redis
 import requests
@@ -150,6 +150,7 @@ class Storm:
         self.valkey = Valkey(folder, appendonly="yes", appendfsync="always", save="")
         self.smtp = UnevenSmtp()
         self._folder = folder
+        self._may_stay = {"user", "number", "keycheck", "ready", "relay", "sender"}
         self._write_services(*SERVICES)
         self.service = Gunicorn(
             folder,
@@ -162,6 +163,7 @@ class Storm:
                 "MAIL_CONNECTIONS": str(CONNECTIONS),
                 "ADDRESS_LIMIT": "",
                 "MAILBOX_LIMIT": "",
+                "VERIFY_LIMIT": "",
                 "WEB_CONCURRENCY": str(WORKERS),
             },
         )
@@ -170,13 +172,21 @@ class Storm:
         self._away = threading.Event()
 
     def _write_services(self, *names: str) -> None:
-        tables = {name: {"sender": sender(name), "test": name == REHEARSES} for name in names}
+        tables = {name: self._table(name) for name in names}
         with tempfile.TemporaryDirectory(dir=self._folder) as draft:
             services_file(Path(draft), **tables).replace(self._folder / "services.toml")
 
+    def _table(self, name: str) -> dict[str, Any]:
+        """What the file says of a service."""
+        return {"sender": sender(name), "test": name == REHEARSES}
+
+    def _works(self) -> list[Callable[[], None]]:
+        """What goes on beside the clients until the storm is over."""
+        return [self._killer, self._mail_weather]
+
     def run(self) -> Report:
         threads = [threading.Thread(target=self._client, args=(number,)) for number in range(CLIENTS)]
-        threads += [threading.Thread(target=work) for work in (self._killer, self._mail_weather)]
+        threads += [threading.Thread(target=work) for work in self._works()]
         for thread in threads:
             thread.start()
         for _ in range(2):
@@ -340,7 +350,7 @@ class Storm:
             self.report.problems += [f"{problem}: {who}" for problem in self._wrong(who, client, mail)]
         self._check_repeats(mails)
         self.report.problems += contradictions(client)
-        left = set(kinds(client)) - {"user", "number", "keycheck", "ready", "relay", "sender"}
+        left = set(kinds(client)) - self._may_stay
         self.report.problems += [f"orphan: {kind}" for kind in left]
         client.close()
 
@@ -389,16 +399,18 @@ def sender(service: str) -> str:
 
 
 @contextlib.contextmanager
-def storm(folder: Path, seconds: float, mail_timeout_s: float = 2.0) -> Iterator[Storm]:
-    weather = Storm(folder, seconds, mail_timeout_s)
+def storm(
+    folder: Path, seconds: float, mail_timeout_s: float = 2.0, kind: type[Storm] = Storm
+) -> Iterator[Storm]:
+    weather = kind(folder, seconds, mail_timeout_s)
     try:
         yield weather
     finally:
         weather.close()
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+def main(kind: type[Storm] = Storm, description: str | None = __doc__) -> int:
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--seconds", type=float, default=300)
     parser.add_argument(
         "--mail-timeout", type=float, default=2.0, help="seconds; the lease is twice that plus 5"
@@ -406,7 +418,7 @@ def main() -> int:
     chosen = parser.parse_args()
     with (
         tempfile.TemporaryDirectory() as folder,
-        storm(Path(folder), chosen.seconds, chosen.mail_timeout) as weather,
+        storm(Path(folder), chosen.seconds, chosen.mail_timeout, kind) as weather,
     ):
         report = weather.run()
         print(report)  # noqa: T201

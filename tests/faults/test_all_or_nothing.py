@@ -4,6 +4,7 @@ A new script is one line in SCRIPTS.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 
 import pytest
@@ -14,6 +15,7 @@ from app.domain.registration import Delivery, Registration
 from app.domain.report import ReportKind
 from app.errors import CedulaError, StorageUnavailable
 from app.repositories.client_limits import ClientLimits
+from app.repositories.events import Claim, Queue
 from app.repositories.keys import RELAY_LOCK, Field, Names
 from app.repositories.outbox import Outbox
 from tests.api.conftest import wrong
@@ -21,7 +23,7 @@ from tests.support.faults.redis import REFUSALS, Fault, everything
 from tests.support.people import KEY, Process, ada, age_mark
 from tests.support.scan import contradictions
 from tests.support.servers import Valkey, stopping
-from tests.support.values import text
+from tests.support.values import text, there
 
 
 @dataclass
@@ -32,6 +34,8 @@ class Scene:
     store: redis.Redis
     owner: str
     registration: Registration
+    number: str
+    claim: Claim | None = None
 
     def key(self, kind: str) -> str:
         """The key of that kind; `number` is the live one, which no script can declare."""
@@ -39,7 +43,7 @@ class Scene:
         if kind == "lock":
             return RELAY_LOCK
         if kind == "number":
-            return keys.number_prefix + text(self.store.hget(keys.user, Field.NUMBER))
+            return self.number
         if kind in ONE_KEY:
             (found,) = self.store.scan_iter(ONE_KEY[kind])
             return str(found.decode())
@@ -72,49 +76,112 @@ class Scene:
     def verify(self, number: str, key: str = "") -> None:
         self.process.verify(ada(), number, key)
 
+    @property
+    def queue(self) -> Queue:
+        return Queue(self.process.name, self.registration.user_id)
+
+    def claim_event(self) -> None:
+        self.claim = self.process.events.claim(self.queue)
+
+    def settle_event(self, wait_ms: int | None = None) -> None:
+        assert self.claim is not None
+        self.process.events.settle(self.queue, self.claim, wait_ms)
+
+    def end(self) -> None:
+        """The registration has reached its end."""
+        keys = self.process.keys(ada())
+        self.store.delete(keys.user, self.number)
+        self.store.zrem(keys.outbox, keys.user_id)
+
 
 @dataclass(frozen=True)
 class Deed:
-    """One call of a script, and the kinds of key that it reads."""
+    """One call of a script, and the kinds of key that it reads. `telling`: those that it reads besides where
+    the service wants events. `first`: what comes before it."""
 
     act: Callable[[Scene], object]
     reads: str
+    telling: str = ""
+    first: Callable[[Scene], object] = lambda _: None
 
+
+@dataclass(frozen=True)
+class Case:
+    """One deed in one scene. `listens`: its service wants events."""
+
+    deed: Deed
+    listens: bool
+    scene: Scene
+
+    @property
+    def reads(self) -> list[str]:
+        return f"{self.deed.reads} {self.deed.telling if self.listens else ''}".split()
+
+
+ANNOUNCING, END = "events schedule waiting", "expiry expiries"
+TELLING = f"{ANNOUNCING} {END}"
 
 SCRIPTS = {
     "register": Deed(
-        lambda at: at.process.outcome(ada()), "user number sender outbox sends mailbox suppressed"
+        lambda at: at.process.outcome(ada()),
+        f"user number sender outbox sends mailbox suppressed {END}",
+        ANNOUNCING,
     ),
     "replay": Deed(
         lambda at: at.process.outcome(ada(), key=KEY),
-        "user number sender outbox sends mailbox suppressed idempotency",
+        f"user number sender outbox sends mailbox suppressed idempotency {END}",
+        ANNOUNCING,
     ),
     "resend": Deed(lambda at: at.process.resent(ada()), "user sender outbox sends mailbox suppressed"),
     "bounce": Deed(
-        lambda at: at.report(ReportKind.BOUNCED), "user outbox"
+        lambda at: at.report(ReportKind.BOUNCED), "user outbox", ANNOUNCING
     ),  # what is no suppression it replaces
-    "soft bounce": Deed(lambda at: at.report(ReportKind.SOFT), "user outbox"),
-    "verify": Deed(lambda at: at.verify(at.registration.number), "user number outbox tries"),
+    "soft bounce": Deed(lambda at: at.report(ReportKind.SOFT), "user outbox", ANNOUNCING),
+    "verify": Deed(lambda at: at.verify(at.registration.number), "user number outbox tries", TELLING),
     "verify with a key": Deed(
-        lambda at: at.verify(at.registration.number, KEY), "user number outbox tries verified"
+        lambda at: at.verify(at.registration.number, KEY), "user number outbox tries verified", TELLING
     ),
     "guess with a key": Deed(
-        lambda at: at.verify(wrong(at.registration.number), KEY), "user number outbox tries verified"
+        lambda at: at.verify(wrong(at.registration.number), KEY), "user number outbox tries verified", TELLING
     ),
-    "guess": Deed(lambda at: at.verify(wrong(at.registration.number)), "user number outbox tries"),
-    "erase": Deed(lambda at: at.process.users.erase(at.registration.user_id), "user number outbox"),
+    "guess": Deed(lambda at: at.verify(wrong(at.registration.number)), "user number outbox tries", TELLING),
+    "erase": Deed(lambda at: at.process.users.erase(at.registration.user_id), f"user number outbox {END}"),
     "claim": Deed(
-        lambda at: at.process.outbox.claim(at.registration.user_id, at.owner), "user sender outbox"
+        lambda at: at.process.outbox.claim(at.registration.user_id, at.owner),
+        "user sender outbox",
+        ANNOUNCING,
     ),
     "renew": Deed(lambda at: at.outbox.renew(at.registration.user_id, at.owner), "sender outbox"),
-    "sent": Deed(lambda at: at.settle(Delivery.SENT), "user number sender outbox"),
-    "put off": Deed(lambda at: at.settle(Delivery.PENDING), "user number sender outbox"),
-    "refused": Deed(lambda at: at.settle(Delivery.REFUSED), "user number sender outbox"),
+    "sent": Deed(lambda at: at.settle(Delivery.SENT), "user number sender outbox", TELLING),
+    "failed": Deed(lambda at: at.settle(Delivery.FAILED), "user number sender outbox", TELLING),
+    "put off": Deed(lambda at: at.settle(Delivery.PENDING), "user number sender outbox", TELLING),
+    "refused": Deed(lambda at: at.settle(Delivery.REFUSED), "user number sender outbox", TELLING),
     "retry": Deed(lambda at: at.outbox.retry(at.registration.user_id), "user sender outbox"),
-    "drop": Deed(lambda at: at.outbox.drop(at.registration.user_id), "user sender outbox"),
+    "drop": Deed(lambda at: at.outbox.drop(at.registration.user_id), "user sender outbox", ANNOUNCING),
     "hold": Deed(lambda at: at.outbox.hold_relay(at.owner, 1000), ""),  # what is no lock it removes
     "count": Deed(lambda at: at.count(), "limits"),
     "refuse": Deed(lambda at: at.count(1), "limits"),
+}
+SCRIPTS_OF_EVENTS = {
+    "register after an end": Deed(
+        lambda at: at.process.outcome(ada()),
+        "user sender outbox sends mailbox suppressed",
+        TELLING,
+        Scene.end,
+    ),
+    "tell an end": Deed(
+        lambda at: at.process.events.note_expiry(at.registration.user_id), "user", TELLING, Scene.end
+    ),
+    "tell an end too early": Deed(
+        lambda at: at.process.events.note_expiry(at.registration.user_id), "user", TELLING
+    ),
+    "claim an event": Deed(Scene.claim_event, "events schedule"),
+    "an event is taken": Deed(Scene.settle_event, ANNOUNCING, first=Scene.claim_event),
+    "an event is not taken": Deed(
+        lambda at: at.settle_event(1000), "events schedule", first=Scene.claim_event
+    ),
+    "drop events": Deed(lambda at: at.process.events.drop(at.queue), ANNOUNCING),
+    "wake events": Deed(lambda at: at.process.events.wake(at.process.name), ""),  # it goes on with others
 }
 KINDS = (
     "user",
@@ -127,6 +194,11 @@ KINDS = (
     "verified",
     "idempotency",
     "suppressed",
+    "events",
+    "schedule",
+    "waiting",
+    "expiry",
+    "expiries",
     "lock",
     "limits",
 )
@@ -140,7 +212,14 @@ FIELDS = (
     Field.EXPIRES_MS,
     Field.WRONG,
     Field.RESENDS,
+    Field.HEARD,
 )
+
+CASES = {
+    **{name: (deed, False) for name, deed in SCRIPTS.items()},
+    **{f"{name}, told": (deed, True) for name, deed in (SCRIPTS | SCRIPTS_OF_EVENTS).items()},
+}
+"""Each script, for a service that wants no events and for one that does."""
 
 
 @pytest.fixture(scope="module")
@@ -150,21 +229,31 @@ def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
         yield server
 
 
-@pytest.fixture
-def scene(valkey_server: Valkey, store: redis.Redis) -> Iterator[Scene]:
-    process = Process(valkey_server.url, mailbox_limit=9)
+@pytest.fixture(params=list(CASES.values()), ids=list(CASES))
+def case(request: pytest.FixtureRequest, valkey_server: Valkey, store: redis.Redis) -> Iterator[Case]:
+    deed, listens = request.param
+    with closing(Process(valkey_server.url, mailbox_limit=9, listens=listens)) as process:
+        yield Case(deed, listens, built(process, store))
+    store.flushall()
+
+
+def built(process: Process, store: redis.Redis) -> Scene:
+    """A registration before this one has left an event, where the service wants any."""
+    first = process.registered(ada())
+    process.outbox.settle(
+        first.registration.user_id, first.registration.mail_id, there(first.owner), Delivery.SENT
+    )
     stored = process.registered(ada(), key=KEY)
-    assert stored.owner
-    found = Scene(process, store, stored.owner, stored.registration)
+    keys = process.keys(ada())
+    number = keys.number_prefix + text(store.hget(keys.user, Field.NUMBER))
+    found = Scene(process, store, there(stored.owner), stored.registration, number)
     age_mark(store, 60)  # so that a replay writes
     with pytest.raises(CedulaError):
         found.verify(wrong(stored.registration.number))
-    process.outbox.hold_relay(stored.owner, 60_000)
+    process.outbox.hold_relay(found.owner, 60_000)
     found.count()
     found.fill_window()
-    yield found
-    process.close()
-    store.flushall()
+    return found
 
 
 def failed_whole(deed: Deed, scene: Scene) -> bool:
@@ -181,22 +270,32 @@ def failed_whole(deed: Deed, scene: Scene) -> bool:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("deed", SCRIPTS.values(), ids=SCRIPTS)
-def test_a_key_of_the_wrong_type_stops_a_script_whole(scene: Scene, deed: Deed, kind: str) -> None:
-    """A list stands where something else should: whoever reads it changes nothing; others do not care."""
-    key = scene.key(kind)
-    scene.store.delete(key)
-    scene.store.rpush(key, "a list")
-    assert failed_whole(deed, scene) == (kind in deed.reads.split())
+def test_a_key_of_the_wrong_type_stops_a_script_whole(case: Case, kind: str) -> None:
+    """Something stands where something else should: whoever reads it changes nothing; others do not care."""
+    case.deed.first(case.scene)
+    key, store = case.scene.key(kind), case.scene.store
+    store.delete(key)
+    if kind == "events":
+        store.set(key, "no list", px=60_000)
+    else:
+        store.rpush(key, "a list")
+    assert failed_whole(case.deed, case.scene) == (kind in case.reads)
 
 
 @pytest.mark.parametrize("field", FIELDS, ids=lambda field: field.name)
-@pytest.mark.parametrize("deed", SCRIPTS.values(), ids=SCRIPTS)
-def test_a_number_that_cannot_be_read_stops_a_script_whole(scene: Scene, deed: Deed, field: Field) -> None:
+def test_a_number_that_cannot_be_read_stops_a_script_whole(case: Case, field: Field) -> None:
     """Or the script needs it for nothing, and does all it has to."""
-    scene.store.hset(scene.key("user"), field, "x")
-    if not failed_whole(deed, scene):
-        assert contradictions(scene.store) == []
+    case.scene.store.hset(case.scene.key("user"), field, "x")
+    case.deed.first(case.scene)
+    if not failed_whole(case.deed, case.scene):
+        assert contradictions(case.scene.store) == []
+
+
+@pytest.fixture
+def scene(valkey_server: Valkey, store: redis.Redis) -> Iterator[Scene]:
+    with closing(Process(valkey_server.url, mailbox_limit=9)) as process:
+        yield built(process, store)
+    store.flushall()
 
 
 @pytest.mark.parametrize(
@@ -222,11 +321,11 @@ def test_a_counter_that_is_no_number_stops_a_script_whole(
 
 
 @pytest.mark.parametrize("fault", REFUSALS.values(), ids=REFUSALS)
-@pytest.mark.parametrize("deed", SCRIPTS.values(), ids=SCRIPTS)
 def test_a_redis_that_refuses_writes_stops_a_script_whole(
-    scene: Scene, valkey_server: Valkey, deed: Deed, fault: Fault
+    case: Case, valkey_server: Valkey, fault: Fault
 ) -> None:
     """Or lets it through whole: under OOM only what deletes, an erasure, goes on."""
-    with fault(valkey_server, scene.store):
-        if not failed_whole(deed, scene):
-            assert contradictions(scene.store) == []
+    case.deed.first(case.scene)
+    with fault(valkey_server, case.scene.store):
+        if not failed_whole(case.deed, case.scene):
+            assert contradictions(case.scene.store) == []

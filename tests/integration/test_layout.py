@@ -1,6 +1,7 @@
 """What an earlier release left in Redis is served, and what a later one wrote is left alone."""
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +23,20 @@ from tests.support.layout import (
     INDEX,
     KEY,
     LONG_TOKEN,
+    OTHERS,
     PEOPLE,
     SECRET,
     SHOP,
     TOKEN,
-    TRIAL,
+    TOLD,
+    TOLD_TRIAL,
     address,
     restore,
 )
 from tests.support.people import Process, ada
 from tests.support.scan import contradictions
 from tests.support.servers import Gunicorn, MailServer, Valkey, gunicorn, stopping
+from tests.support.telling import Person
 from tests.support.values import text, there
 from tests.support.waiting import wait_until
 
@@ -114,16 +118,54 @@ def test_a_number_that_was_handed_in_at_an_earlier_release_brings_its_token_agai
     assert (again.status_code, again.json()["token"]) == (200, TOKEN)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def process_of(service: Service, valkey: Valkey, layout: Path) -> Process:
+    secrets = (SECRET,) if layout.stem == "sealed" else ()
+    listens = service.events is not None
+    return Process(valkey.url, secrets, INDEX, name=service.id, test=service.test, listens=listens)
+
+
+layouts = pytest.mark.parametrize("layout", LAYOUTS, ids=lambda path: f"{path.parent.name}-{path.stem}")
+
+
+@layouts
+@pytest.mark.parametrize("service", [TOLD, TOLD_TRIAL], ids=lambda service: service.id)
+def test_events_that_an_earlier_release_left_are_delivered(
+    valkey_server: Valkey, store: redis.Redis, layout: Path, service: Service
+) -> None:
+    """And what becomes of its registrations is told after them."""
+    numbers = restore(store, layout)
+    with closing(process_of(service, valkey_server, layout)) as process:
+        person = Person(process, store, address("sent"))
+        (waiting,) = person.told
+        assert waiting.created_ms <= waiting.at_ms <= process.outbox.now_ms()
+        assert process.events.due(person.shards).count(person.queue) == 1
+        assert process.verify(person.address, numbers[service.id]) == TOKEN
+        assert person.delivered() == ["sent", "verified"]
+        assert process.events.count().waiting[service.id] == 0
+    assert contradictions(store) == []
+
+
+@layouts
+def test_an_end_that_comes_after_an_earlier_release_is_told(
+    valkey_server: Valkey, store: redis.Redis, layout: Path
+) -> None:
+    """It was noted when the registration was made."""
+    restore(store, layout)
+    with closing(process_of(TOLD, valkey_server, layout)) as process:
+        person = Person(process, store, address("sent"))
+        person.ended()
+        assert person.swept() == 1
+        assert person.kinds == ["sent", "expired"]
+
+
+@layouts
 def test_registrations_of_each_service_stay_that_services(
     valkey_server: Valkey, store: redis.Redis, layout: Path
 ) -> None:
     """The record tells its service, and whether it is a test; all mails to one mailbox are counted as one."""
     numbers = restore(store, layout)
-    secrets = (SECRET,) if layout.stem == "sealed" else ()
     processes = {
-        service: Process(valkey_server.url, secrets, INDEX, name=service.id, test=service.test)
-        for service in (DEFAULT_SERVICE, SHOP, TRIAL)
+        service: process_of(service, valkey_server, layout) for service in (DEFAULT_SERVICE, *OTHERS)
     }
     for service, process in processes.items():
         found = there(process.users.find(user_id("sent", service)))
@@ -143,7 +185,7 @@ def test_registrations_of_each_service_stay_that_services(
 def test_a_service_does_not_see_what_another_registered_at_an_earlier_release(left: Left) -> None:
     """Not by its id, either."""
     api, _ = left
-    for service in (SHOP, TRIAL):
+    for service in OTHERS:
         path = f"/api/users/{user_id('sent', service)}"
         calls = (api.call("GET", path), api.call("DELETE", path), api.call("POST", f"{path}/resend"))
         assert {answer.status_code for answer in calls} == {404}
@@ -182,7 +224,7 @@ def test_registrations_of_an_earlier_release_are_replaced_and_erased(left: Left,
         assert api.verify(email(person), numbers[person]).status_code in (403, 429)
         assert api.call("DELETE", f"/api/users/{user_id(person)}").status_code == 204
     assert contradictions(store) == []
-    others = {keys_of(user_id("sent", service)).user for service in (SHOP, TRIAL)}
+    others = {keys_of(user_id("sent", service)).user for service in OTHERS}
     assert {text(key) for key in store.scan_iter("*:user:*")} == others
 
 

@@ -1,5 +1,6 @@
 """note_report.lua, and what a report changes for the other scripts, on a real Valkey."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,7 +11,8 @@ from app.domain.registration import Delivery, Registered, Stored, UserRecord
 from app.domain.report import ReportKind
 from app.errors import AddressRefused, NewerRecord
 from app.repositories.keys import Field
-from tests.api.conftest import race
+from app.repositories.reports import Noted
+from tests.api.conftest import at_once, race
 from tests.support.faults.redis import everything
 from tests.support.people import HOUR_MS, KEY, Process, ada, age_mark
 from tests.support.scan import contradictions, kinds
@@ -219,7 +221,7 @@ def test_a_race_of_reports_and_registrations_leaves_one_truth(here: Process, sto
             return True
 
         def note(record: UserRecord = record) -> bool:
-            return here.reports.note(record, ReportKind.BOUNCED, "")
+            return here.reports.note(record, ReportKind.BOUNCED, "") is not None
 
         outcomes = race([register, note, register, note])
         noted, registered = outcomes[1] or outcomes[3], outcomes[0] or outcomes[2]
@@ -227,6 +229,21 @@ def test_a_race_of_reports_and_registrations_leaves_one_truth(here: Process, sto
         assert (kinds(store)["suppressed"] == 1) == noted
         assert (record_of(here).delivery is Delivery.BOUNCED) == noted
         assert contradictions(store) == []
+
+
+def test_of_many_reports_of_one_mail_one_is_new(here: Process, store: redis.Redis) -> None:
+    """So that it is counted once; that the person calls it unwanted, too, is new again."""
+    for turn in range(10):
+        store.flushall()
+        sent(here)
+        record = record_of(here)
+        kind = HELD_BACK[turn % 2]
+
+        def note(record: UserRecord = record, kind: ReportKind = kind) -> Noted | None:
+            return here.reports.note(record, kind, "")
+
+        assert Counter(at_once(8, note)) == {Noted.NEW: 1, Noted.AGAIN: 7}
+        assert here.reports.note(record, HELD_BACK[turn % 2 - 1], "") is Noted.NEW
 
 
 def test_what_is_no_suppression_is_not_listed(here: Process, store: redis.Redis) -> None:

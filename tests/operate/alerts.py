@@ -2,16 +2,25 @@
 
 from typing import Final
 
-MINUTES: Final = 130
-"""How long each story lasts; every rule has fired by then if its condition holds all the while."""
+MINUTES: Final = 125
+"""How long a story lasts; every rule has fired by then if its condition holds all the while."""
+
+LONGEST: Final = 30 * 60
+"""Of a rule that looks back a day."""
+
+CHANGE: Final = 26 * 60
+"""When something changes in a long story."""
 
 
 def steady(value: float) -> str:
-    return f"{value}+0x{MINUTES}"
+    return f"{value}+0x{LONGEST}"
 
 
-def rising(a_minute: float) -> str:
-    return f"0+{a_minute}x{MINUTES}"
+def rising(a_minute: float, later: float | None = None) -> str:
+    """`later`: how fast it rises after the change."""
+    if later is None:
+        return f"0+{a_minute}x{LONGEST}"
+    return f"0+{a_minute}x{CHANGE} {a_minute * CHANGE + later}+{later}x{LONGEST - CHANGE - 1}"
 
 
 def histogram(name: str, below_s: float, a_minute: float = 60) -> dict[str, str]:
@@ -26,8 +35,8 @@ def histogram(name: str, below_s: float, a_minute: float = 60) -> dict[str, str]
 WHO: Final = 'job="cedula", instance="a:8000"'
 
 
-def counter(name: str, labels: str, a_minute: float) -> dict[str, str]:
-    return {f"{name}{{{labels}, {WHO}}}": rising(a_minute)}
+def counter(name: str, labels: str, a_minute: float, later: float | None = None) -> dict[str, str]:
+    return {f"{name}{{{labels}, {WHO}}}": rising(a_minute, later)}
 
 
 def requests(status: int, a_minute: float) -> dict[str, str]:
@@ -36,6 +45,14 @@ def requests(status: int, a_minute: float) -> dict[str, str]:
 
 def deliveries(outcome: str, a_minute: float) -> dict[str, str]:
     return counter("cedula_deliveries_total", f'outcome="{outcome}"', a_minute)
+
+
+def registrations(stage: str, a_minute: float, later: float | None = None) -> dict[str, str]:
+    return counter("cedula_service_registrations_total", f'service="shop", stage="{stage}"', a_minute, later)
+
+
+def events(outcome: str, a_minute: float) -> dict[str, str]:
+    return counter("cedula_events_total", f'service="shop", outcome="{outcome}"', a_minute)
 
 
 def candidates(tried: float) -> dict[str, str]:
@@ -53,6 +70,10 @@ BREAKER: Final = f'cedula_mail_breaker_open{{pid="1", {WHO}}}'
 AGE: Final = f"cedula_outbox_oldest_age_seconds{{{WHO}}}"
 DROPPED: Final = f"cedula_log_lines_dropped_total{{{WHO}}}"
 UNWELL: Final = f'cedula_thread_unwell{{thread="outbox-relay", pid="1", {WHO}}}'
+TEST: Final = f'cedula_service_test{{service="shop", {WHO}}}'
+WAITING: Final = f'cedula_events_waiting{{service="shop", {WHO}}}'
+FAILING: Final = f'cedula_event_receiver_state{{service="shop", state="failing", {WHO}}}'
+GONE: Final = f'cedula_event_receiver_state{{service="shop", state="gone", {WHO}}}'
 FILL: Final = f'cedula_number_space_fill_ratio{{scope="fullest_shard", {WHO}}}'
 
 HEALTHY: Final[Series] = {
@@ -67,6 +88,19 @@ HEALTHY: Final[Series] = {
     **deliveries("put_off", 10),
     **deliveries("refused", 5),
     **deliveries("given_up", 0),
+    TEST: steady(0),
+    **registrations("registered", 600),
+    **registrations("sent", 600),
+    **registrations("verified", 480),
+    **registrations("bounced", 6),
+    **registrations("complained", 1),
+    WAITING: steady(20),
+    FAILING: steady(0),
+    GONE: steady(0),
+    **events("taken", 600),
+    **events("put_off", 5),
+    **events("given_up", 0),
+    **events("dropped", 0),
     **counter("cedula_mail_faults_total", 'blame="moment"', 10),
     **counter("cedula_mail_faults_total", 'blame="operator"', 0),
     **counter("cedula_problems_total", 'problem="internal-error"', 0),
@@ -95,6 +129,8 @@ FIRES_ON: Final[dict[str, Series]] = {
     "CedulaDeliveriesFailing": deliveries("put_off", 200),
     "CedulaMailsGivenUp": deliveries("given_up", 0.1),
     "CedulaManyAddressesRefused": deliveries("refused", 100),
+    "CedulaFewVerified": registrations("verified", 480, later=120),
+    "CedulaManyBounces": registrations("bounced", 40),
     "CedulaNumberSpaceFilling": {FILL: steady(0.81)},
     "CedulaNumbersExhausted": counter("cedula_problems_total", 'problem="number-space-exhausted"', 0.5),
     "CedulaGuessing": counter("cedula_budgets_refused_total", 'budget="attempts"', 5),
@@ -102,6 +138,9 @@ FIRES_ON: Final[dict[str, Series]] = {
     "CedulaUnauthorized": counter("cedula_problems_total", 'problem="unauthorized"', 10),
     "CedulaStorageSlow": histogram("cedula_registration_duration_seconds", 2.5),
     "CedulaMailSlow": histogram("cedula_mail_duration_seconds", 30),
+    "CedulaEventsDropped": events("dropped", 0.2),
+    "CedulaEventsGone": {GONE: steady(1)},
+    "CedulaEventsLate": {WAITING: steady(50_001)},
     "CedulaThreadUnwell": {UNWELL: steady(1)},
     "CedulaThreadRestarts": counter("cedula_thread_restarts_total", 'thread="outbox-relay"', 0.1),
     "CedulaLogLinesDropped": {DROPPED: rising(1)},
@@ -109,8 +148,13 @@ FIRES_ON: Final[dict[str, Series]] = {
 """What turns the healthy service into the one that the rule is there for."""
 
 
-def story(alert: str | None, changes: Series) -> dict[str, object]:
+LONG: Final = ("CedulaFewVerified",)
+"""They compare with the day before."""
+
+
+def story(alert: str | None, changes: Series, minutes: int = 0) -> dict[str, object]:
     """One of promtool's tests: these series, and exactly this alert fires (None: none does)."""
+    minutes = minutes or (LONGEST if alert in LONG else MINUTES)
     replaced = {name.split("{")[0] for name in changes if "_bucket" in name}
     kept = {name: values for name, values in HEALTHY.items() if name.split("{")[0] not in replaced}
     series = {name: values for name, values in {**kept, **changes}.items() if values}
@@ -122,7 +166,7 @@ def story(alert: str | None, changes: Series) -> dict[str, object]:
         "promql_expr_test": [
             {
                 "expr": 'count by (alertname) (ALERTS{alertstate="firing"})',
-                "eval_time": f"{MINUTES - 5}m",
+                "eval_time": f"{minutes}m",
                 "exp_samples": firing,
             }
         ],

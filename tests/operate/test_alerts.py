@@ -9,7 +9,18 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.operate.alerts import FIRES_ON, candidates, story
+from tests.operate.alerts import (
+    FAILING,
+    FIRES_ON,
+    LONGEST,
+    MINUTES,
+    TEST,
+    Series,
+    candidates,
+    registrations,
+    steady,
+    story,
+)
 from tests.support.servers import ROOT
 
 RULES = ROOT / "deploy/prometheus/alerts.yml"
@@ -43,6 +54,33 @@ def test_an_alert_fires_on_its_condition_and_alone(tmp_path: Path, alert: str | 
 def test_a_full_number_space_is_noticed_by_the_numbers_tried(tmp_path: Path) -> None:
     """Whatever the estimate says: from 80 % on, five are tried on average."""
     assert told(tmp_path, story("CedulaNumberSpaceFilling", candidates(6))) == ""
+
+
+@pytest.mark.system
+def test_a_receiver_that_fails_for_half_an_hour_is_noticed(tmp_path: Path) -> None:
+    """Not one that fails now and then, nor where only an instance that has just started says so."""
+    now_and_then = {FAILING: "1+0x28 0 " * 6}
+    just_started = {FAILING.replace("a:8000", "b:8000"): f"_x{MINUTES - 10} 1+0x{LONGEST}"}
+    assert told(tmp_path, story("CedulaEventsLate", {FAILING: steady(1)})) == ""
+    assert told(tmp_path, story(None, now_and_then)) == ""
+    assert told(tmp_path, story(None, just_started)) == ""
+
+
+RARE: Series = (
+    registrations("sent", 0.2) | registrations("verified", 0.16, later=0) | registrations("bounced", 0)
+)
+TRIED_OUT: Series = {TEST: steady(1)} | registrations("verified", 480, later=120)
+A_FEW_BACK: Series = registrations("sent", 0.5) | registrations("bounced", 0.1)
+LESS: Series = registrations("verified", 480, later=300)
+
+
+@pytest.mark.system
+@pytest.mark.parametrize(
+    "changes", [{}, RARE, TRIED_OUT, A_FEW_BACK, LESS], ids=["healthy", "rare", "test", "bounces", "less"]
+)
+def test_a_day_without_trouble_fires_nothing(tmp_path: Path, changes: Series) -> None:
+    """Nor small numbers, whatever their share, nor a test service, nor a ratio that falls a little."""
+    assert told(tmp_path, story(None, changes, LONGEST)) == ""
 
 
 def told(folder: Path, played: dict[str, object]) -> str:

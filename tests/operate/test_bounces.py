@@ -68,7 +68,7 @@ def test_what_is_no_report_of_ours_is_ignored(tagged: dict[str, str], store: red
     before = everything(store)
     found = read_by_command(tagged, fixture(name))
     assert found.returncode == 0
-    assert everything(store).keys() - before.keys() <= {b"cedula:keycheck"}
+    assert everything(store).keys() - before.keys() <= {b"cedula:keycheck", b"cedula:counts"}
     kind, _ = VERDICTS[name]
     outcome = b"no_tag" if kind == "bounced" else b"ignored"
     assert found.stdout.splitlines()[-1] == kind.value.encode() + b" " + outcome

@@ -191,9 +191,10 @@ sender = "no-reply@club.example"
 locale = "es"
 number_ttl = 600
 verify_limit = ""
-client_limit = "10/second, 100/hour"
+client_limit = "1/second, 9/minute"
 test = true
-events_url = "https://club.example"
+events_url = "https://club.example:8443/hooks/secret"
+events_secrets = ["whsec_{"s" * 32}"]
 """
 
 AWAY = {"REDIS_URL": "redis://127.0.0.1:1/0", "MAIL_DEFAULT_SENDER": "no-reply@example.com"}
@@ -202,16 +203,17 @@ AWAY = {"REDIS_URL": "redis://127.0.0.1:1/0", "MAIL_DEFAULT_SENDER": "no-reply@e
 SHOWN = [
     row.split("|")
     for row in (
-        "service|name|sender|locale|address|verify|client|ttl|test|keys",
-        "default|example.com|no-reply@example.com|en|10/3600s|5/900s|-|86400|-|closed",
-        'shop|Müller & Söhne|"Müller & Söhne" <no-reply@example.com>|en|10/3600s|5/900s|-|86400|-|2',
-        "club|The club|The club <no-reply@club.example>|es|10/3600s|-|10/1s,100/3600s|600|test|1",
+        "service|name|sender|locale|address|verify|client|ttl|test|events|keys",
+        "default|example.com|no-reply@example.com|en|10/3600s|5/900s|-|86400|-|-|closed",
+        'shop|Müller & Söhne|"Müller & Söhne" <no-reply@example.com>|en|10/3600s|5/900s|-|86400|-|-|2',
+        "club|The club|The club <no-reply@club.example>|es|10/3600s|-|1/1s,9/60s|600|test|club.example|1",
     )
 ]
 
 
 def test_the_services_of_a_file_are_shown(tmp_path: Path) -> None:
-    """What a table says and what it leaves out, without a digest; Redis is not asked."""
+    """What a table says and what it leaves out, without a digest, and of where events go the host; Redis
+    is not asked."""
     file = tmp_path / "services.toml"
     file.write_text(SERVICES)
     for found in (
@@ -220,7 +222,7 @@ def test_the_services_of_a_file_are_shown(tmp_path: Path) -> None:
     ):
         assert found.returncode == 0, found.stderr
         assert [re.split("  +", line) for line in found.stdout.splitlines()] == SHOWN
-        assert "delivers no events" in found.stderr
+        assert found.stderr == ""
 
 
 def test_what_is_wrong_in_a_file_is_told_although_it_stops_the_service(tmp_path: Path) -> None:
@@ -229,7 +231,7 @@ def test_what_is_wrong_in_a_file_is_told_although_it_stops_the_service(tmp_path:
     file.write_text(SERVICES + "colour = 1\n[Bank]\n")
     found = run(AWAY | {"SERVICES_FILE": str(file)}, "services", "check")
     assert found.returncode == 1
-    for says in ("[club] colour, line 16: ", "[Bank], line 17: ", "[Bank] keys, line 17: Must be set."):
+    for says in ("[club] colour, line 17: ", "[Bank], line 18: ", "[Bank] keys, line 18: Must be set."):
         assert f"  SERVICES_FILE {says}" in found.stderr
     assert [line.split()[0] for line in found.stdout.splitlines()] == ["service", "default", "shop"]
     assert "a" * 64 not in found.stdout + found.stderr

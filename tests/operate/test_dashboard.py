@@ -1,11 +1,14 @@
 """A real Prometheus scrapes the real service: every query of the dashboard is answered, every rule works."""
 
+import base64
 import json
 import re
 import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ import yaml
 from app.http.auth import digest
 from tests.operate.test_alerts import RULES
 from tests.support.servers import ROOT, Gunicorn, MailServer, Valkey, free_port, gunicorn
+from tests.support.tenants import key_of, services_file
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(300)]
@@ -24,7 +28,8 @@ DASHBOARD = ROOT / "deploy/grafana/dashboard.json"
 LOAD_S = 60.0
 SCRAPE_S = 1
 KEY = "cedula_prometheus-key-of-the-test"
-VARIABLES = {"$__rate_interval": "30s", "$job": "cedula", "$instance": ".*"}
+SECRET = "whsec_" + base64.b64encode(bytes(32)).decode()
+VARIABLES = {"$__rate_interval": "30s", "$job": "cedula", "$instance": ".*", "$service": ".*"}
 """What Grafana puts in."""
 
 
@@ -76,6 +81,32 @@ class Prometheus:
         self._log.close()
 
 
+class Taking(BaseHTTPRequestHandler):
+    """Takes every event."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Says nothing."""
+
+
+@contextmanager
+def receiver() -> Iterator[str]:
+    """The URL of a receiver of events."""
+    server = ThreadingHTTPServer(("127.0.0.1", free_port()), Taking)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/events"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
 @pytest.fixture(scope="module")
 def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     """Prometheus after a minute of load on a service with two workers."""
@@ -88,21 +119,28 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
         "API_KEYS": f"test:{digest(KEY)}",
         "WEB_CONCURRENCY": "2",
     }
-    with gunicorn(folder, environment) as service:
-        server = Prometheus(folder, f"127.0.0.1:{service.port}")
-        try:
-            wait_until(server.scraped, 30, "the first scrape")
-            work(service)
-            yield server
-        finally:
-            server.stop()
+    with receiver() as url:
+        shop = {"events_url": url, "events_secrets": [SECRET]}
+        environment["SERVICES_FILE"] = str(services_file(folder, shop=shop))
+        yield from watched(folder, environment, mail_server)
     mail_server.stop()
     valkey.stop()
 
 
-def work(service: Gunicorn) -> None:
+def watched(folder: Path, environment: dict[str, str], mail_server: MailServer) -> Iterator[Prometheus]:
+    with gunicorn(folder, environment) as service:
+        server = Prometheus(folder, f"127.0.0.1:{service.port}")
+        try:
+            wait_until(server.scraped, 30, "the first scrape")
+            work(service, mail_server)
+            yield server
+        finally:
+            server.stop()
+
+
+def work(service: Gunicorn, mail_server: MailServer) -> None:
     """A minute in the life of the service, with a few of everybody's mistakes."""
-    headers = {"Authorization": f"Bearer {KEY}"}
+    headers = {"Authorization": f"Bearer {key_of('shop')}"}
     end = time.monotonic() + LOAD_S
 
     def customer(name: str) -> None:
@@ -113,7 +151,8 @@ def work(service: Gunicorn) -> None:
             answer = service.register(address, headers=headers)
             assert answer.status_code in (201, 202), answer.text
             service.http.get(service.url + answer.headers["Location"], headers=headers, timeout=20)
-            for number in ("1", "999999999999", "100000000001"):
+            mail = mail_server.box.wait_for(address)[-1]
+            for number in ("1", "999999999999", mail.number, mail.number):
                 body = {"email": address, "number": number}
                 service.post("/api/users/verify", body, headers=headers)
             service.http.get(f"{service.url}/nowhere", timeout=20)

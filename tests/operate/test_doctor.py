@@ -60,7 +60,6 @@ def test_what_is_wrong_with_services_is_found(tmp_path: Path) -> None:
     [
         ('verify_limit = ""', Level.WARNING, "not limited in time for: shop", "`verify_limit`"),
         ('address_limit = ""', Level.WARNING, "flooded by: shop", "`address_limit`"),
-        ('events_url = "https://x.example"', Level.WARNING, "delivers no events", "take these keys out"),
         ("test = true", Level.NOTE, "Nothing is mailed for test services: shop", "without `test`"),
         ("", Level.NOTE, "nobody to ask for: shop", "SERVICE_SUPPORT"),
     ],
@@ -146,10 +145,13 @@ def test_the_exit_code_and_json_are_for_scripts(valkey: Valkey) -> None:
             "MAIL_SERVER": "localhost",
             "MAIL_PORT": str(mail_settings.mail_port),
             "MAIL_DEFAULT_SENDER": SENDER,
+            "BOUNCE_ADDRESS": "bounce@acme.example",
         }
         well = doctor(environment, "--json", "--no-dns")
         warned = doctor({**environment, "API_KEYS": ""}, "--json", "--no-dns")
     assert (well.returncode, json.loads(well.stdout)["exit_code"]) == (0, 0), well.stdout
+    areas = {finding["area"] for finding in json.loads(well.stdout)["findings"]}
+    assert areas == {"settings", "redis", "clock", "smtp", "domain", "bounces"}
     assert (warned.returncode, json.loads(warned.stdout)["exit_code"]) == (1, 1), warned.stdout
     with closing(valkey.client()) as client:
         assert client.dbsize() == 0

@@ -31,6 +31,7 @@ from app.repositories.outbox import Outbox
 from app.repositories.sealing import Sealer
 from app.repositories.users import Users
 from app.storage.storage import Storage
+from tests.support.people import ENDPOINT
 from tests.support.servers import Valkey
 from tests.support.values import text
 
@@ -49,6 +50,9 @@ DEFAULT_SERVICE = Service(
     verify_limit=Budget(5, 900),
 )
 SHOP, TRIAL = replace(DEFAULT_SERVICE, id="shop"), replace(DEFAULT_SERVICE, id="trial", test=True)
+TOLD = replace(DEFAULT_SERVICE, id="told", events=ENDPOINT)
+TOLD_TRIAL = replace(TRIAL, id="told-trial", events=ENDPOINT)
+OTHERS = (SHOP, TRIAL, TOLD, TOLD_TRIAL)
 FOR_EVER = replace(DEFAULT_SERVICE, ttl_s=0)
 """How long a registration lives is told when it is made."""
 
@@ -66,7 +70,7 @@ PEOPLE = (
     "resent",
 )
 """One address for each state, `<state>@example.com`, of the service `default`; that of `sent` is registered
-with SHOP and TRIAL, too."""
+with the other services, too. Those that want events are still to be told that its mail was sent."""
 
 HANDED_IN = "handed-in"
 """Was registered, and handed in its number with HAND_IN_KEY: the answer is kept for a while."""
@@ -86,6 +90,8 @@ def kept(client: redis.Redis) -> list[dict[str, Any]]:
             value = {text(name): _text(held) for name, held in client.hgetall(key).items()}
         elif kind == "zset":
             value = {text(name): client.zscore(key, text(name)) for name in client.zrange(key, 0, -1)}
+        elif kind == "list":
+            value = [_text(held) for held in client.lrange(key, 0, -1)]
         else:
             value = _text(client.get(key) or b"")
         left_ms = client.pttl(key)
@@ -107,22 +113,32 @@ def restore(client: redis.Redis, path: Path) -> dict[str, str]:
         if entry["kind"] == "hash":
             fields = {name: _bytes(held) for name, held in value.items()}
             for name in ("c", "m", "x", "t"):
-                if name in fields:
+                if ":user:" in key and name in fields:
                     fields[name] = str(int(fields[name]) + later_ms).encode()
             client.hset(key, mapping=fields)
         elif entry["kind"] == "zset":
             client.zadd(key, {name: due + later_ms for name, due in value.items()})
+        elif entry["kind"] == "list":
+            client.rpush(key, *(_shifted(_bytes(held), (1, 2), later_ms) for held in value))
         else:
-            held = _bytes(value)
-            if ":idempotency:" in key:
-                fingerprint, registration, created, expires, delivery = held.decode().split("|")
-                times = f"{int(created) + later_ms}|{int(expires) + later_ms}"
-                held = f"{fingerprint}|{registration}|{times}|{delivery}".encode()
-            client.set(key, held)
+            client.set(key, _shifted(_bytes(value), _times_in(key), later_ms))
         if entry["left_ms"] is not None:
             client.pexpire(key, entry["left_ms"])
     numbers: dict[str, str] = fixture["numbers"]
     return numbers
+
+
+def _times_in(key: str) -> tuple[int, ...]:
+    """Which parts of a string are times."""
+    return (2, 3) if ":idempotency:" in key else (0, 1) if ":expiry:" in key else ()
+
+
+def _shifted(held: bytes, places: tuple[int, ...], later_ms: int) -> bytes:
+    """The same text, its times later."""
+    parts = held.split(b"|") if places else [held]
+    for place in places:
+        parts[place] = str(int(parts[place]) + later_ms).encode()
+    return b"|".join(parts)
 
 
 class Writer:
@@ -190,7 +206,8 @@ def written(client: redis.Redis, url: str, *secrets: str) -> dict[str, Any]:
     at.settle(at.register("forever", FOR_EVER), Delivery.SENT)
     at.settle(at.register("failed"), Delivery.FAILED, "recipient 550 5.1.1")
     at.settle(at.register("sent", SHOP), Delivery.SENT)
-    at.settle(at.register("sent", TRIAL), Delivery.SENT)
+    for service in (TRIAL, TOLD, TOLD_TRIAL):
+        at.settle(at.register("sent", service), Delivery.SENT)
     at.settle(at.resend("resent"), Delivery.SENT)
     at.register("due", lease_ms=0)
     at.register("begun")
@@ -203,7 +220,7 @@ def written(client: redis.Redis, url: str, *secrets: str) -> dict[str, Any]:
         with contextlib.suppress(VerificationFailed):
             at.users.verify(DEFAULT_SERVICE, address("guessed"), at.numbers["spanish"])
     at.users.verify(DEFAULT_SERVICE, address(HANDED_IN), at.numbers[HANDED_IN], HAND_IN_KEY)
-    assert sorted(at.numbers) == sorted([*PEOPLE, HANDED_IN, SHOP.id, TRIAL.id])
+    assert sorted(at.numbers) == sorted([*PEOPLE, HANDED_IN, *(service.id for service in OTHERS)])
     at.storage.close()
     return {"written_ms": int(time.time() * 1000), "numbers": at.numbers, "keys": kept(client)}
 

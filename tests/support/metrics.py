@@ -1,6 +1,7 @@
 """Reads /metrics as Prometheus does."""
 
 import json
+import re
 import time
 from pathlib import Path
 
@@ -11,6 +12,10 @@ from tests.support.servers import Gunicorn
 from tests.support.waiting import wait_until
 
 Samples = dict[str, float]
+
+STAGE = re.compile(
+    r'cedula_service_registrations_total\{service="(?P<service>[^"]+)",stage="(?P<stage>\w+)"\}'
+)
 
 
 def read(text: str) -> Samples:
@@ -23,22 +28,23 @@ def read(text: str) -> Samples:
     return found
 
 
-def scraped(service: Gunicorn) -> Samples:
-    """One scrape, on a connection of its own, so that any worker may answer."""
-    answer = requests.get(f"{service.url}/metrics", timeout=10)
+def scraped(service: Gunicorn, key: str = "") -> Samples:
+    """One scrape, on a connection of its own, so that any worker may answer. `key`: an API key."""
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    answer = requests.get(f"{service.url}/metrics", headers=headers, timeout=20)
     assert answer.status_code == 200, answer.text
     assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
     return read(answer.text)
 
 
-def latest(service: Gunicorn) -> Samples:
+def latest(service: Gunicorn, key: str = "") -> Samples:
     """One scrape when every worker has told what it had counted until now."""
     now = time.time()
     folders = folders_of(service)
     wait_until(
         lambda: all(path.stat().st_mtime > now for folder in folders for path in folder.glob("*.json")), 10
     )
-    return scraped(service)
+    return scraped(service, key)
 
 
 def answers(route: str, method: str, status: int, caller: str = "") -> str:
@@ -74,3 +80,13 @@ def folders_of(service: Gunicorn) -> list[Path]:
 def at_work(folder: Path) -> set[int]:
     """The pids of the workers that have told what they counted."""
     return {json.loads(path.read_bytes())["pid"] for path in folder.glob("*.json")}
+
+
+def stages(found: Samples, service: str) -> dict[str, float]:
+    """How far registrations of a service have come, as counted; those that are 0 are left out."""
+    counted = {
+        (match["service"], match["stage"]): value
+        for name, value in found.items()
+        if (match := STAGE.fullmatch(name))
+    }
+    return {stage: value for (whose, stage), value in counted.items() if whose == service and value}

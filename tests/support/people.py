@@ -6,10 +6,12 @@ import redis
 
 from app.domain.address import Address
 from app.domain.budget import Budget
+from app.domain.event import Endpoint
 from app.domain.number import NumberGenerator
 from app.domain.registration import Draft, Registered, Stored
 from app.domain.service import DEFAULT, Service
 from app.repositories.census import Census
+from app.repositories.events import Events
 from app.repositories.keys import Names, UserKeys
 from app.repositories.outbox import Outbox
 from app.repositories.reports import Reports
@@ -22,6 +24,7 @@ DIGITS = 10
 HOUR_MS = 3_600_000
 LEASE_MS = 25_000
 KEY = "order-4711"
+ENDPOINT = Endpoint("https://acme.example/hooks", ("whsec_c2VjcmV0",))
 
 
 def ada() -> Address:
@@ -40,7 +43,8 @@ def age_mark(store: redis.Redis, seconds: int) -> None:
 @dataclass
 class Process:
     """A process of the service, without HTTP and mail. `limit`: registrations, and wrong numbers, an hour.
-    `name`: of the service that asks, which may be a `test` service."""
+    `name`: of the service that asks, which may be a `test` service. `listens`: it wants events. `ttl_s`: how
+    long its numbers live."""
 
     url: str
     secrets: tuple[str, ...] = ()
@@ -49,10 +53,13 @@ class Process:
     mailbox_limit: int = 0
     name: str = DEFAULT
     test: bool = False
+    listens: bool = False
+    ttl_s: int = HOUR_MS // 1000
     users: Users = field(init=False)
     outbox: Outbox = field(init=False)
     census: Census = field(init=False)
     reports: Reports = field(init=False)
+    events: Events = field(init=False)
 
     def __post_init__(self) -> None:
         self.client = Storage(self.url, 5.0)
@@ -61,6 +68,7 @@ class Process:
         self.outbox = Outbox(self.client, sealer, LEASE_MS)
         self.census = Census(self.client, sealer)
         self.reports = Reports(self.client, HOUR_MS)
+        self.events = Events(self.client, names)
 
     @property
     def service(self) -> Service:
@@ -68,11 +76,12 @@ class Process:
         mailbox = Budget(self.mailbox_limit, 3600 if self.mailbox_limit else 0)
         return Service(
             id=self.name,
-            ttl_s=HOUR_MS // 1000,
+            ttl_s=self.ttl_s,
             address_limit=hourly,
             mailbox_limit=mailbox,
             verify_limit=hourly,
             test=self.test,
+            events=ENDPOINT if self.listens else None,
         )
 
     def close(self) -> None:

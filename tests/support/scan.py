@@ -32,4 +32,44 @@ def contradictions(client: Client) -> list[str]:
         for entry in map(text, client.zrange(key, 0, -1)):
             if f"{tag}:user:{entry}" not in keys:
                 found.append(f"outbox entry without a record: {entry}")
-    return found
+    return found + _about_events(client, keys)
+
+
+def _about_events(client: Client, keys: list[str]) -> list[str]:
+    """Whoever has events must stand in the schedule of the shard, and as many be counted as there are. An end
+    that is noted must stand among the ends of its shard; each record whose service wants to know has one."""
+    lists: set[str] = set()
+    listed: Counter[str] = Counter()
+    for key in (key for key in keys if ":events:" in key):
+        tag, _, user_id = key.split(":", 2)
+        first = text(client.lindex(key, 0))
+        if not first:  # delivered meanwhile
+            continue
+        service = first.split("|")[3]
+        lists.add(f"{tag}|{service}|{user_id}")
+        listed[f"{tag}|{service}"] += client.llen(key)
+    scheduled, counted, ends = set[str](), Counter[str](), set[str]()
+    for key in (key for key in keys if key.startswith("{")):
+        tag, _, kind = key.partition(":")
+        if kind == "schedule":
+            scheduled |= {f"{tag}|{text(entry)}" for entry in client.zrange(key, 0, -1)}
+        elif kind == "waiting":
+            counts = {text(name): int(count) for name, count in client.hgetall(key).items()}
+            counted += Counter({f"{tag}|{name}": count for name, count in counts.items() if ":" not in name})
+        elif kind == "expiries":
+            ends |= {f"{tag}:expiry:{text(user_id)}" for user_id in client.zrange(key, 0, -1)}
+    noted = {key for key in keys if ":expiry:" in key}
+    wanted = {
+        key for key in keys if ":user:" in key and client.hexists(key, "u") and client.hexists(key, "x")
+    }
+    found = [f"scheduled without events, or the reverse: {entry}" for entry in lists ^ scheduled]
+    found += [
+        f"another number of events than is counted: {shard}"
+        for shard in listed
+        if listed[shard] != counted[shard]
+    ]
+    found += [f"counted events that are not there: {shard}" for shard in counted.keys() - listed.keys()]
+    found += [f"noted as an end, or among the ends, but not both: {key}" for key in noted ^ ends]
+    return found + [
+        f"its end is not noted: {key}" for key in wanted if key.replace(":user:", ":expiry:") not in noted
+    ]

@@ -234,7 +234,7 @@ class ScriptedSmtp:
                 conversation, "ehlo", self._extensions() if self.ehlo else "502 5.5.1 What?"
             )
         if verb == "mail":
-            conversation.sender, conversation.recipient = _address(argument), ""
+            conversation.sender, conversation.recipient = _address(argument) or "<>", ""
         if verb == "rcpt" and conversation.sender:
             conversation.recipient = _address(argument)
         missing = (verb == "rcpt" and not conversation.sender) or (

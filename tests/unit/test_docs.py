@@ -2,9 +2,11 @@
 
 import math
 import re
+import time
 from collections.abc import Callable, Iterator, Sized
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import click
@@ -13,10 +15,13 @@ import pytest
 from app import create_app
 from app.cli import COMMANDS
 from app.config import Settings
+from app.domain.moment import rfc3339
 from app.domain.number import NumberGenerator
 from app.errors import PROBLEMS
 from app.repositories.users import WRONG_IN_A_ROW
 from app.telemetry.metrics import KINDS
+from app.webhook.signing import signed
+from tests.support.events import NEXT_SECRET, SECRET, event
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -117,6 +122,24 @@ def test_every_test_that_a_page_names_exists() -> None:
     named = {name for page in PAGES for name in TEST.findall(text(page))}
     assert {name for name in named if f"def {name}(" not in sources} == set()
     assert len(named) > 50
+
+
+def test_the_example_of_a_receiver_takes_each_event_once_and_believes_nobody_else() -> None:
+    """docs/events.md, as it stands there."""
+    (example,) = re.findall(r"^```python\n(.*?)^```", text(ROOT / "docs/events.md"), re.MULTILINE | re.DOTALL)
+    new = {event().event_id: True}
+    taken: list[tuple[str, ...]] = []
+    known: dict[str, Any] = {
+        "is_new": lambda name: new.pop(name, False),
+        "take": lambda *event: taken.append(event),
+    }
+    exec(example.replace("whsec_...", SECRET), known)
+    message = signed(event(), (NEXT_SECRET, SECRET), time.time())
+    old = signed(event(1), (SECRET,), time.time() - 600)
+    stranger = signed(event(2), (NEXT_SECRET,), time.time())
+    statuses = [known["receive"](each.body, each.headers) for each in (message, message, old, stranger)]
+    assert statuses == [204, 204, 400, 400]
+    assert taken == [("registration.sent", "u" * 26, rfc3339(event().created_ms))]
 
 
 def test_every_setting_is_documented_and_every_documented_setting_exists() -> None:

@@ -194,9 +194,6 @@ WRONG = [
     ('templates = ""', "templates", "beside SERVICES_FILE"),
     ('templates = "a\\u0000b"', "templates", "beside SERVICES_FILE"),
     ('templates = "missing"', "templates", "no such file or directory"),
-    ("events_url = 1", "events_url", "text between quotes"),
-    ("events_secrets = [1]", "events_secrets", "Number 1: Must be a text"),
-    ("events_private = 0", "events_private", "true or false"),
     ('colour = "#0b6e4f"', "colour", "no such key"),
     ("shop.x = 1", "shop", "no such key"),
 ]
@@ -266,16 +263,6 @@ def test_a_key_of_the_environment_is_no_service_s() -> None:
     settings = Settings(mail_default_sender=SENDER, services_file="x", api_keys=(ApiKey("me", A),))
     (wrong,) = told(table(), settings).wrong
     assert "Number 1 is a key of API_KEYS" in wrong.message
-
-
-def test_events_are_known_and_said_to_have_no_effect() -> None:
-    """Nobody should wait for events that this version does not deliver."""
-    reading = told(table('events_url = "https://x.example"\nevents_secrets = ["whsec_x"]'))
-    assert reading.wrong == []
-    (warning,) = reading.warnings
-    assert "delivers no events" in warning
-    assert "shop" in warning
-    assert "whsec" not in warning
 
 
 # Files

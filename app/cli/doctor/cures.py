@@ -1,5 +1,5 @@
-"""What to do about each fault on the way to Redis or in it (`app.storage.faults`), or on the way to the mail
-server (`app.mail.connection.connection_fault`), by its code."""
+"""What to do about each fault, by its code: on the way to Redis or in it (`app.storage.faults`), to the mail
+server (`app.mail.connection.connection_fault`), to receivers of events (`app.webhook.answers`)."""
 
 from typing import Final
 
@@ -108,3 +108,47 @@ NOT_CONNECTED: Final = {
     ),
 }
 """Of the mail server: likewise."""
+
+NOT_DELIVERED: Final = {
+    "unknown host": (
+        "The name in `events_url` is unknown.",
+        "Correct it, or check the DNS of this machine.",
+    ),
+    "private address": (
+        "The name in `events_url` leads to a private address.",
+        "If the receiver is inside our network, set `events_private = true`; else have its DNS mended.",
+    ),
+    "not encrypted": (
+        "`events_url` says http://, and its name does not lead to this machine.",
+        "Write https://.",
+    ),
+    "refused": (
+        "Nothing listens at the host and port in `events_url`.",
+        "Start the receiver, or correct host and port.",
+    ),
+    "unreachable": (
+        "There is no way to the address in `events_url`.",
+        "Check the network and the routes of this machine; it may have no IPv6.",
+    ),
+    "timeout": (
+        "The receiver does not answer in time.",
+        "Check port and firewall; from here, the way out must be open without a proxy.",
+    ),
+    "TLS failed": (
+        "The TLS handshake with the receiver fails.",
+        "Check the port in `events_url`: it must speak TLS 1.2 or newer.",
+    ),
+    "certificate expired": (
+        "The certificate of the receiver has expired.",
+        "Have it renewed there.",
+    ),
+    "certificate for another name": (
+        "The certificate of the receiver is for another name.",
+        "Write a name that it has into `events_url`.",
+    ),
+    "certificate refused": (
+        "The certificate of the receiver is not trusted.",
+        "It must show its whole chain; SSL_CERT_FILE can name a file with authorities to trust.",
+    ),
+}
+"""Of the receivers of events: likewise."""

@@ -26,9 +26,14 @@ def resolver() -> dns.resolver.Resolver | None:
     return found
 
 
+def of(sender: str) -> str:
+    """The domain of an address, or of `Name <address>`."""
+    return parseaddr(sender)[1].rpartition("@")[2].lower()
+
+
 def examine(senders: Iterable[str], ask: dns.resolver.Resolver | None) -> Iterator[Finding]:
     """What the DNS says of each domain that mails come from. Without an answer from any DNS: a note."""
-    domains = dict.fromkeys(parseaddr(sender)[1].rpartition("@")[2].lower() for sender in senders)
+    domains = dict.fromkeys(map(of, senders))
     answered = False
     for domain in domains:
         if "." not in domain:
@@ -49,10 +54,25 @@ def examine(senders: Iterable[str], ask: dns.resolver.Resolver | None) -> Iterat
         )
 
 
+def examine_envelope(domain: str, ask: dns.resolver.Resolver) -> Iterator[Finding]:
+    """What the DNS says of a domain that stands in the envelope alone: DMARC asks about the `From`. Raises
+    DNSException."""
+    yield from _receives(domain, ask)
+    yield from _spf(domain, ask)
+
+
+def exchange(domain: str, ask: dns.resolver.Resolver) -> str:
+    """The first server for mails to this domain (RFC 5321 §5.1); empty where it takes none. Raises
+    DNSException."""
+    answers = sorted(_records(domain, "MX", ask), key=lambda answer: int(answer.preference))
+    if answers:
+        return str(answers[0].exchange).rstrip(".")
+    return domain if _records(domain, "A", ask) or _records(domain, "AAAA", ask) else ""
+
+
 def _examine(domain: str, ask: dns.resolver.Resolver) -> Iterator[Finding]:
     try:
-        yield from _receives(domain, ask)
-        yield from _spf(domain, ask)
+        yield from examine_envelope(domain, ask)
         yield from _dmarc(domain, ask)
     except dns.resolver.NXDOMAIN:
         yield DOMAIN.problem(

@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import dns.resolver
 
-from app.cli.doctor import domain, mail, records, services, settings, store
+from app.cli.doctor import bounces, domain, events, mail, records, services, settings, store
 from app.cli.doctor.findings import Finding, Level
 from app.config import Settings
 from app.directory.reading import read_disk
@@ -36,7 +36,10 @@ def examine(
     yield from store.examine(found, clock)
     yield from records.examine(found)
     yield from mail.examine(found)
-    yield from domain.examine(services.senders(reading), resolver)
+    yield from events.examine(reading)
+    senders = services.senders(reading)
+    yield from domain.examine(senders, resolver)
+    yield from bounces.examine(found, senders, resolver)
 
 
 def exit_code(findings: Sequence[Finding]) -> int:

@@ -27,7 +27,7 @@ X509_NAME_MISMATCH: Final = (62, 64)
 def examine(settings: Settings) -> Iterator[Finding]:
     """Talks to the server as a sender does, up to MAIL FROM or the first problem. Sends nothing."""
     try:
-        host = SmtpHost(_mail(settings))
+        host = SmtpHost(way_to(settings))
     except (OSError, ValueError) as error:
         yield _broken(error)
         return
@@ -44,7 +44,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
         host.wire.close(b"QUIT\r\n")
 
 
-def _mail(settings: Settings) -> SmtpMail:
+def way_to(settings: Settings) -> SmtpMail:
     """The service's own way to connect."""
     app = Flask("app", static_folder=None)
     app.config.from_mapping(flask_settings(settings))
@@ -122,7 +122,8 @@ def _pipelining(host: SmtpHost, _: Settings) -> Iterator[Finding]:
 
 def _sender(host: SmtpHost, settings: Settings) -> Iterator[Finding]:
     host.wire.begin(settings.mail_timeout_s)
-    code, _ = host.mail(parseaddr(settings.mail_default_sender)[1])
+    code, _ = host.mail(envelope_sender(settings))
+    setting = "BOUNCE_ADDRESS" if settings.bounce_address else "MAIL_DEFAULT_SENDER"
     if code == LOGIN_WANTED:
         yield SMTP.problem(
             "The server takes no mail without a login.", "Set MAIL_USERNAME and MAIL_PASSWORD."
@@ -130,7 +131,7 @@ def _sender(host: SmtpHost, settings: Settings) -> Iterator[Finding]:
     elif code >= 500:
         yield SMTP.problem(
             f"The server refuses our sender ({code}).",
-            "Set MAIL_DEFAULT_SENDER to an address that this server may send for.",
+            f"Set {setting} to an address that this server may send for.",
         )
     elif code >= 400:
         yield SMTP.warning(
@@ -138,6 +139,12 @@ def _sender(host: SmtpHost, settings: Settings) -> Iterator[Finding]:
         )
     else:
         yield SMTP.ok("It accepts our sender.")
+
+
+def envelope_sender(settings: Settings) -> str:
+    """An address that mails come from: where BOUNCE_ADDRESS is set, one with a tag."""
+    name, at, host = settings.bounce_address.rpartition("@")
+    return f"{name}+doctor@{host}" if at else parseaddr(settings.mail_default_sender)[1]
 
 
 def _broken(error: Exception) -> Finding:

@@ -28,19 +28,17 @@ def examine(reading: Reading) -> Iterator[Finding]:
     found = [service for service in reading.services if service.id != DEFAULT]
     if not found:
         return
-    yield SERVICES.ok(f"SERVICES_FILE can be read: {_told(found)}.")
-    for warning in reading.warnings:
-        yield SERVICES.warning(warning, "Ask there with GET /api/users/<id>, or take these keys out.")
+    yield SERVICES.ok(f"SERVICES_FILE can be read: {told(found)}.")
     mailing = [service for service in found if not service.test]
     yield from _limits(mailing)
     if silent := [service for service in found if service.test]:
         yield SERVICES.note(
-            f"Nothing is mailed for test services: {_told(silent)}.",
+            f"Nothing is mailed for test services: {told(silent)}.",
             "Real people need a table without `test`.",
         )
     if alone := [service for service in mailing if not service.support]:
         yield SERVICES.note(
-            f"Mails name nobody to ask for: {_told(alone)}.",
+            f"Mails name nobody to ask for: {told(alone)}.",
             "Set `support` there, or SERVICE_SUPPORT for all.",
         )
 
@@ -48,12 +46,12 @@ def examine(reading: Reading) -> Iterator[Finding]:
 def _limits(mailing: list[Service]) -> Iterator[Finding]:
     if guessed := [service for service in mailing if not service.verify_limit.amount]:
         yield SERVICES.warning(
-            f"Guesses at a number are not limited in time for: {_told(guessed)}.",
+            f"Guesses at a number are not limited in time for: {told(guessed)}.",
             'Set `verify_limit` there, for example to "5/15 minutes".',
         )
     if flooded := [service for service in mailing if not service.address_limit.amount]:
         yield SERVICES.warning(
-            f"Only MAILBOX_LIMIT keeps a mailbox from being flooded by: {_told(flooded)}.",
+            f"Only MAILBOX_LIMIT keeps a mailbox from being flooded by: {told(flooded)}.",
             'Set `address_limit` there, for example to "10/hour".',
         )
 
@@ -66,7 +64,8 @@ def senders(reading: Reading) -> list[str]:
     return [service.sender for service in reading.services if service.id in callable_ and not service.test]
 
 
-def _told(found: Iterable[Service]) -> str:
+def told(found: Iterable[Service]) -> str:
+    """Their names, where they are few."""
     names = [service.id for service in found]
     return (
         ", ".join(names)

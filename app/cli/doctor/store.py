@@ -50,8 +50,11 @@ COMMANDS: Final[tuple[tuple[str, ...], ...]] = (
     ("ZRANGE", f"{TAGGED}:c", "0", "0"),
     ("ZRANGEBYSCORE", f"{TAGGED}:c", "0", "1"),
     ("ZREM", f"{TAGGED}:c", "member"),
+    ("RPUSH", f"{TAGGED}:d", "value"),
+    ("PEXPIRE", f"{TAGGED}:d", str(PROBE_MS)),
+    ("LPOP", f"{TAGGED}:d", "1"),
     ("EVAL", SAY_TIME, "1", f"{TAGGED}:a"),
-    ("DEL", f"{TAGGED}:a", f"{TAGGED}:b", f"{TAGGED}:c"),
+    ("DEL", *(f"{TAGGED}:{name}" for name in "abcd")),
     ("DEL", OURS),
 )
 """What the scripts and the repositories call, on keys like theirs. A key has an end from the command after

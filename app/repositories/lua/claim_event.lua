@@ -12,15 +12,17 @@ local member, claim_ms, longest_wait_ms = ARGV[1], tonumber(ARGV[2]), tonumber(A
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
-local due = tonumber(redis.call('ZSCORE', schedule, member) or now)
+local due = redis.call('ZSCORE', schedule, member)
 local event = redis.call('LINDEX', events, 0)
 if not event then
   redis.call('ZREM', schedule, member)
   return {'none'}
 end
-if due > now and due - now <= longest_wait_ms then return {'later', due - now} end
+local left_ms = tonumber(due or now) - now
+if left_ms > 0 and left_ms <= longest_wait_ms then return {'later', left_ms} end
 local what, attempts = string.match(event, '^(.*)|(%d+)$')
 event = what .. '|' .. attempts + 1
 redis.call('LSET', events, 0, event)
 redis.call('ZADD', schedule, now + claim_ms, member)
+if not due then redis.call('PEXPIRE', schedule, EVENTS_LIVE_MS) end  -- somebody has removed it
 return {'claimed', event, now + claim_ms, now}

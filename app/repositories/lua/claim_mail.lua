@@ -13,7 +13,7 @@
 --      ms for which the number is still good, -1 = no end}
 --      or {'later', ms}: another sender has the lease, or the mail is not due yet
 --      or {'newer'} for a record that only a newer process can read; it is left to that process
---      or {'failed'}: given up   or {'gone'}: nothing is owed. Both let the lease go that the owner held.
+--      or {'failed', sealed record}: given up   or {'gone'}: nothing is owed. Both let the lease go that the owner held.
 local user, sender, outbox, events, schedule, waiting = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local id, owner, lease_ms, newest = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local give_up_ms, longest_lease_ms, longest_wait_ms = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
@@ -45,7 +45,7 @@ if now - asked_for >= give_up_ms then
   announce(queue, 'failed', created, now)
   redis.call('ZREM', outbox, id)
   if holder then redis.call('DEL', sender) end
-  return {'failed'}
+  return {'failed', joined(d0, d1, d2, d3)}
 end
 redis.call('SET', sender, owner, 'PX', lease_ms)
 redis.call('ZADD', outbox, now + lease_ms, id)

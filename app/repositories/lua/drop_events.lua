@@ -8,6 +8,7 @@ local events, schedule, waiting = KEYS[1], KEYS[2], KEYS[3]
 local member, service = ARGV[1], ARGV[2]
 
 local count = redis.call('LLEN', events)
-redis.call('HGET', waiting, service)
-withdraw(events, schedule, waiting, member, service, count)
+redis.call('ZSCORE', schedule, member)
+withdraw(events, waiting, service, count)
+redis.call('ZREM', schedule, member)
 return count

@@ -4,8 +4,10 @@
 -- An event is `kind|when in ms|registration created in ms|service|attempts`. The list of a user stands in the schedule
 -- of its shard as `service|user id`, by when its first event is due (ms). `waiting` counts the events in this shard: in
 -- `<service>` those that wait, in `<service>:dropped` those that were left out; until `<service>:full` (ms) all are.
--- Each of the keys ends by itself a week after the last event.
+-- Each of the keys ends by itself a week after the last event. A count that is no number counts as none: whatever is
+-- wrong with events stops no registration.
 local EVENTS_LIVE_MS = 7 * 86400000
+local FULL_AT_MOST_MS = 60000  -- what lies further ahead was written before the clock of Redis was set back
 
 -- The queue of one user; nil where its service wants no events. Reads whatever `announce` writes to, so that it does
 -- not fail.
@@ -14,30 +16,36 @@ local function event_queue(events, schedule, waiting, id, service, now)
   local member = service .. '|' .. id
   redis.call('LLEN', events)
   redis.call('ZSCORE', schedule, member)
-  local full_until = redis.call('HGET', waiting, service .. ':full')
+  local count, dropped, full = unpack(
+    redis.call('HMGET', waiting, service, service .. ':dropped', service .. ':full'))
+  local full_ms = (tonumber(full) or 0) - now
   return {events = events, schedule = schedule, waiting = waiting, service = service, member = member, now = now,
-    full = full_until and now < tonumber(full_until)}
+    count = tonumber(count) or 0, dropped = tonumber(dropped) or 0,
+    full = full_ms > 0 and full_ms <= FULL_AT_MOST_MS}
 end
 
 -- Writes that something happened to a registration.
 local function announce(queue, kind, created, at)
   if not queue then return end
   if queue.full then
-    redis.call('HINCRBY', queue.waiting, queue.service .. ':dropped', 1)
+    queue.dropped = queue.dropped + 1
+    redis.call('HSET', queue.waiting, queue.service .. ':dropped', queue.dropped)
   else
+    queue.count = queue.count + 1
     redis.call('RPUSH', queue.events, table.concat({kind, at, created, queue.service, 0}, '|'))
     redis.call('ZADD', queue.schedule, 'NX', queue.now, queue.member)
-    redis.call('HINCRBY', queue.waiting, queue.service, 1)
+    redis.call('HSET', queue.waiting, queue.service, queue.count)
     redis.call('PEXPIRE', queue.events, EVENTS_LIVE_MS)
     redis.call('PEXPIRE', queue.schedule, EVENTS_LIVE_MS)
   end
   redis.call('PEXPIRE', queue.waiting, EVENTS_LIVE_MS)
 end
 
--- Takes events off the list, or all of it, and from what is counted.
-local function withdraw(events, schedule, waiting, member, service, count)
+-- Takes events off the list, from its beginning, and from what is counted. What it writes to was read before, all but
+-- the count.
+local function withdraw(events, waiting, service, count)
+  local left = (tonumber(redis.call('HGET', waiting, service)) or 0) - count
   redis.call('LTRIM', events, count, -1)
-  redis.call('ZREM', schedule, member)
-  if redis.call('HINCRBY', waiting, service, -count) <= 0 then redis.call('HDEL', waiting, service) end
+  if left > 0 then redis.call('HSET', waiting, service, left) else redis.call('HDEL', waiting, service) end
 end
 

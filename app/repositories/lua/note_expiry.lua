@@ -11,9 +11,9 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
 local created, expires, service = noted_end(expiry, expiries, id)
-local live = redis.call('HGET', user, 'c')
+local live, told = unpack(redis.call('HMGET', user, 'v', 'u'))
 local queue = event_queue(events, schedule, waiting, id, service, now)
-if live and live == created then
+if told and created then  -- its own end: whoever registers notes another one, or forgets this one
   redis.call('ZADD', expiries, math.max(now + 1000, expires), id)
   return 'early'
 end

@@ -6,25 +6,27 @@
 -- KEYS[4] events   KEYS[5] schedule   KEYS[6] waiting: see events.lua
 -- ARGV[1] user id   ARGV[2] registration id   ARGV[3] bounced | complained | soft
 -- ARGV[4] error code to leave   ARGV[5] ms for which the address is held back
--- ARGV[6] newest layout version that we can read                     Fields of the record: see record.lua
+-- ARGV[6] which mail it is about, by how often the mail had been asked for again
+-- ARGV[7] newest layout version that we can read                     Fields of the record: see record.lua
 --
--- Returns 'noted'
+-- Returns 'noted', or 'again' where the record said so already
 --      or, with nothing changed: 'gone': this registration is no longer live
 --         'newer': only a newer process can read the record
 -- The suppression is `kind|since when in ms|until when in ms`.
 local user, outbox, suppressed, events, schedule, waiting = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local id, registration, kind, error_code = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local suppress_ms, newest = tonumber(ARGV[5]), tonumber(ARGV[6])
+local suppress_ms, mail, newest = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
-local version, live, reported, state, mailed, created, service = unpack(
-  redis.call('HMGET', user, 'v', 'r', 'b', 's', 'm', 'c', 'u'))
+local version, live, reported, state, created, service, heard = unpack(
+  redis.call('HMGET', user, 'v', 'r', 'b', 's', 'c', 'u', 'h'))
 redis.call('ZSCORE', outbox, id)
 local queue = event_queue(events, schedule, waiting, id, service, now)
 if not version or live ~= registration then return 'gone' end
 if tonumber(version) > newest then return 'newer' end
 
+local is_news = queue and mail > tonumber(heard or -1)
 if kind == 'soft' then
   if not reported then redis.call('HSET', user, 'e', error_code) end  -- what was for good says more
   return 'noted'
@@ -33,6 +35,10 @@ redis.call('HSET', user, 's', kind, 'e', error_code, 'b', now)
 redis.call('ZREM', outbox, id)
 redis.call('SET', suppressed, table.concat({kind, now, now + suppress_ms}, '|'), 'PX', suppress_ms)
 -- What came back was accepted before, also where that is not written down yet.
-if not mailed and not reported then announce(queue, 'sent', created, now) end
-if state ~= kind then announce(queue, kind, created, now) end
+if is_news then
+  announce(queue, 'sent', created, now)
+  redis.call('HSET', user, 'h', mail)
+end
+if state == kind then return 'again' end
+announce(queue, kind, created, now)
 return 'noted'

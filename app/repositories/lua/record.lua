@@ -4,8 +4,9 @@
 -- (ms), s delivery state, a attempts to mail, m mailed (ms), e error code, x expires (ms), t its mail was asked for
 -- again, from when its age counts (ms), k how often that was, w wrong numbers in a row, p promised to a repetition,
 -- b bounced or complained of (ms), until the mail is asked for again, u service that is told what becomes of it (docs/
--- events.md), d0 to d3 the sealed record. That is cut because
--- Redis keeps a hash compactly (at half the memory) while no value is longer than 64 bytes.
+-- events.md), h the last mail whose acceptance it was told of, by how often the mail had been asked for again, z there
+-- where it is told of a test, d0 to d3 the sealed record. That is cut because Redis keeps a hash compactly (at half the
+-- memory) while no value is longer than 64 bytes.
 
 -- What d0 to d3 hold together.
 local function joined(d0, d1, d2, d3)

@@ -14,8 +14,8 @@
 -- ARGV[10] mails to the mailbox allowed in a window, 0 = any number   ARGV[11] the window in ms
 -- ARGV[12] fingerprint of the request                        ARGV[13] its mark's life in ms, 0 = no mark
 -- ARGV[14] ms for which a request without an answer counts as running
--- ARGV[15] service that is told what becomes of the registration, '' = none
--- ARGV[16..] for each candidate: its digest, its sealed record
+-- ARGV[15] service that is told what becomes of the registration, '' = none      ARGV[16] 1 = it is a test, else 0
+-- ARGV[17..] for each candidate: its digest, its sealed record
 --
 -- Returns {'registered', index of the candidate from 1, now in ms, 1 if the lease was taken else 0}
 --         {'replayed', delivery, created in ms, expires in ms, 0 = never}: it was carried out before
@@ -41,8 +41,9 @@ local id, registration, owner, version, prefix = ARGV[1], ARGV[2], ARGV[3], tonu
 local lease_ms, life_ms = tonumber(ARGV[4]), tonumber(ARGV[5])
 local limit, window_ms = tonumber(ARGV[8]), tonumber(ARGV[9])
 local mailbox_limit, mailbox_window_ms = tonumber(ARGV[10]), tonumber(ARGV[11])
-local fingerprint, mark_ms, running_ms, told = ARGV[12], tonumber(ARGV[13]), tonumber(ARGV[14]), ARGV[15]
-local FIRST_KEY, FIRST_ARGUMENT, SHORT = 13, 16, 64
+local fingerprint, mark_ms, running_ms = ARGV[12], tonumber(ARGV[13]), tonumber(ARGV[14])
+local told, test = ARGV[15], ARGV[16] == '1'
+local FIRST_KEY, FIRST_ARGUMENT, SHORT = 13, 17, 64
 local ACCEPTED = {sent = true, bounced = true, complained = true}
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -103,6 +104,10 @@ end
 if told ~= '' then
   record[#record + 1] = 'u'
   record[#record + 1] = told
+  if test then
+    record[#record + 1] = 'z'
+    record[#record + 1] = 1
+  end
 end
 redis.call('HSET', user, unpack(record))
 local expires = life_ms > 0 and now + life_ms or 0

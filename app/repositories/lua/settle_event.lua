@@ -13,13 +13,15 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
 local left = redis.call('LLEN', events)
-redis.call('HGET', waiting, service)
 if tonumber(redis.call('ZSCORE', schedule, member) or 0) ~= tonumber(claim) or left == 0 then return 'lost' end
 if wait_ms >= 0 then
   redis.call('ZADD', schedule, now + wait_ms, member)
   return 'waits'
 end
-withdraw(events, schedule, waiting, member, service, 1)
-if left == 1 then return 'empty' end
-redis.call('ZADD', schedule, now, member)
-return 'more'
+withdraw(events, waiting, service, 1)
+if left > 1 then
+  redis.call('ZADD', schedule, now, member)
+  return 'more'
+end
+redis.call('ZREM', schedule, member)
+return 'empty'

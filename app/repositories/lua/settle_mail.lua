@@ -11,7 +11,8 @@
 -- The mail id is the registration's, and from the first resend on with `-` and how often it was asked for again.
 -- Fields of the record: see record.lua. `refused` becomes `failed` where a repetition was promised the mail.
 -- A mail that was reported to have come back before its acceptance is written down stays so, and is owed no more.
--- Every mail of the live registration that was accepted has its event; where a report came first, it wrote that.
+-- Every mail of the live registration that was accepted has one event, however often that is settled (a caller repeats
+-- it when its answer is lost); where a report came first, that wrote it.
 --
 -- Returns {'settled', delivery state}, state '' when the record is erased
 --      or {'replaced', …} as {'claimed', …} of claim_mail.lua: the lease is kept
@@ -26,9 +27,9 @@ local error_code, go_on, prefix, newest = ARGV[8], ARGV[9] == '1', ARGV[10], ton
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
-local version, live, digest, created, tried, again, promised, resent, expires, d0, d1, d2, d3, reported, told, mailed,
-  service = unpack(redis.call('HMGET', user, 'v', 'r', 'n', 'c', 'a', 't', 'p', 'k', 'x', 'd0', 'd1', 'd2', 'd3', 'b', 's',
-    'm', 'u'))
+local version, live, digest, created, tried, again, promised, resent, expires, d0, d1, d2, d3, reported, told, service,
+  heard = unpack(redis.call('HMGET', user, 'v', 'r', 'n', 'c', 'a', 't', 'p', 'k', 'x', 'd0', 'd1', 'd2', 'd3', 'b', 's',
+    'u', 'h'))
 local number = digest and prefix .. digest
 if number then redis.call('GET', number) end
 redis.call('ZSCORE', outbox, id)
@@ -46,18 +47,24 @@ if not version then
 end
 local newer = tonumber(version) > newest
 local owed = live .. (resent and '-' .. resent or '')
-local is_news = told ~= 'sent' and (mailed or not reported)
-if delivery == 'sent' and not newer and string.match(mail, '^%w+') == live and is_news then
+local of, nth = string.match(mail, '^(%w+)%-?(%d*)$')
+nth = tonumber(nth) or 0
+local is_news = queue and not newer and delivery == 'sent' and of == live and nth > tonumber(heard or -1)
+local function tell_of_acceptance()
+  if not is_news then return end
   announce(queue, 'sent', created, now)
+  redis.call('HSET', user, 'h', nth)
 end
 if newer or owed ~= mail then
   if newer or not go_on then
+    tell_of_acceptance()
     redis.call('ZADD', outbox, now + wait_ms, id)
     redis.call('DEL', sender)
     return {'left'}
   end
   local asked_for, attempts, resends = (again or created) + 0, tried + 0, (resent or 0) + 0
   local left_ms = life_left(expires, now)
+  tell_of_acceptance()
   redis.call('ZADD', outbox, now + lease_ms, id)
   redis.call('SET', sender, owner, 'PX', lease_ms)
   return {'replaced', live, joined(d0, d1, d2, d3), asked_for, attempts, resends, left_ms}
@@ -68,6 +75,7 @@ local attempts, age = tried + 1, now + wait_ms - (again or created)
 local state = ({released = 'pending', refused = ''})[delivery] or delivery
 if delivery == 'pending' and age >= give_up_ms then state = 'failed' end
 if reported and delivery ~= 'refused' then state = told end
+tell_of_acceptance()
 if delivery == 'refused' then
   redis.call('DEL', user, number or user)
   if ends then forget_end(expiry, expiries, id) end

@@ -15,10 +15,11 @@
 -- ARGV[6] wrong numbers in a row that erase the registration   ARGV[7] newest layout version we can read
 -- ARGV[8] first bytes of the seals that we can open
 -- ARGV[9] fingerprint of the request's name, '' = none       ARGV[10] ms for which its answer is kept
--- ARGV[11] other numbers under its name that end this
+-- ARGV[11] other numbers under its name that end this        ARGV[12] 1 = its service is a test service now, else 0
 -- Fields of the record: see record.lua
 --
--- Returns {'verified', sealed record}   {'wrong', tries left, -1 = any number}
+-- Returns {'verified', sealed record}   {'replayed', sealed record}: the same request got it before
+--         {'wrong', tries left, -1 = any number}
 --      or, with nothing changed but the count in KEYS[4]: {'limited', ms until the window ends}
 --         {'newer'}: only a newer process can read the record   {'foreign'}: it is sealed with a key we lack
 local user, outbox, tries, verified = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
@@ -26,13 +27,13 @@ local events, schedule, waiting, expiry, expiries = KEYS[5], KEYS[6], KEYS[7], K
 local id, number, prefix, readable = ARGV[1], ARGV[2], ARGV[3], ARGV[8]
 local limit, window_ms, most_in_a_row = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local newest, fingerprint = tonumber(ARGV[7]), ARGV[9]
-local keep_ms, most_others = tonumber(ARGV[10]), tonumber(ARGV[11])
+local keep_ms, most_others, test = tonumber(ARGV[10]), tonumber(ARGV[11]), ARGV[12] == '1'
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local function opens(seal) return string.find(readable, string.sub(seal, 1, 1), 1, true) end
 
-local version, live, wrong, d0, d1, d2, d3, created, mailed, reported, service = unpack(
-  redis.call('HMGET', user, 'v', 'n', 'w', 'd0', 'd1', 'd2', 'd3', 'c', 'm', 'b', 'u'))
+local version, live, wrong, d0, d1, d2, d3, created, service, heard, was_test = unpack(
+  redis.call('HMGET', user, 'v', 'n', 'w', 'd0', 'd1', 'd2', 'd3', 'c', 'u', 'h', 'z'))
 if live then redis.call('GET', prefix .. live) end
 redis.call('ZSCORE', outbox, id)
 local queue = event_queue(events, schedule, waiting, id, service, now)
@@ -45,7 +46,7 @@ if known == fingerprint then
   redis.call('SET', verified, table.concat({known, its_number, others + 1, its_record}, '|'), 'KEEPTTL')
   if its_number == number then
     redis.call('SET', verified, handed_out, 'KEEPTTL')
-    return {'verified', its_record}
+    return {'replayed', its_record}
   end
   if others + 1 >= most_others then redis.call('DEL', verified) end
 end
@@ -70,9 +71,11 @@ if right or (live and in_a_row >= most_in_a_row) then
 end
 if not right then return {'wrong', limit > 0 and limit - tried - 1 or -1} end
 local seal = joined(d0, d1, d2, d3)
--- Who knows the number has the mail, also where its acceptance is not written down yet.
-if not mailed and not reported then announce(queue, 'sent', created, now) end
-announce(queue, 'verified', created, now)
+if test or not was_test then  -- else it was shown instead of mailed, and confirms nothing
+  -- Who knows the number has the mail, also where its acceptance is not written down yet.
+  if not heard then announce(queue, 'sent', created, now) end
+  announce(queue, 'verified', created, now)
+end
 if fingerprint ~= '' then
   redis.call('SET', verified, table.concat({fingerprint, number, 0, seal}, '|'), 'PX', keep_ms)
 end

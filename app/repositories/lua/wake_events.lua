@@ -10,7 +10,7 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
 local woken = 0
-for _, member in ipairs(redis.call('ZRANGEBYSCORE', schedule, now + claim_ms, '+inf')) do
+for _, member in ipairs(redis.call('ZRANGEBYSCORE', schedule, '(' .. now + claim_ms, '+inf')) do
   if string.sub(member, 1, #prefix) == prefix then
     redis.call('ZADD', schedule, now, member)
     woken = woken + 1

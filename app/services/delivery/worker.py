@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 import structlog
 
-from app.domain.registration import Delivery, Registration
+from app.domain.event import nobody
+from app.domain.registration import Contents, Delivery, Registration
 from app.errors import ServiceUnknown, StorageUnavailable
 from app.mail.messages import Messages
 from app.mail.smtp import Blame, MailFault, SmtpSession
@@ -22,7 +23,8 @@ from app.services.delivery import sandbox
 from app.services.delivery.breaker import MailBreaker
 from app.services.delivery.leases import Leases
 from app.services.delivery.queue import Job, JobQueue
-from app.telemetry.metrics import Metrics
+from app.telemetry.metrics import Metrics, Stage
+from app.telemetry.traces import OFF, Traces
 
 FIRST_WAIT_S = 2.0
 LONGEST_WAIT_S = 900.0
@@ -73,7 +75,10 @@ class Worker:
         *,
         jitter: Callable[[], float] = random.random,
         metrics: Metrics | None = None,
+        noticed: Callable[[str, str], None] = nobody,
+        traces: Traces = OFF,
     ) -> None:
+        """`noticed`: told of a service and a user of whom an event may be written now."""
         self._outbox = outbox
         self._messages = messages
         self._queue = queue
@@ -81,6 +86,8 @@ class Worker:
         self._leases = leases
         self._jitter = jitter
         self._metrics = metrics or Metrics()
+        self._noticed = noticed
+        self._traces = traces
 
     def deliver(self, job: Job, session: SmtpSession, *, only: bool = False) -> None:
         """Does the job. Whatever happens, the address is remembered while it is owed a mail, and the request
@@ -90,7 +97,8 @@ class Worker:
         the `only` connection of the process, such a server is down.
         """
         try:
-            self._deliver(job, session, only)
+            with self._traces.work("mail", job.cause.traceparent):
+                self._deliver(job, session, only)
         except Crowded:
             self._leases.drop(job.owner)
             raise
@@ -138,9 +146,12 @@ class Worker:
             if registration is None:
                 return
             attempt = self._attempt(job, registration, session, only)
+            self._traces.note("cedula.delivery", attempt.delivery.value)
+            if attempt.fault is not None:
+                self._traces.note("cedula.mail_error", attempt.error)
             settled = self._settle(job, registration, attempt, go_on=turn < SENDS_IN_A_ROW)
-            if not registration.test:
-                self._report(job, attempt, settled)
+            self._noticed(registration.service, job.user_id)
+            self._report(job, registration, attempt, settled)
             job.registration = settled.replacement
 
     def _bring_up_to_date(self, job: Job) -> None:
@@ -158,6 +169,9 @@ class Worker:
         if job.registration is not None and claim.mail_id != job.registration.mail_id:
             job.tell(Delivery.PENDING)  # another mail is owed, or none; its request has nothing to wait for
         job.registration, job.leased_at = claim.registration, now
+        if claim.given_up is not None:
+            self._noticed(claim.given_up.service, job.user_id)
+            self._report_too_old(job, claim.given_up)
         if claim.unreadable:  # a process that has its key may be luckier
             self._log("error", "record_unreadable", job, reason=UNREADABLE)
             wait_ms = int(self._wait_s(claim.attempts) * 1000)
@@ -226,13 +240,22 @@ class Worker:
                 time.sleep(SETTLE_AGAIN_S)
         # Not erased: a repetition of the request (Idempotency-Key) was promised the mail.
         kept = delivery is Delivery.REFUSED and settled.delivery is not None
-        job.tell(Delivery.PENDING if settled.lost or kept else attempt.delivery)
+        # The registration has been replaced or ended meanwhile: nothing says that its mail was accepted.
+        overtaken = delivery is Delivery.SENT and settled.delivery is None
+        job.tell(Delivery.PENDING if settled.lost or kept or overtaken else attempt.delivery)
         if settled.left or settled.delivery is Delivery.PENDING:
             self._queue.remember(job.user_id, attempt.wait_s, job.cause)
         return settled
 
-    def _report(self, job: Job, attempt: Attempt, settled: Settled) -> None:
-        """Tells the metrics and the log, once all is written down."""
+    def _report(self, job: Job, registration: Registration, attempt: Attempt, settled: Settled) -> None:
+        """Tells the metrics and the log, once all is written down; of test registrations only the counts of
+        their service."""
+        if attempt.delivery is Delivery.SENT:
+            self._metrics.stage(registration.service, Stage.SENT)
+        elif settled.delivery is Delivery.FAILED:
+            self._metrics.stage(registration.service, Stage.FAILED)
+        if registration.test:
+            return
         given_up = attempt.delivery is Delivery.PENDING and settled.delivery is Delivery.FAILED
         self._metrics.delivery(Delivery.FAILED if given_up else attempt.delivery)
         if attempt.fault is None:
@@ -243,6 +266,13 @@ class Worker:
             self._log("warning", "mail_put_off", job, fault=attempt.error)
         if settled.delivery is Delivery.FAILED:
             self._log("error", "mail_given_up", job, fault=attempt.error)
+
+    def _report_too_old(self, job: Job, given_up: Contents) -> None:
+        """Likewise, where a mail was given up before it could be tried again."""
+        self._metrics.stage(given_up.service, Stage.FAILED)
+        if not given_up.test:
+            self._metrics.delivery(Delivery.FAILED)
+            self._log("error", "mail_given_up", job, fault="too old")
 
     def _log(self, level: str, event: str, job: Job, **more: object) -> None:
         """A line that names the request that caused the mail, where one did."""

@@ -1,0 +1,268 @@
+"""The events that services are still to be told of: what waits, for whom, and when it is due.
+
+They are written by the scripts that change a registration (`lua/events.lua`). Here they are handed out,
+one at a time for each user, so that the next one waits for this one.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Collection, Iterable
+from enum import StrEnum
+from typing import NamedTuple
+
+import structlog
+
+from app.domain.event import Event, EventKind
+from app.domain.number import SHARDS
+from app.errors import StorageUnavailable
+from app.repositories.batches import ask_each
+from app.repositories.keys import (
+    EVENT_RELAY_LOCK,
+    EVENTS_WAITING,
+    RECEIVERS,
+    Names,
+    expiries_key,
+    keys_of,
+    schedule_key,
+    waiting_key,
+)
+from app.repositories.scripts import ClaimEvent, DropEvents, HoldLock, NoteExpiry, SettleEvent, WakeEvents
+from app.storage.storage import Storage
+
+CLAIM_MS = 20_000
+"""For one attempt, which takes 10 s at most, and for settling it."""
+
+LONGEST_WAIT_MS = 15 * 60_000
+"""Between two attempts."""
+
+FULL_MS = 10_000
+"""How long a shard goes on to leave out the events of a service with too many: longer than from one count
+to the next."""
+
+USERS_A_SHARD = 50
+"""Looked at in one sweep: 50,000 users in all."""
+
+EVENTS_LIVE_MS = 7 * 86_400_000
+"""As in `lua/events.lua`."""
+
+RECEIVERS_LIVE_MS = 25 * 3_600_000
+"""While nobody sweeps."""
+
+WAITING_LIVES_MS = 60_000
+
+log = structlog.get_logger()
+
+
+class Queue(NamedTuple):
+    """The events of one user."""
+
+    service: str
+    user_id: str
+
+
+class Claim(NamedTuple):
+    """An event to be attempted. `proof`: that it is ours. `now_ms`: by the clock of Redis. `attempts`: with
+    this one."""
+
+    event: Event
+    proof: int
+    now_ms: int
+    attempts: int
+
+
+class Left(StrEnum):
+    """What is left of a user's events once an attempt was settled."""
+
+    MORE = "more"  # the next one is due
+    EMPTY = "empty"
+    WAITS = "waits"  # it is tried again later
+    LOST = "lost"  # the claim has ended, or the events were dropped: nothing was changed
+
+
+class Waiting(NamedTuple):
+    """Events by service: those that wait, and those that were left out because too many did."""
+
+    waiting: Counter[str]
+    dropped: Counter[str]
+
+
+class Events:
+    """The events in Redis. Every method raises StorageUnavailable, having changed nothing or all."""
+
+    def __init__(self, storage: Storage, names: Names) -> None:
+        self._storage = storage
+        self._names = names
+
+    # Of one user
+
+    def claim(self, queue: Queue) -> Claim | None:
+        """The first event of a user; None where none waits, or not now, or somebody else is at it, or only a
+        newer process knows what it means."""
+        keys = keys_of(queue.user_id)
+        answer = self._storage.run(
+            ClaimEvent(keys.events, keys.schedule, _member(queue), CLAIM_MS, LONGEST_WAIT_MS)
+        )
+        if answer[0] != b"claimed":
+            return None
+        _, text, proof, now_ms = answer
+        try:
+            what, _, attempts = text.decode().rpartition("|")
+            kind, at_ms, created_ms, _ = what.split("|")
+            name = self._names.event(queue.user_id, what)
+            event = Event(name, EventKind(kind), int(at_ms), queue.user_id, int(created_ms))
+            return Claim(event, proof, now_ms, int(attempts))
+        except ValueError:
+            log.error("event_unreadable", service=queue.service)
+            self.put_off([queue], LONGEST_WAIT_MS)
+            return None
+
+    def settle(self, queue: Queue, claim: Claim, wait_ms: int | None = None) -> Left:
+        """Writes down that an event was taken, or given up; `wait_ms`: that it is tried again then."""
+        keys = keys_of(queue.user_id)
+        wait = -1 if wait_ms is None else wait_ms
+        call = SettleEvent(*keys.announcing, _member(queue), queue.service, claim.proof, wait)
+        return Left(self._storage.run(call).decode())
+
+    def drop(self, queue: Queue) -> int:
+        """Drops the events of one user, and says how many."""
+        call = DropEvents(*keys_of(queue.user_id).announcing, _member(queue), queue.service)
+        return int(self._storage.run(call))
+
+    def put_off(self, queues: Collection[Queue], longest_ms: int) -> None:
+        """Lets events wait that cannot be attempted now, half as long at least, so that a sweep does not meet
+        them again at once."""
+        if not queues:
+            return
+        now_ms = self._storage.now_ms()
+        commands = []
+        for queue in queues:
+            due_ms = now_ms + random.randint(longest_ms // 2, longest_ms)  # noqa: S311 not for secrets
+            commands.append(("ZADD", keys_of(queue.user_id).schedule, "XX", "GT", due_ms, _member(queue)))
+        self._storage.pipeline(commands)
+
+    def put_off_end(self, user_id: str) -> None:
+        """Lets the end of a registration wait whose keys cannot be used."""
+        due_ms = self._storage.now_ms() + LONGEST_WAIT_MS
+        self._storage.command("ZADD", keys_of(user_id).expiries, "XX", due_ms, user_id)
+
+    # Of all
+
+    def due(self, shards: Iterable[int]) -> list[Queue]:
+        """Users with an event that is due, at most USERS_A_SHARD a shard."""
+        return self._scheduled(shards, "-inf", self._storage.now_ms())
+
+    def due_never(self, shards: Iterable[int]) -> list[Queue]:
+        """Users whose event lies further ahead than any wait: it was written before the clock of Redis was
+        set back, and is due."""
+        return self._scheduled(shards, self._storage.now_ms() + LONGEST_WAIT_MS + CLAIM_MS, "+inf")
+
+    def expired(self, shards: Iterable[int]) -> list[str]:
+        """Users whose registration has reached its end, at most USERS_A_SHARD a shard."""
+        first = ("-inf", self._storage.now_ms(), "LIMIT", 0, USERS_A_SHARD)
+        found = ask_each(self._storage, shards, lambda shard: ("ZRANGEBYSCORE", expiries_key(shard), *first))
+        return [user.decode(errors="replace") for _, users in found for user in users]
+
+    def note_expiry(self, user_id: str) -> bool:
+        """Writes the event of a registration that has reached its end; False where nothing has."""
+        keys = keys_of(user_id)
+        answer = self._storage.run(NoteExpiry(keys.user, *keys.announcing, *keys.end, user_id))
+        return bool(answer == b"expired")
+
+    def wake(self, service: str) -> None:
+        """Makes due what waits for a service; what may be in somebody's hands just now, within CLAIM_MS."""
+        for shard in range(SHARDS):
+            try:
+                self._storage.run(WakeEvents(schedule_key(shard), _member(Queue(service, "")), CLAIM_MS))
+            except StorageUnavailable as error:
+                if not error.of_one_key:
+                    raise
+
+    def queues_of(self, service: str) -> list[Queue]:
+        """Users with events of one service."""
+        found = ask_each(self._storage, range(SHARDS), lambda shard: ("ZRANGE", schedule_key(shard), 0, -1))
+        queues = (_queue(member) for _, members in found for member in members)
+        return [queue for queue in queues if queue.service == service]
+
+    def count(self) -> Waiting:
+        """Counts over all shards. What was left out is told once: it is then taken off."""
+        waiting, dropped = Counter[str](), Counter[str]()
+        found = ask_each(self._storage, range(SHARDS), lambda shard: ("HGETALL", waiting_key(shard)))
+        for shard, fields in found:
+            for field, value in fields.items():
+                service, _, what = field.decode(errors="replace").partition(":")
+                count = int(value) if value.isdigit() else 0
+                if what == "":
+                    waiting[service] += count
+                elif what == "dropped" and count:
+                    dropped[service] += count
+                    self._storage.command("HINCRBY", waiting_key(shard), field, -count)
+        return Waiting(waiting, dropped)
+
+    def leave_out(self, service: str) -> None:
+        """Lets the scripts leave out the events of a service for FULL_MS."""
+        until_ms = self._storage.now_ms() + FULL_MS
+        commands: list[tuple[str, str, *tuple[str | int, ...]]] = []
+        for key in map(waiting_key, range(SHARDS)):
+            commands += [
+                ("HSET", key, f"{service}:full", until_ms),
+                ("PEXPIRE", key, EVENTS_LIVE_MS),
+            ]
+        self._storage.refusals(commands)  # one shard's key may be spoiled
+
+    def publish(self, waiting: Counter[str]) -> None:
+        """Leaves what was counted to whoever asks (`published`)."""
+        self._storage.command("SET", EVENTS_WAITING, _pairs(waiting), "PX", WAITING_LIVES_MS)
+
+    def published(self) -> dict[str, int]:
+        """What was counted last: the events that wait for each service."""
+        found: bytes = self._storage.command("GET", EVENTS_WAITING) or b""
+        pairs = (pair.split("=") for pair in found.decode().split())
+        return {service: int(count) for service, count in pairs}
+
+    def hold_relay(self, owner: str, ttl_ms: int) -> bool:
+        """Takes or keeps the right to sweep, 0 lets it go; one process has it at a time."""
+        return bool(self._storage.run(HoldLock(EVENT_RELAY_LOCK, owner, ttl_ms)))
+
+    # Of receivers
+
+    def receivers(self) -> dict[str, str]:
+        """What all processes know of receivers, by service."""
+        try:
+            found: dict[bytes, bytes] = self._storage.command("HGETALL", RECEIVERS)
+        except StorageUnavailable as error:
+            if not error.of_one_key:
+                raise
+            self._storage.command("DEL", RECEIVERS)  # somebody else's; what we knew is found out again
+            return {}
+        return {service.decode(): state.decode() for service, state in found.items()}
+
+    def note_receiver(self, service: str, state: str) -> None:
+        self._storage.command("HSET", RECEIVERS, service, state)
+        self.keep_receivers()
+
+    def keep_receivers(self) -> None:
+        """Lets what is known of receivers live on."""
+        self._storage.command("PEXPIRE", RECEIVERS, RECEIVERS_LIVE_MS)
+
+    def forget_receiver(self, service: str) -> bool:
+        """True for the process that was the first to forget it."""
+        return bool(self._storage.command("HDEL", RECEIVERS, service))
+
+    def _scheduled(self, shards: Iterable[int], first: int | str, last: int | str) -> list[Queue]:
+        limits = (first, last, "LIMIT", 0, USERS_A_SHARD)
+        found = ask_each(self._storage, shards, lambda shard: ("ZRANGEBYSCORE", schedule_key(shard), *limits))
+        return [_queue(member) for _, members in found for member in members]
+
+
+def _member(queue: Queue) -> str:
+    """The entry in the schedule."""
+    return f"{queue.service}|{queue.user_id}"
+
+
+def _queue(member: bytes) -> Queue:
+    service, _, user_id = member.decode(errors="replace").partition("|")
+    return Queue(service, user_id)
+
+
+def _pairs(waiting: Counter[str]) -> str:
+    return " ".join(f"{service}={count}" for service, count in waiting.items())

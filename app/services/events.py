@@ -1,0 +1,120 @@
+"""The service of events: tells services what becomes of their registrations, beside everything else.
+
+Promise: nothing here makes a request or a mail wait. The door of the room `webhooks`: it builds the parts,
+and is told when something was written for somebody.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+
+from app.domain.service import Service
+from app.errors import StorageUnavailable
+from app.repositories.events import LONGEST_WAIT_MS, Events, Queue
+from app.repositories.guard import Guard
+from app.services.webhooks.courier import Courier
+from app.services.webhooks.queue import EventQueue
+from app.services.webhooks.receivers import Receivers
+from app.services.webhooks.relay import EventRelay
+from app.telemetry.metrics import Metrics
+from app.threads import WatchedThread
+from app.webhook.webhooks import Webhooks
+
+MAX_COURIERS = 64
+"""Attempts of this process at a time, for all services."""
+
+REST_S = 5.0
+
+STOP_WITHIN_S = 1.0
+"""The event of an attempt that lasts longer is claimed anew by another process."""
+
+
+class EventService:
+    """Delivers events in threads of its own."""
+
+    def __init__(
+        self,
+        events: Events,
+        guard: Guard,
+        webhooks: Webhooks,
+        *,
+        start: str,
+        service: Callable[[str], Service | None],
+        listening: Callable[[], bool],
+        metrics: Metrics,
+    ) -> None:
+        """`start`: as for Receivers. `service`: the service in force with an id. `listening`: whether any of
+        them wants events."""
+        self._events = events
+        self._webhooks = webhooks
+        self._service = service
+        self._listening = listening
+        self._receivers = Receivers(events, start)
+        self._queue = EventQueue(self._receivers.failing)
+        self._courier = Courier(events, webhooks, self._receivers, service, metrics)
+        self._relay = EventRelay(
+            events, guard, self._queue, self._receivers, listening, self._tend, webhooks.close_idle, metrics
+        )
+        self._couriers: list[WatchedThread] = []
+
+    def noticed(self, service_id: str, user_id: str) -> None:
+        """Something was written that this service may want to know."""
+        service = self._service(service_id)
+        if service is not None and service.events is not None:
+            self._queue.put(Queue(service_id, user_id))
+            self._tend()
+
+    def unwell(self) -> Mapping[str, str]:
+        """What is wrong with receivers, by service: `failing` or `gone`. Raises StorageUnavailable."""
+        if self._listening():
+            self._receivers.look()
+        return self._receivers.unwell
+
+    def waiting(self) -> Mapping[str, int]:
+        """How many events wait, by service. Raises StorageUnavailable."""
+        return self._events.published() if self._listening() else {}
+
+    @property
+    def threads(self) -> list[WatchedThread]:
+        return [self._relay.thread, *self._couriers]
+
+    def start(self) -> None:
+        """Starts the relay; couriers start when there is work."""
+        self._relay.start()
+
+    def stop(self) -> None:
+        """Ends the threads. What is not delivered stays in Redis."""
+        self._relay.stop()
+        self._queue.close()
+        deadline = time.monotonic() + STOP_WITHIN_S
+        for thread in self._couriers:
+            thread.stop(max(0.0, deadline - time.monotonic()))
+        self._webhooks.close()
+
+    def _tend(self) -> None:
+        """Starts a courier where nobody rests who would take what is due."""
+        if len(self._couriers) < MAX_COURIERS and self._queue.needs_more:
+            courier = WatchedThread("event-courier", self._work)
+            self._couriers.append(courier)  # first: starting it lets others run, who look how many there are
+            try:
+                courier.start()
+            except RuntimeError:  # the system has no more threads; those that run go on
+                self._couriers.remove(courier)
+
+    def _work(self, thread: WatchedThread) -> None:
+        while not (thread.stopping.is_set() or self._queue.closed):
+            queue = self._queue.take(REST_S)
+            if queue is None:
+                continue
+            more = False
+            try:
+                self._tend()  # there may be more than one
+                more = self._courier.deliver(queue)
+            except StorageUnavailable as error:  # the relay finds what is due
+                if error.of_one_key:
+                    with suppress(StorageUnavailable):
+                        self._events.put_off([queue], LONGEST_WAIT_MS)
+            finally:
+                self._queue.done(queue)
+            if more:
+                self._queue.put(queue)

@@ -1,0 +1,111 @@
+"""The courier: takes the events of one user to the receiver of its service, in their order."""
+
+import random
+from collections.abc import Callable
+from contextlib import suppress
+
+import structlog
+
+from app.domain.event import Endpoint
+from app.domain.service import Service
+from app.repositories.events import LONGEST_WAIT_MS, Claim, Events, Left, Queue
+from app.services.webhooks.receivers import Receivers
+from app.telemetry.metrics import Metrics
+from app.webhook.answers import Gone, NotTaken
+from app.webhook.webhooks import Webhooks
+
+GIVE_UP_MS = 24 * 3_600_000
+"""Age at which an event is tried no more."""
+
+FIRST_WAIT_MS = 2_500
+"""Waits are at most so long, and double up to 15 minutes; jitter keeps them from coming in step. With the
+time until a sweep finds it, the first repetition comes within 5 s."""
+
+IN_A_ROW = 10
+"""Events of one user, before others have their turn."""
+
+NOT_CONFIGURED = "service not configured"
+"""Its events wait: it may be configured again."""
+
+ACCIDENT = "accident"
+
+log = structlog.get_logger()
+
+
+class Courier:
+    """Makes attempts. Whatever becomes of them, an event that was not taken waits in Redis."""
+
+    def __init__(
+        self,
+        events: Events,
+        webhooks: Webhooks,
+        receivers: Receivers,
+        service: Callable[[str], Service | None],
+        metrics: Metrics,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        """`service`: the service in force with an id."""
+        self._events = events
+        self._webhooks = webhooks
+        self._receivers = receivers
+        self._service = service
+        self._metrics = metrics
+        self._jitter = jitter
+
+    def deliver(self, queue: Queue) -> bool:
+        """Delivers what is due of one user; True where more is. Raises StorageUnavailable."""
+        for _ in range(IN_A_ROW):
+            self._receivers.look()
+            service = self._service(queue.service)
+            if service is not None and (service.events is None or self._receivers.gone(queue.service)):
+                self._drop(queue)
+                return False
+            claim = self._events.claim(queue)
+            if claim is None:
+                return False
+            left = self._attempt(queue, claim, service.events if service else None)
+            if left is not Left.MORE:
+                return False
+        return True
+
+    def _attempt(self, queue: Queue, claim: Claim, endpoint: Endpoint | None) -> Left:
+        try:
+            self._post(endpoint, claim)
+        except Gone:
+            self._receivers.left(queue.service)
+            log.error("events_gone", service=queue.service, hint="its receiver answered 410")
+            for each in self._events.queues_of(queue.service):
+                self._drop(each)
+            return Left.LOST
+        except NotTaken as fault:
+            return self._put_off(queue, claim, fault.code)
+        except Exception as error:  # noqa: BLE001 a courier must outlive whatever one event does to it
+            with suppress(Exception):  # even a log that breaks its promise
+                log.error("courier_failed", service=queue.service, exception=error)
+            return self._put_off(queue, claim, ACCIDENT)
+        left = self._events.settle(queue, claim)
+        self._metrics.event(queue.service, "taken")
+        self._receivers.succeeded(queue.service)
+        return left
+
+    def _post(self, endpoint: Endpoint | None, claim: Claim) -> None:
+        if endpoint is None:
+            raise NotTaken(NOT_CONFIGURED)
+        self._webhooks.post(endpoint, claim.event)
+
+    def _put_off(self, queue: Queue, claim: Claim, code: str) -> Left:
+        self._receivers.failed(queue.service)
+        if claim.now_ms - claim.event.at_ms >= GIVE_UP_MS:
+            log.error("event_given_up", service=queue.service, kind=claim.event.kind, fault=code)
+            self._metrics.event(queue.service, "given_up")
+            return self._events.settle(queue, claim)
+        log.warning("event_put_off", service=queue.service, kind=claim.event.kind, fault=code)
+        self._metrics.event(queue.service, "put_off")
+        return self._events.settle(queue, claim, self._wait_ms(claim.attempts))
+
+    def _wait_ms(self, attempts: int) -> int:
+        longest = min(FIRST_WAIT_MS * 2 ** min(attempts - 1, 20), LONGEST_WAIT_MS)
+        return int(longest * (0.5 + self._jitter() / 2))
+
+    def _drop(self, queue: Queue) -> None:
+        self._metrics.event(queue.service, "dropped", self._events.drop(queue))

@@ -1,0 +1,90 @@
+"""Whose events are due in this process: one queue for each service, and a turn for each of them."""
+
+import threading
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable
+
+from app.repositories.events import Queue
+
+AT_ONCE = 16
+"""Attempts of this process at one service's receiver at a time; one while it fails."""
+
+MAX_QUEUED = 1000
+"""Users of one service that are kept in mind; beyond them Redis knows, and a sweep finds them."""
+
+MAX_QUEUED_FAILING = 100
+
+
+class EventQueue:
+    """Users whose events are due. A receiver that is slow or fails holds up its own service only."""
+
+    def __init__(self, failing: Callable[[str], bool]) -> None:
+        self._failing = failing
+        self._changed = threading.Condition()
+        self._services: OrderedDict[str, deque[Queue]] = OrderedDict()
+        self._queued: set[Queue] = set()
+        self._running: Counter[str] = Counter()
+        self._resting = 0
+        self.closed = False
+
+    def put(self, queue: Queue) -> bool:
+        """False where too many of the same service are queued."""
+        with self._changed:
+            if queue in self._queued:
+                return True
+            if self.closed:
+                return False
+            of_service = self._services.setdefault(queue.service, deque())
+            most = MAX_QUEUED_FAILING if self._failing(queue.service) else MAX_QUEUED
+            if len(of_service) >= most:
+                return False
+            of_service.append(queue)
+            self._queued.add(queue)
+            self._changed.notify()
+            return True
+
+    def take(self, timeout_s: float) -> Queue | None:
+        """The user whose turn it is; None after the time-out, or when the queue is closed. `done` follows."""
+        with self._changed:
+            self._resting += 1
+            try:
+                self._changed.wait_for(lambda: self.closed or self._next() is not None, timeout_s)
+            finally:
+                self._resting -= 1
+            service = None if self.closed else self._next()
+            if service is None:
+                return None
+            queue = self._services[service].popleft()
+            self._queued.remove(queue)
+            self._services.move_to_end(service)
+            if not self._services[service]:
+                del self._services[service]
+            self._running[service] += 1
+            return queue
+
+    def done(self, queue: Queue) -> None:
+        """The attempt is over."""
+        with self._changed:
+            self._running[queue.service] -= 1
+            if not self._running[queue.service]:
+                del self._running[queue.service]
+            self._changed.notify()
+
+    @property
+    def needs_more(self) -> bool:
+        """Somebody has a turn, and nobody rests who would take it."""
+        with self._changed:
+            return not (self.closed or self._resting) and self._next() is not None
+
+    def close(self) -> None:
+        """Ends the queue. What is in it stays in Redis."""
+        with self._changed:
+            self.closed = True
+            self._changed.notify_all()
+
+    def _next(self) -> str | None:
+        """The service whose turn it is."""
+        return next((service for service in self._services if self._may_run(service)), None)
+
+    def _may_run(self, service: str) -> bool:
+        return self._running[service] < (1 if self._failing(service) else AT_ONCE)

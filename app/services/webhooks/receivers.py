@@ -1,0 +1,63 @@
+"""Which receivers fail, and which want no more events. Soon all processes know the same."""
+
+import time
+from collections.abc import Callable
+
+from app.repositories.events import Events
+
+LOOK_AGAIN_S = 1.0
+
+FAILING = "failing"
+GONE = "gone"
+
+
+class Receivers:
+    """The receivers of all services. A receiver that answered 410 gets nothing more from the processes of the
+    same start: from a restart or a reload on it is asked again."""
+
+    def __init__(self, events: Events, start: str, clock: Callable[[], float] = time.monotonic) -> None:
+        """`start`: what names this start or reload of the service, the same for all its processes."""
+        self._events = events
+        self._gone = f"{GONE} {start}"
+        self._clock = clock
+        self._states: dict[str, str] = {}
+        self._is_gone: set[str] = set()
+        self._looked_at = -LOOK_AGAIN_S
+
+    def look(self) -> None:
+        """Learns what other processes know, if that is not known. Raises StorageUnavailable."""
+        now = self._clock()
+        if now - self._looked_at >= LOOK_AGAIN_S:
+            self._looked_at = now
+            self._states = self._events.receivers()
+            self._is_gone |= {service for service, state in self._states.items() if state == self._gone}
+
+    @property
+    def unwell(self) -> dict[str, str]:
+        """What is wrong with receivers, by service: `failing` or `gone`."""
+        failing = {service: FAILING for service, state in self._states.items() if state == FAILING}
+        return failing | dict.fromkeys(self._is_gone, GONE)
+
+    def failing(self, service: str) -> bool:
+        """Its last attempt failed."""
+        return self._states.get(service) == FAILING
+
+    def gone(self, service: str) -> bool:
+        """It answered 410."""
+        return service in self._is_gone
+
+    def failed(self, service: str) -> None:
+        """An attempt failed."""
+        if not self.failing(service):
+            self._states[service] = FAILING
+            self._events.note_receiver(service, FAILING)
+
+    def succeeded(self, service: str) -> None:
+        """An event was taken: if the attempts before failed, all that waits for the service is due now."""
+        if self._states.pop(service, None) is not None and self._events.forget_receiver(service):
+            self._events.wake(service)
+
+    def left(self, service: str) -> None:
+        """It answered 410."""
+        self._is_gone.add(service)
+        self._events.note_receiver(service, self._gone)

@@ -1,0 +1,59 @@
+"""What a receiver's answer means, or that there is none."""
+
+import errno
+import socket
+import ssl
+from typing import Final
+
+X509_EXPIRED: Final = 10
+X509_NAME_MISMATCH: Final = (62, 64)
+"""OpenSSL's X509_V_ERR codes."""
+
+GONE: Final = 410
+
+
+class Gone(Exception):
+    """The receiver wants no more events (410)."""
+
+
+class NotTaken(Exception):
+    """The event was not taken, or nobody knows whether it was. `code`: why, in fixed words or with the number
+    of the status; nothing of what a receiver has said, or of its URL, is in it."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+def judge(status: int) -> None:
+    """Returns where the event was taken. Raises Gone, or NotTaken with `status 500`, `redirect 302` …"""
+    if status == GONE:
+        raise Gone
+    if not 200 <= status < 300:
+        raise NotTaken(f"{'redirect' if 300 <= status < 400 else 'status'} {status}")
+
+
+def fault(error: Exception) -> NotTaken:
+    """What it means that there is no answer."""
+    match error:
+        case ssl.SSLCertVerificationError():
+            return NotTaken(_distrusted(error.verify_code))
+        case ssl.SSLEOFError() | ssl.SSLZeroReturnError():
+            return NotTaken("broken")
+        case OSError(errno=errno.EHOSTUNREACH | errno.ENETUNREACH):
+            return NotTaken("unreachable")
+    return NotTaken(next((code for kind, code in _CODES.items() if isinstance(error, kind)), "broken"))
+
+
+_CODES: dict[type[Exception], str] = {
+    TimeoutError: "timeout",
+    ConnectionRefusedError: "refused",
+    socket.gaierror: "unknown host",
+    ssl.SSLError: "TLS failed",
+}
+
+
+def _distrusted(verify_code: int) -> str:
+    if verify_code == X509_EXPIRED:
+        return "certificate expired"
+    return "certificate for another name" if verify_code in X509_NAME_MISMATCH else "certificate refused"

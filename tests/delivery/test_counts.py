@@ -1,0 +1,47 @@
+"""Which mails count as given up for their service."""
+
+import redis
+
+from app.repositories.keys import Field
+from app.repositories.outbox import GIVE_UP_MS
+from tests.delivery.conftest import Serve, Service
+from tests.delivery.faults import ADA
+from tests.support.smtp import ScriptedSmtp, say
+from tests.support.values import there
+from tests.support.waiting import wait_until
+
+
+def counted(service: Service, *key: str) -> float:
+    return service.container.metrics.series()[key][0]
+
+
+def failed(service: Service) -> float:
+    return counted(service, "cedula_service_registrations", "default", "failed")
+
+
+def test_a_refusal_counts_as_failed_where_its_registration_stays(
+    serve: Serve, smtp: ScriptedSmtp, store: redis.Redis
+) -> None:
+    """Not where the caller is told 422, and nothing stays."""
+    service = serve(smtp)
+    smtp.script["rcpt"] = say("550 5.1.1 No such user")
+    assert service.register(ADA)[0].status_code == 422
+    assert failed(service) == 0
+    service.register(ADA, headers={"Prefer": "respond-async"})
+    wait_until(lambda: failed(service) == 1, 15, "it is counted")
+    assert counted(service, "cedula_deliveries", "refused") == 2
+
+
+def test_a_mail_that_is_too_old_to_be_tried_counts_as_failed(
+    serve: Serve, smtp: ScriptedSmtp, store: redis.Redis
+) -> None:
+    """The mail server was away for a day: nobody settles it, since nobody tries it again."""
+    service = serve(smtp)
+    smtp.script["rcpt"] = say("450 4.2.1 Later")
+    assert service.register(ADA)[0].status_code == 202
+    keys = service.records.keys(ADA)
+    record = there(service.container.users.find(keys.user_id))
+    store.hset(keys.user, Field.CREATED_MS, record.created_ms - GIVE_UP_MS)
+    service.wait_for_delivery(ADA, "failed")
+    wait_until(lambda: failed(service) == 1, 5, "it is counted")
+    assert counted(service, "cedula_deliveries", "given_up") == 1
