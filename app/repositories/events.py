@@ -169,10 +169,10 @@ class Events:
         return bool(answer == b"expired")
 
     def wake(self, service: str) -> None:
-        """Makes due what waits for a service; what may be in somebody's hands just now, within CLAIM_MS."""
+        """Makes due what waits for a service; what is in somebody's hands is left there."""
         for shard in range(SHARDS):
             try:
-                self._storage.run(WakeEvents(schedule_key(shard), _member(Queue(service, "")), CLAIM_MS))
+                self._storage.run(WakeEvents(schedule_key(shard), _member(Queue(service, ""))))
             except StorageUnavailable as error:
                 if not error.of_one_key:
                     raise

@@ -240,7 +240,6 @@ class DropEvents(NamedTuple):
 class WakeEvents(NamedTuple):
     schedule: Key
     prefix: str
-    claim_ms: int
 
 
 @script(lua("reseal_record"))

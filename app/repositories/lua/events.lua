@@ -2,7 +2,8 @@
 -- some begin with this file.
 --
 -- An event is `kind|when in ms|registration created in ms|service|attempts`. The list of a user stands in the schedule
--- of its shard as `service|user id`, by when its first event is due (ms). `waiting` counts the events in this shard: in
+-- of its shard as `service|user id`, by when its first event is due (ms); while it is being delivered, by when that claim
+-- ends, and half a ms, which tells a claim from a wait. `waiting` counts the events in this shard: in
 -- `<service>` those that wait, in `<service>:dropped` those that were left out; until `<service>:full` (ms) all are.
 -- Each of the keys ends by itself a week after the last event. A count that is no number counts as none: whatever is
 -- wrong with events stops no registration.
