@@ -168,11 +168,11 @@ class Events:
         answer = self._storage.run(NoteExpiry(keys.user, *keys.announcing, *keys.end, user_id))
         return bool(answer == b"expired")
 
-    def wake(self, service: str) -> None:
-        """Makes due what waits for a service; what may be in somebody's hands just now, within CLAIM_MS."""
-        for shard in range(SHARDS):
+    def wake(self, services: Collection[str], shards: Iterable[int]) -> None:
+        """Makes due what waits for services; what may be in somebody's hands just now, within CLAIM_MS."""
+        for shard in shards:
             try:
-                self._storage.run(WakeEvents(schedule_key(shard), _member(Queue(service, "")), CLAIM_MS))
+                self._storage.run(WakeEvents(schedule_key(shard), CLAIM_MS, [*services]))
             except StorageUnavailable as error:
                 if not error.of_one_key:
                     raise
@@ -244,9 +244,8 @@ class Events:
         """Lets what is known of receivers live on."""
         self._storage.command("PEXPIRE", RECEIVERS, RECEIVERS_LIVE_MS)
 
-    def forget_receiver(self, service: str) -> bool:
-        """True for the process that was the first to forget it."""
-        return bool(self._storage.command("HDEL", RECEIVERS, service))
+    def forget_receivers(self, services: Collection[str]) -> None:
+        self._storage.command("HDEL", RECEIVERS, *services)
 
     def _scheduled(self, shards: Iterable[int], first: int | str, last: int | str) -> list[Queue]:
         limits = (first, last, "LIMIT", 0, USERS_A_SHARD)

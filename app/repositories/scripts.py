@@ -239,8 +239,8 @@ class DropEvents(NamedTuple):
 @script(lua("wake_events"))
 class WakeEvents(NamedTuple):
     schedule: Key
-    prefix: str
     claim_ms: int
+    services: Values
 
 
 @script(lua("reseal_record"))

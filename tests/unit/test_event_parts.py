@@ -171,18 +171,44 @@ def test_what_one_process_knows_of_receivers_all_know_within_a_second() -> None:
 
 
 def test_a_failure_is_written_down_once_and_so_is_its_end() -> None:
-    """The first success wakes what waits; of several processes one does."""
+    """What waits is then due: whoever sweeps makes it so, as long as no attempt fails again."""
     events, clock = WaitingEvents(), Clock()
     one, other = Receivers(events, "1", clock), Receivers(events, "1", clock)
     one.succeeded("shop")
-    assert events.woken == []
+    assert events.states == {}
     for each in (one, one, other):
         each.failed("shop")
     assert events.states == {"shop": "failing"}
     for each in (other, one, one):
         each.succeeded("shop")
-    assert events.states == {}
-    assert events.woken == ["shop"]
+    assert events.states == {"shop": "recovered"}
+    clock.now += LOOK_AGAIN_S
+    other.look()
+    assert (other.failing("shop"), other.unwell, other.recovered) == (False, {}, {"shop"})
+    other.woken({"shop"})
+    assert (other.recovered, events.states) == (set(), {})
+    one.failed("shop")
+    other.look()
+    assert events.states == {"shop": "failing"}
+
+
+@pytest.mark.parametrize("ends", [Receivers.failed, Receivers.succeeded])
+def test_an_attempt_that_was_under_way_does_not_bring_back_a_receiver_that_is_gone(
+    ends: Callable[[Receivers, str], None],
+) -> None:
+    """All processes learn that it answered 410, whatever it answered to others at that time."""
+    events, clock = WaitingEvents(), Clock()
+    one, other, third = (Receivers(events, "1", clock) for _ in range(3))
+    for each in (one, other, third):
+        each.look()
+    if ends is Receivers.succeeded:
+        other.failed("shop")
+    one.left("shop")
+    ends(other, "shop")
+    clock.now += LOOK_AGAIN_S
+    third.look()
+    assert third.gone("shop")
+    assert third.unwell == {"shop": "gone"}
 
 
 def test_a_receiver_that_wants_no_more_events_is_asked_again_after_a_new_start() -> None:
@@ -194,11 +220,11 @@ def test_a_receiver_that_wants_no_more_events_is_asked_again_after_a_new_start()
     for each in (late, newer):
         each.look()
     assert (late.gone("shop"), newer.gone("shop"), newer.failing("shop")) == (True, False, False)
+    newer.left("bank")
     newer.succeeded("shop")
-    assert events.woken == ["shop"]
     clock.now += LOOK_AGAIN_S
     late.look()
-    assert late.gone("shop")
+    assert (late.gone("shop"), late.gone("bank")) == (True, False)
 
 
 # The courier
@@ -266,7 +292,7 @@ def test_what_is_not_taken_is_put_off_and_what_is_behind_it_waits() -> None:
     at.events.add(queue(1))
     at.deliver(queue(1))
     assert not at.receivers.failing("shop")
-    assert at.events.woken == ["shop"]
+    assert at.receivers.recovered == {"shop"}
 
 
 def test_waits_double_up_to_15_minutes_with_jitter() -> None:
@@ -328,7 +354,7 @@ def test_a_receiver_that_another_process_knows_to_be_gone_is_sent_no_event_more(
     at.events.add(queue(), 3)
 
     def hear(_: Event) -> None:
-        at.events.states["shop"] = "gone 1"
+        at.events.states["shop:gone"] = "1"
         clock.now += LOOK_AGAIN_S
 
     at.posts.answer = hear
@@ -512,6 +538,15 @@ def test_what_has_no_place_in_the_queue_is_put_off(relaying: Relaying) -> None:
     wait_until(lambda: len(relaying.events.off) == 3, 10)
     expected = {shop[-1]: CROWDED_MS} | dict.fromkeys(bank[-2:], LONGEST_WAIT_MS)
     assert relaying.events.off == expected
+
+
+def test_what_waits_for_receivers_that_take_events_again_is_due_at_once(relaying: Relaying) -> None:
+    """For all of them by one sweep. It is forgotten only afterwards: who sweeps may die meanwhile."""
+    relaying.events.states = {"shop": "recovered", "bank": "recovered", "club": "failing"}
+    relaying.relay.start()
+    wait_until(lambda: relaying.events.woken, 10)
+    wait_until(lambda: relaying.events.states == {"club": "failing"}, 10)
+    assert relaying.events.woken == {"shop", "bank"}
 
 
 def test_an_end_whose_keys_are_spoiled_keeps_no_other_from_being_told(relaying: Relaying) -> None:
