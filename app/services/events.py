@@ -13,15 +13,12 @@ from app.errors import StorageUnavailable
 from app.repositories.events import LONGEST_WAIT_MS, Events, Queue
 from app.repositories.guard import Guard
 from app.services.webhooks.courier import Courier
-from app.services.webhooks.queue import EventQueue
+from app.services.webhooks.queue import MAX_COURIERS, EventQueue
 from app.services.webhooks.receivers import Receivers
 from app.services.webhooks.relay import EventRelay
 from app.telemetry.metrics import Metrics
 from app.threads import WatchedThread
 from app.webhook.webhooks import Webhooks
-
-MAX_COURIERS = 64
-"""Attempts of this process at a time, for all services."""
 
 REST_S = 5.0
 

@@ -14,9 +14,16 @@ from app.domain.event import Event
 from app.domain.service import Service
 from app.errors import StorageUnavailable
 from app.repositories.events import LONGEST_WAIT_MS, Claim, Queue, Waiting
-from app.services.events import MAX_COURIERS, STOP_WITHIN_S, EventService
+from app.services.events import STOP_WITHIN_S, EventService
 from app.services.webhooks.courier import FIRST_WAIT_MS, GIVE_UP_MS, IN_A_ROW, Courier
-from app.services.webhooks.queue import AT_ONCE, MAX_QUEUED, MAX_QUEUED_FAILING, EventQueue
+from app.services.webhooks.queue import (
+    AT_ONCE,
+    AT_ONCE_FAILING,
+    MAX_COURIERS,
+    MAX_QUEUED,
+    MAX_QUEUED_FAILING,
+    EventQueue,
+)
 from app.services.webhooks.receivers import LOOK_AGAIN_S, Receivers
 from app.services.webhooks.relay import CROWDED_MS, MAX_WAITING, EventRelay
 from app.webhook.answers import Gone, NotTaken
@@ -82,6 +89,23 @@ def test_one_attempt_at_a_time_goes_on_at_a_receiver_that_fails() -> None:
     assert taken(at, 2) == [queue(1)]
     failing.clear()
     assert taken(at, 3) == [queue(2), queue(3)]
+
+
+@pytest.mark.parametrize(("services", "fail"), [(4, False), (20, False), (100, True)])
+def test_receivers_that_take_their_time_leave_couriers_for_the_next_service(
+    services: int, fail: bool
+) -> None:
+    """A few that are slow, and many that fail, of which a part is tried at a time."""
+    at = EventQueue(lambda service: fail and service != "bank")
+    for service in range(services):
+        for number in range(AT_ONCE):
+            at.put(queue(number, f"slow-{service}"))
+    running = taken(at, MAX_COURIERS)
+    assert len({found.service for found in running}) == min(services, AT_ONCE_FAILING)
+    for number in range(AT_ONCE):
+        at.put(queue(number, "bank"))
+    assert {found.service for found in taken(at, MAX_COURIERS - len(running))} == {"bank"}
+    assert len(running) >= MAX_COURIERS // 2
 
 
 @pytest.mark.parametrize(("fails", "most"), [(False, MAX_QUEUED), (True, MAX_QUEUED_FAILING)])
@@ -624,12 +648,11 @@ def test_a_process_has_so_many_couriers() -> None:
     events, held = WaitingEvents(), Held()
     posts = Posts(held.answer)
     with delivering(events, posts) as at:
-        for number in range(AT_ONCE):
-            for service in "abcdef":
-                written(events, at, number, service)
+        for number in range(2 * MAX_COURIERS):
+            written(events, at, 0, f"service-{number}")
         wait_until(lambda: posts.running == MAX_COURIERS, 10)
         held.free.set()
-        wait_until(lambda: len(posts.posted) == 6 * AT_ONCE, 10)
+        wait_until(lambda: len(posts.posted) == 2 * MAX_COURIERS, 10)
     assert len(at.threads) == 1 + MAX_COURIERS
 
 
