@@ -612,10 +612,11 @@ class Held:
 def delivering(
     events: WaitingEvents, posts: Posts, service: Callable[[str], Service | None] = lambda _: SHOP
 ) -> Iterator[EventService]:
-    """The threads of one process; its relay is not started."""
+    """The threads of one process. It does not sweep."""
     found = EventService(
         events, Passed(), posts, start="1", service=service, listening=lambda: True, metrics=Counted()
     )
+    found.start()
     yield found
     found.stop()
 
@@ -654,6 +655,23 @@ def test_a_process_has_so_many_couriers() -> None:
         held.free.set()
         wait_until(lambda: len(posts.posted) == 2 * MAX_COURIERS, 10)
     assert len(at.threads) == 1 + MAX_COURIERS
+
+
+def test_a_command_starts_no_courier() -> None:
+    """It would end in the middle of the attempt, which nobody would repeat before the claim ends."""
+    events = WaitingEvents()
+    at = EventService(
+        events,
+        Passed(),
+        Posts(),
+        start="1",
+        service=lambda _: SHOP,
+        listening=lambda: True,
+        metrics=Counted(),
+    )
+    written(events, at, 0)
+    assert len(at.threads) == 1
+    assert events.attempts == {}
 
 
 def test_a_service_that_wants_no_events_needs_no_courier() -> None:
