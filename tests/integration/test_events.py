@@ -612,9 +612,10 @@ def test_putting_off_brings_nothing_back_and_nothing_forward(person: Person, her
     there(here.resent(ada()))
     person.reported()
     here.events.settle(person.queue, person.claimed(), wait_ms=LONGEST_WAIT_MS)
-    before = everything(person.store)
+    schedule = keys_of(person.user_id).schedule
+    before = person.store.zrange(schedule, 0, -1, withscores=True)
     here.events.put_off([person.queue], 1000)
-    assert everything(person.store) == before
+    assert person.store.zrange(schedule, 0, -1, withscores=True) == before
 
 
 # How many wait
@@ -724,6 +725,22 @@ def test_everything_ends_by_itself(person: Person, here: Process, store: redis.R
             if text(key).split(":")[1] == kind:
                 assert store.pttl(key) > 0, (deed, key)
     assert here.events.count() == ({}, {})
+
+
+def test_what_waits_lives_as_long_as_somebody_works_on_it(
+    person: Person, here: Process, store: redis.Redis
+) -> None:
+    """A list that ended would be counted for ever, so that at last its service counts as full; one whose
+    schedule ended would not be found."""
+    sent(person)
+    keys = keys_of(person.user_id)
+    deeds: list[Callable[[], Any]] = [person.claimed, lambda: here.events.put_off([person.queue], 1000)]
+    for deed in deeds:
+        for key in (keys.events, keys.schedule):
+            store.expire(key, 60)
+        deed()
+        for key in (keys.events, keys.schedule):
+            assert store.pttl(key) > 6 * 24 * HOUR_MS
 
 
 def test_an_end_is_kept_for_a_week_after_it(person: Person, here: Process, store: redis.Redis) -> None:
