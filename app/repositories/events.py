@@ -173,7 +173,7 @@ class Events:
         return bool(answer == b"expired")
 
     def wake(self, services: Collection[str], shards: Iterable[int]) -> None:
-        """Makes due what waits for services; what may be in somebody's hands just now, within CLAIM_MS."""
+        """Makes due what waits for services; what is in somebody's hands just now stays there."""
         for shard in shards:
             try:
                 self._storage.run(WakeEvents(schedule_key(shard), CLAIM_MS, [*services]))

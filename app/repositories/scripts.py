@@ -236,7 +236,7 @@ class DropEvents(NamedTuple):
     service: str
 
 
-@script(lua("wake_events"))
+@script(lua("events", "wake_events"))
 class WakeEvents(NamedTuple):
     schedule: Key
     claim_ms: int

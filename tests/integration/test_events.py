@@ -554,13 +554,14 @@ def test_all_events_of_a_user_are_dropped_and_told(person: Person) -> None:
     assert person.delivered() == [SENT]
 
 
-def test_what_waits_for_one_service_is_woken_alone(here: Process, person: Person) -> None:
+@pytest.mark.parametrize("wait_ms", [CLAIM_MS // 2, LONGEST_WAIT_MS])
+def test_what_waits_for_one_service_is_woken_alone(here: Process, person: Person, wait_ms: int) -> None:
     """And what is in somebody's hands is left there."""
     shop = dataclasses.replace(here, name="shop")
     shopper = Person(shop, person.store, ada())
     for each in (person, shopper):
         each.sent()
-        each.process.events.settle(each.queue, each.claimed(), wait_ms=LONGEST_WAIT_MS)
+        each.process.events.settle(each.queue, each.claimed(), wait_ms=wait_ms)
     here.events.wake(["sho", "shop"], person.shards)
     assert here.events.due(person.shards) == [shopper.queue]
     claim = shopper.claimed()

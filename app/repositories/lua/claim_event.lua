@@ -23,7 +23,7 @@ if left_ms > 0 and left_ms <= longest_wait_ms then return {'later', left_ms} end
 local what, attempts = string.match(event, '^(.*)|(%d+)$')
 event = what .. '|' .. attempts + 1
 redis.call('LSET', events, 0, event)
-redis.call('ZADD', schedule, now + claim_ms, member)
+redis.call('ZADD', schedule, now + claim_ms + CLAIMED, member)
 redis.call('PEXPIRE', events, EVENTS_LIVE_MS)
 redis.call('PEXPIRE', schedule, EVENTS_LIVE_MS)
 return {'claimed', event, now + claim_ms, now}

@@ -12,8 +12,11 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local wanted = {}
 for index = FIRST_SERVICE, #ARGV do wanted[ARGV[index]] = true end
 local woken = 0
-for _, member in ipairs(redis.call('ZRANGEBYSCORE', schedule, '(' .. now + claim_ms, '+inf')) do
-  if wanted[string.match(member, '^[^|]*')] then
+local later = redis.call('ZRANGEBYSCORE', schedule, '(' .. now, '+inf', 'WITHSCORES')
+for index = 1, #later, 2 do
+  local member, due = later[index], tonumber(later[index + 1])
+  local claimed = due % 1 == CLAIMED and due - now <= claim_ms + CLAIMED
+  if wanted[string.match(member, '^[^|]*')] and not claimed then
     redis.call('ZADD', schedule, now, member)
     woken = woken + 1
   end
