@@ -43,7 +43,7 @@ def test_events_are_written_found_and_delivered(place: Place, people: list[Perso
         assert events.count().waiting == {"default": 2 * PEOPLE}
         events.publish(events.count().waiting)
         assert events.published() == {"default": 2 * PEOPLE}
-        events.wake("default")
+        events.wake(["default"], range(1000))
         assert set(events.due(range(1000))) == queues
         events.put_off([people[1].queue], 60_000)
         assert set(events.due(range(1000))) == queues - {people[1].queue}
@@ -63,7 +63,8 @@ def test_what_is_known_of_all_is_kept(people: list[Person]) -> None:
         events.note_receiver("default", "failing")
         events.keep_receivers()
         assert events.receivers() == {"default": "failing"}
-        assert events.forget_receiver("default")
+        events.forget_receivers(["default", "shop"])
+        assert events.receivers() == {}
         assert events.hold_relay("me", 1000)
         assert not events.hold_relay("another", 1000)
         events.leave_out("default")

@@ -8,12 +8,13 @@
 -- Returns 'waits', 'more' where the next event is due, 'empty' where there is none,
 --      or 'lost' with nothing changed: the claim has ended, or the events were dropped
 local events, schedule, waiting = KEYS[1], KEYS[2], KEYS[3]
-local member, service, claim, wait_ms = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local member, service, claim, wait_ms = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
 local left = redis.call('LLEN', events)
-if tonumber(redis.call('ZSCORE', schedule, member) or 0) ~= claim + 0.5 or left == 0 then return 'lost' end
+local due = tonumber(redis.call('ZSCORE', schedule, member) or 0)
+if due ~= tonumber(claim) + CLAIMED or left == 0 then return 'lost' end
 if wait_ms >= 0 then
   redis.call('ZADD', schedule, now + wait_ms, member)
   return 'waits'
