@@ -35,7 +35,7 @@ from app.services.reports import ReportService
 from app.services.verification import VerificationService
 from app.storage.storage import Storage
 from app.telemetry.collector import traces_from_environment
-from app.telemetry.metrics import Metrics
+from app.telemetry.metrics import Metrics, Stage
 from app.threads import forget_greenlets
 from app.webhook.webhooks import Webhooks
 
@@ -71,12 +71,11 @@ class Container:
             self.users,
             self.guard,
             settings.number_digits,
-            self.metrics,
-            noticed=self._noticed,
+            happened=self._happened,
             traces=self.traces,
         )
         self.reports = ReportService(
-            self.users, self.suppressions, self.guard, self.tags, self.metrics, noticed=self._noticed
+            self.users, self.suppressions, self.guard, self.tags, self.metrics, happened=self._happened
         )
         self.client_limits = ClientLimits(self.storage, names)
         self.census = Census(self.storage, sealer)
@@ -118,7 +117,7 @@ class Container:
             self._mail,
             connections=self.settings.mail_connections,
             timeout_s=self.settings.mail_timeout_s,
-            noticed=self._noticed,
+            happened=self._happened,
             metrics=self.metrics,
             traces=self.traces,
         )
@@ -130,7 +129,9 @@ class Container:
         """The service with this id that is in force now."""
         return self.directory.get(service_id)
 
-    def _noticed(self, service_id: str, user_id: str) -> None:
+    def _happened(self, service_id: str, user_id: str, stage: Stage) -> None:
+        """A registration has come so far, and an event of it may be written."""
+        self.metrics.stage(service_id, stage)
         self.events.noticed(service_id, user_id)
 
     def start(self) -> None:

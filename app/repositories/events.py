@@ -130,14 +130,18 @@ class Events:
 
     def put_off(self, queues: Collection[Queue], longest_ms: int) -> None:
         """Lets events wait that cannot be attempted now, half as long at least, so that a sweep does not meet
-        them again at once."""
+        them again at once. They live on: one that ended would be counted for ever."""
         if not queues:
             return
         now_ms = self._storage.now_ms()
-        commands = []
+        commands: list[tuple[str, str, *tuple[str | int, ...]]] = []
         for queue in queues:
+            keys = keys_of(queue.user_id)
             due_ms = now_ms + random.randint(longest_ms // 2, longest_ms)  # noqa: S311 not for secrets
-            commands.append(("ZADD", keys_of(queue.user_id).schedule, "XX", "GT", due_ms, _member(queue)))
+            commands.append(("ZADD", keys.schedule, "XX", "GT", due_ms, _member(queue)))
+            commands.append(("PEXPIRE", keys.events, EVENTS_LIVE_MS))
+        schedules = {keys_of(queue.user_id).schedule for queue in queues}
+        commands += [("PEXPIRE", schedule, EVENTS_LIVE_MS) for schedule in schedules]
         self._storage.pipeline(commands)
 
     def put_off_end(self, user_id: str) -> None:
@@ -168,11 +172,11 @@ class Events:
         answer = self._storage.run(NoteExpiry(keys.user, *keys.announcing, *keys.end, user_id))
         return bool(answer == b"expired")
 
-    def wake(self, service: str) -> None:
-        """Makes due what waits for a service; what may be in somebody's hands just now, within CLAIM_MS."""
-        for shard in range(SHARDS):
+    def wake(self, services: Collection[str], shards: Iterable[int]) -> None:
+        """Makes due what waits for services; what is in somebody's hands just now stays there."""
+        for shard in shards:
             try:
-                self._storage.run(WakeEvents(schedule_key(shard), _member(Queue(service, "")), CLAIM_MS))
+                self._storage.run(WakeEvents(schedule_key(shard), CLAIM_MS, [*services]))
             except StorageUnavailable as error:
                 if not error.of_one_key:
                     raise
@@ -186,6 +190,7 @@ class Events:
     def count(self) -> Waiting:
         """Counts over all shards. What was left out is told once: it is then taken off."""
         waiting, dropped = Counter[str](), Counter[str]()
+        taken_off: list[tuple[str, str, bytes, int]] = []
         found = ask_each(self._storage, range(SHARDS), lambda shard: ("HGETALL", waiting_key(shard)))
         for shard, fields in found:
             for field, value in fields.items():
@@ -195,7 +200,9 @@ class Events:
                     waiting[service] += count
                 elif what == "dropped" and count:
                     dropped[service] += count
-                    self._storage.command("HINCRBY", waiting_key(shard), field, -count)
+                    taken_off.append(("HINCRBY", waiting_key(shard), field, -count))
+        if taken_off:
+            self._storage.pipeline(taken_off)
         return Waiting(waiting, dropped)
 
     def leave_out(self, service: str) -> None:
@@ -244,9 +251,8 @@ class Events:
         """Lets what is known of receivers live on."""
         self._storage.command("PEXPIRE", RECEIVERS, RECEIVERS_LIVE_MS)
 
-    def forget_receiver(self, service: str) -> bool:
-        """True for the process that was the first to forget it."""
-        return bool(self._storage.command("HDEL", RECEIVERS, service))
+    def forget_receivers(self, services: Collection[str]) -> None:
+        self._storage.command("HDEL", RECEIVERS, *services)
 
     def _scheduled(self, shards: Iterable[int], first: int | str, last: int | str) -> list[Queue]:
         limits = (first, last, "LIMIT", 0, USERS_A_SHARD)

@@ -236,11 +236,11 @@ class DropEvents(NamedTuple):
     service: str
 
 
-@script(lua("wake_events"))
+@script(lua("events", "wake_events"))
 class WakeEvents(NamedTuple):
     schedule: Key
-    prefix: str
     claim_ms: int
+    services: Values
 
 
 @script(lua("reseal_record"))

@@ -24,7 +24,7 @@ from app.services.delivery.queue import Job, JobQueue
 from app.services.delivery.relay import Relay
 from app.services.delivery.senders import Senders
 from app.services.delivery.worker import Worker
-from app.telemetry.metrics import Metrics
+from app.telemetry.metrics import Metrics, Stage
 from app.telemetry.traces import OFF, Traces
 from app.threads import WatchedThread
 
@@ -58,7 +58,7 @@ class MessagingService:
         connections: int,
         timeout_s: float,
         metrics: Metrics | None = None,
-        noticed: Callable[[str, str], None] = nobody,
+        happened: Callable[[str, str, Stage], None] = nobody,
         traces: Traces = OFF,
     ) -> None:
         self._lease_ms = outbox.lease_ms
@@ -75,7 +75,7 @@ class MessagingService:
             self._breaker,
             leases,
             metrics=metrics,
-            noticed=noticed,
+            happened=happened,
             traces=traces,
         )
         self._senders = Senders(mail, self._queue, self._breaker, self._worker, connections)

@@ -17,7 +17,7 @@ from app.version import VERSION
 from tests.support.servers import ROOT
 
 BIN = Path(sys.executable).parent
-NEEDED = ("Dockerfile", "requirements.txt", "app/version.py", "deploy/build-image")
+NEEDED = ("Dockerfile", "requirements.txt", "requirements-otel.txt", "app/version.py", "deploy/build-image")
 PIN = re.compile(r"^([a-z0-9.-]+)==(\S+)", re.MULTILINE)
 ENGINE = '#!/bin/sh\nprintf "%s\\n" "$@" >"$ASKED"\n'
 """Stands in for docker: writes down what it was told."""
@@ -94,15 +94,20 @@ def test_what_is_not_committed_shows_in_the_label(project: Path) -> None:
     assert labels(build(project))["revision"] == git(project, "rev-parse", "HEAD") + "-dirty"
 
 
-def test_the_list_of_what_is_in_it_has_every_package_of_the_lock(project: Path) -> None:
-    """By name and version, with hashes; and it is about this release."""
-    build(project)
+@pytest.mark.parametrize(
+    ("options", "lock"), [([], "requirements.txt"), (["--traces"], "requirements-otel.txt")]
+)
+def test_the_list_of_what_is_in_it_has_every_package_of_the_lock(
+    project: Path, options: list[str], lock: str
+) -> None:
+    """Of that which is installed; by name and version, with hashes. And it is about this release."""
+    assert after("--build-arg", build(project, *options)) == [f"LOCK={lock}"]
     found = sbom(project)
     about = found["metadata"]["component"]
     assert (about["name"], about["version"]) == ("cedula", VERSION)
     assert about["licenses"][0]["license"]["id"] == "Apache-2.0"
     listed = {(one["name"], one["version"]) for one in found["components"]}
-    assert listed == set(PIN.findall((ROOT / "requirements.txt").read_text()))
+    assert listed == set(PIN.findall((ROOT / lock).read_text()))
     assert all(reference["hashes"] for one in found["components"] for reference in one["externalReferences"])
 
 

@@ -160,3 +160,16 @@ def test_the_run_says_where_the_playground_is(run: Run, url: str) -> None:
     """In the printed lines, above all else."""
     assert run.output.index(f"{url}/   (the playground)") < run.output.index("Mails arrive at:")
     assert Path(run.instance / "mail").is_dir()
+
+
+def test_every_language_of_the_page_says_the_same_things(url: str) -> None:
+    """No text is forgotten in one: the three files have the same names in the same order. And the
+    number has one name."""
+    names = {}
+    for language in ("en", "es", "pt"):
+        text = requests.get(f"{url}/playground/static/texts/{language}.js", timeout=10).text
+        names[language] = re.findall(r'^ +"?([\w-]+)"?:', text, re.MULTILINE)
+        assert not re.search("identity number|número de identida", text)
+    assert len(names["en"]) > 100
+    assert names["es"] == names["en"]
+    assert names["pt"] == names["en"]

@@ -35,6 +35,15 @@ WORDS = {
         "verified": "Solo ocurre una vez",
         "refused": "Rechazado: el número es erróneo, usado",
     },
+    "pt": {
+        "title": "Um endereço, um número, um e-mail",
+        "empty": "Cadastre um endereço, e o e-mail aparecerá aqui",
+        "registered": "o servidor de e-mail aceitou o e-mail",
+        "arrived": "Chegou um e-mail novo",
+        "mail": "Confirme seu e-mail",
+        "verified": "Só acontece uma vez",
+        "refused": "Recusado: o número está errado, usado",
+    },
 }
 
 
@@ -109,7 +118,7 @@ def opened(chromium: Browser, url: str, axe: str) -> Any:
 
 
 @pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
-@pytest.mark.parametrize("language", ["en", "es"])
+@pytest.mark.parametrize("language", WORDS)
 def test_a_newcomer_registers_reads_verifies_and_is_refused_the_second_time(
     opened: Any, language: str, size: tuple[int, int]
 ) -> None:
@@ -224,10 +233,14 @@ def test_old_data_and_reduced_motion(opened: Any) -> None:
             expect(playground.page.locator("#register button")).not_to_have_attribute("aria-disabled", "true")
 
 
-@pytest.mark.parametrize("language", ["en", "es"])
+@pytest.mark.parametrize("language", WORDS)
 def test_a_wrong_field_is_marked_and_explained(opened: Any, language: str) -> None:
     """422: the field takes the focus, and says what is wrong in the page's language; a typing error too."""
-    said = {"en": ("No mail can be sent", "typing error"), "es": ("No se puede enviar", "error al escribir")}
+    said = {
+        "en": ("No mail can be sent", "typing error"),
+        "es": ("No se puede enviar", "error al escribir"),
+        "pt": ("Não é possível enviar", "erro de digitação"),
+    }
     with opened(PHONE, language) as playground:
         page: Page = playground.page
         playground.register("nobody", token="")

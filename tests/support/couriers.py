@@ -2,7 +2,7 @@
 
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 
 from app.domain.event import Endpoint, Event, EventKind
@@ -35,7 +35,7 @@ class WaitingEvents(Events):
         self.attempts: Counter[str] = Counter()
         self.waits_ms: list[int] = []
         self.states: dict[str, str] = {}
-        self.woken: list[str] = []
+        self.woken: set[str] = set()
         self.off: dict[Queue, int] = {}
         self.looks = 0
         self.age_ms = 0
@@ -76,8 +76,8 @@ class WaitingEvents(Events):
     def queues_of(self, service: str) -> list[Queue]:
         return [at for at in self.lists if at.service == service]
 
-    def wake(self, service: str) -> None:
-        self.woken.append(service)
+    def wake(self, services: Collection[str], shards: Iterable[int]) -> None:
+        self.woken |= {*services}
 
     def receivers(self) -> dict[str, str]:
         self.looks += 1
@@ -86,8 +86,9 @@ class WaitingEvents(Events):
     def note_receiver(self, service: str, state: str) -> None:
         self.states[service] = state
 
-    def forget_receiver(self, service: str) -> bool:
-        return self.states.pop(service, None) is not None
+    def forget_receivers(self, services: Collection[str]) -> None:
+        for service in services:
+            self.states.pop(service, None)
 
     def hold_relay(self, owner: str, ttl_ms: int) -> bool:
         return False

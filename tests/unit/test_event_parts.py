@@ -14,9 +14,16 @@ from app.domain.event import Event
 from app.domain.service import Service
 from app.errors import StorageUnavailable
 from app.repositories.events import LONGEST_WAIT_MS, Claim, Queue, Waiting
-from app.services.events import MAX_COURIERS, STOP_WITHIN_S, EventService
+from app.services.events import STOP_WITHIN_S, EventService
 from app.services.webhooks.courier import FIRST_WAIT_MS, GIVE_UP_MS, IN_A_ROW, Courier
-from app.services.webhooks.queue import AT_ONCE, MAX_QUEUED, MAX_QUEUED_FAILING, EventQueue
+from app.services.webhooks.queue import (
+    AT_ONCE,
+    AT_ONCE_FAILING,
+    MAX_COURIERS,
+    MAX_QUEUED,
+    MAX_QUEUED_FAILING,
+    EventQueue,
+)
 from app.services.webhooks.receivers import LOOK_AGAIN_S, Receivers
 from app.services.webhooks.relay import CROWDED_MS, MAX_WAITING, EventRelay
 from app.webhook.answers import Gone, NotTaken
@@ -82,6 +89,23 @@ def test_one_attempt_at_a_time_goes_on_at_a_receiver_that_fails() -> None:
     assert taken(at, 2) == [queue(1)]
     failing.clear()
     assert taken(at, 3) == [queue(2), queue(3)]
+
+
+@pytest.mark.parametrize(("services", "fail"), [(4, False), (20, False), (100, True)])
+def test_receivers_that_take_their_time_leave_couriers_for_the_next_service(
+    services: int, fail: bool
+) -> None:
+    """A few that are slow, and many that fail, of which a part is tried at a time."""
+    at = EventQueue(lambda service: fail and service != "bank")
+    for service in range(services):
+        for number in range(AT_ONCE):
+            at.put(queue(number, f"slow-{service}"))
+    running = taken(at, MAX_COURIERS)
+    assert len({found.service for found in running}) == min(services, AT_ONCE_FAILING)
+    for number in range(AT_ONCE):
+        at.put(queue(number, "bank"))
+    assert {found.service for found in taken(at, MAX_COURIERS - len(running))} == {"bank"}
+    assert len(running) >= MAX_COURIERS // 2
 
 
 @pytest.mark.parametrize(("fails", "most"), [(False, MAX_QUEUED), (True, MAX_QUEUED_FAILING)])
@@ -171,18 +195,44 @@ def test_what_one_process_knows_of_receivers_all_know_within_a_second() -> None:
 
 
 def test_a_failure_is_written_down_once_and_so_is_its_end() -> None:
-    """The first success wakes what waits; of several processes one does."""
+    """What waits is then due: whoever sweeps makes it so, as long as no attempt fails again."""
     events, clock = WaitingEvents(), Clock()
     one, other = Receivers(events, "1", clock), Receivers(events, "1", clock)
     one.succeeded("shop")
-    assert events.woken == []
+    assert events.states == {}
     for each in (one, one, other):
         each.failed("shop")
     assert events.states == {"shop": "failing"}
     for each in (other, one, one):
         each.succeeded("shop")
-    assert events.states == {}
-    assert events.woken == ["shop"]
+    assert events.states == {"shop": "recovered"}
+    clock.now += LOOK_AGAIN_S
+    other.look()
+    assert (other.failing("shop"), other.unwell, other.recovered) == (False, {}, {"shop"})
+    other.woken({"shop"})
+    assert (other.recovered, events.states) == (set(), {})
+    one.failed("shop")
+    other.look()
+    assert events.states == {"shop": "failing"}
+
+
+@pytest.mark.parametrize("ends", [Receivers.failed, Receivers.succeeded])
+def test_an_attempt_that_was_under_way_does_not_bring_back_a_receiver_that_is_gone(
+    ends: Callable[[Receivers, str], None],
+) -> None:
+    """All processes learn that it answered 410, whatever it answered to others at that time."""
+    events, clock = WaitingEvents(), Clock()
+    one, other, third = (Receivers(events, "1", clock) for _ in range(3))
+    for each in (one, other, third):
+        each.look()
+    if ends is Receivers.succeeded:
+        other.failed("shop")
+    one.left("shop")
+    ends(other, "shop")
+    clock.now += LOOK_AGAIN_S
+    third.look()
+    assert third.gone("shop")
+    assert third.unwell == {"shop": "gone"}
 
 
 def test_a_receiver_that_wants_no_more_events_is_asked_again_after_a_new_start() -> None:
@@ -194,11 +244,11 @@ def test_a_receiver_that_wants_no_more_events_is_asked_again_after_a_new_start()
     for each in (late, newer):
         each.look()
     assert (late.gone("shop"), newer.gone("shop"), newer.failing("shop")) == (True, False, False)
+    newer.left("bank")
     newer.succeeded("shop")
-    assert events.woken == ["shop"]
     clock.now += LOOK_AGAIN_S
     late.look()
-    assert late.gone("shop")
+    assert (late.gone("shop"), late.gone("bank")) == (True, False)
 
 
 # The courier
@@ -266,7 +316,7 @@ def test_what_is_not_taken_is_put_off_and_what_is_behind_it_waits() -> None:
     at.events.add(queue(1))
     at.deliver(queue(1))
     assert not at.receivers.failing("shop")
-    assert at.events.woken == ["shop"]
+    assert at.receivers.recovered == {"shop"}
 
 
 def test_waits_double_up_to_15_minutes_with_jitter() -> None:
@@ -328,7 +378,7 @@ def test_a_receiver_that_another_process_knows_to_be_gone_is_sent_no_event_more(
     at.events.add(queue(), 3)
 
     def hear(_: Event) -> None:
-        at.events.states["shop"] = "gone 1"
+        at.events.states["shop:gone"] = "1"
         clock.now += LOOK_AGAIN_S
 
     at.posts.answer = hear
@@ -514,6 +564,15 @@ def test_what_has_no_place_in_the_queue_is_put_off(relaying: Relaying) -> None:
     assert relaying.events.off == expected
 
 
+def test_what_waits_for_receivers_that_take_events_again_is_due_at_once(relaying: Relaying) -> None:
+    """For all of them by one sweep. It is forgotten only afterwards: who sweeps may die meanwhile."""
+    relaying.events.states = {"shop": "recovered", "bank": "recovered", "club": "failing"}
+    relaying.relay.start()
+    wait_until(lambda: relaying.events.woken, 10)
+    wait_until(lambda: relaying.events.states == {"club": "failing"}, 10)
+    assert relaying.events.woken == {"shop", "bank"}
+
+
 def test_an_end_whose_keys_are_spoiled_keeps_no_other_from_being_told(relaying: Relaying) -> None:
     """It is looked at again later."""
     relaying.events.ended = ["ada", SPOILED, "eve"]
@@ -553,10 +612,11 @@ class Held:
 def delivering(
     events: WaitingEvents, posts: Posts, service: Callable[[str], Service | None] = lambda _: SHOP
 ) -> Iterator[EventService]:
-    """The threads of one process; its relay is not started."""
+    """The threads of one process. It does not sweep."""
     found = EventService(
         events, Passed(), posts, start="1", service=service, listening=lambda: True, metrics=Counted()
     )
+    found.start()
     yield found
     found.stop()
 
@@ -589,13 +649,29 @@ def test_a_process_has_so_many_couriers() -> None:
     events, held = WaitingEvents(), Held()
     posts = Posts(held.answer)
     with delivering(events, posts) as at:
-        for number in range(AT_ONCE):
-            for service in "abcdef":
-                written(events, at, number, service)
+        for number in range(2 * MAX_COURIERS):
+            written(events, at, 0, f"service-{number}")
         wait_until(lambda: posts.running == MAX_COURIERS, 10)
         held.free.set()
-        wait_until(lambda: len(posts.posted) == 6 * AT_ONCE, 10)
+        wait_until(lambda: len(posts.posted) == 2 * MAX_COURIERS, 10)
     assert len(at.threads) == 1 + MAX_COURIERS
+
+
+def test_a_command_starts_no_courier() -> None:
+    """It would end in the middle of the attempt, which nobody would repeat before the claim ends."""
+    events = WaitingEvents()
+    at = EventService(
+        events,
+        Passed(),
+        Posts(),
+        start="1",
+        service=lambda _: SHOP,
+        listening=lambda: True,
+        metrics=Counted(),
+    )
+    written(events, at, 0)
+    assert len(at.threads) == 1
+    assert events.attempts == {}
 
 
 def test_a_service_that_wants_no_events_needs_no_courier() -> None:

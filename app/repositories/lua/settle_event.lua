@@ -13,7 +13,8 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
 local left = redis.call('LLEN', events)
-if tonumber(redis.call('ZSCORE', schedule, member) or 0) ~= tonumber(claim) or left == 0 then return 'lost' end
+local due = tonumber(redis.call('ZSCORE', schedule, member) or 0)
+if due ~= tonumber(claim) + CLAIMED or left == 0 then return 'lost' end
 if wait_ms >= 0 then
   redis.call('ZADD', schedule, now + wait_ms, member)
   return 'waits'

@@ -4,7 +4,10 @@ const SVG = "http://www.w3.org/2000/svg";
 const LIFELINES = ["external", "gateway", "persistence", "messaging", "store"];
 const OUTSIDE = LIFELINES.length;
 
-const WIDE = 560; // px; from here on the times have a column of their own
+const LABEL = 13; // px: as large as a label is
+const SMALLEST_LABEL = 11.5; // where one would have to be smaller, it does not stay between its lifelines
+const BESIDE_BARS = 16; // px between two lifelines that are the bars' and some air
+const SELF = 36; // px from a lifeline to the label of what it does by itself
 const TIME_WIDTH = 74;
 const TIME_ROOM = 70; // kept free for the time at the end of a label, where there is no column
 const LIGHT_EVERY_MS = 190;
@@ -40,7 +43,9 @@ const BARS = [
   [2, "later-checked", "later-returned"],
   [4, "later-compared", "later-compared"],
 ];
-const ORDER = ROWS.flatMap((item) => item.rows ?? [item]).flatMap((item) => item.id ?? item.caption ?? []);
+const FLAT = ROWS.flatMap((item) => item.rows ?? [item]);
+const ORDER = FLAT.flatMap((item) => item.id ?? item.caption ?? []);
+const MESSAGES = FLAT.filter((item) => item.id);
 
 export class Diagram {
   #box;
@@ -134,8 +139,7 @@ export class Diagram {
   #draw() {
     this.#width = Math.round(this.#box.clientWidth);
     if (!this.#width) return; // before the style sheet: the observer will call again
-    const wide = this.#width >= WIDE;
-    this.#box.replaceChildren(new Drawing(this.#texts, this.#width, wide).draw(), inWords(this.#texts));
+    this.#box.replaceChildren(new Drawing(this.#texts, this.#width).draw(), inWords(this.#texts));
     this.#light();
   }
 }
@@ -144,7 +148,7 @@ export class Diagram {
 function inWords(texts) {
   const list = document.createElement("ol");
   list.className = "unseen";
-  for (const { id, from, to } of ROWS.flatMap((item) => item.rows ?? [item]).filter((item) => item.id)) {
+  for (const { id, from, to } of MESSAGES) {
     const item = list.appendChild(document.createElement("li"));
     Object.assign(item.dataset, { step: id, kind: "item" });
     const [sender, receiver] = [from, to].map((index) => texts[LIFELINES[index] ?? "outside"]);
@@ -156,15 +160,21 @@ function inWords(texts) {
 
 const flowOf = (id) => (id.startsWith("later-") ? "later" : "");
 
+// Wide: a label stays between its lifelines, and the times have a column of their own. Narrow: it takes the width
+// that it needs, across lifelines, and none of these has a bar.
 class Drawing {
-  constructor(texts, width, wide) {
+  constructor(texts, width) {
     this.texts = texts;
     this.width = width;
-    this.wide = wide;
-    this.fontSize = wide ? 13 : 12;
+    this.wide = true;
+    this.column = (width - TIME_WIDTH - 22) / LIFELINES.length;
+    this.fontSize = Math.min(...MESSAGES.map((row) => fitting(texts.steps[row.id].split(" "), this.#room(row), LABEL, 400)));
+    if (this.fontSize < SMALLEST_LABEL) {
+      this.wide = false;
+      this.column = (width - 14) / LIFELINES.length;
+      this.fontSize = 12;
+    }
     this.lineHeight = this.fontSize + 3.5;
-    const area = width - (wide ? TIME_WIDTH + 22 : 14);
-    this.column = area / LIFELINES.length;
     this.arrows = {}; // y of each row's arrow
     this.y = 0;
     this.svg = element("svg", { "aria-hidden": "true" });
@@ -178,6 +188,17 @@ class Drawing {
     return index === OUTSIDE ? this.width - (this.wide ? TIME_WIDTH + 4 : 2) : this.column * (index + 0.5);
   }
 
+  // Where labels end.
+  get right() {
+    return this.width - (this.wide ? TIME_WIDTH : TIME_ROOM);
+  }
+
+  #room({ from, to }) {
+    const [start, end] = [this.x(from), this.x(to)];
+    if (from === to) return Math.min(start + 2 * this.column, this.right) - start - SELF - BESIDE_BARS / 2;
+    return this.wide ? Math.abs(end - start) - BESIDE_BARS : this.right;
+  }
+
   draw() {
     this.#heads();
     const top = this.y;
@@ -185,7 +206,7 @@ class Drawing {
     const bottom = this.y + 10;
     LIFELINES.forEach((_, index) =>
       element("path", { class: "lifeline", d: `M${this.x(index)} ${top}V${bottom}` }, this.lines));
-    for (const [index, first, last] of BARS) this.#bar(index, first, last);
+    if (this.wide) for (const [index, first, last] of BARS) this.#bar(index, first, last);
     const height = Math.ceil(bottom + 2);
     for (const [name, value] of Object.entries({ width: this.width, height, viewBox: `0 0 ${this.width} ${height}` }))
       this.svg.setAttribute(name, value);
@@ -194,7 +215,7 @@ class Drawing {
 
   #heads() {
     const room = this.column - (this.wide ? 18 : 8);
-    const size = fitting(LIFELINES.flatMap((id) => this.texts[id].split(" ")), room, this.wide ? 12.5 : 10.5);
+    const size = fitting(LIFELINES.flatMap((id) => this.texts[id].split(" ")), room, this.wide ? 12.5 : 10.5, 600);
     const names = LIFELINES.map((id) => wrap(this.texts[id], room, `600 ${size}px`));
     const lines = Math.max(...names.map((name) => name.length));
     const height = lines * (size + 3) + 12;
@@ -215,24 +236,25 @@ class Drawing {
     else this.#row(item);
   }
 
-  #row({ id, from, to, answer }) {
+  #row(row) {
+    const { id, from, to, answer } = row;
     const group = element("g", { "data-step": id, "data-kind": "row" }, this.body);
     const [start, end] = [this.x(from), this.x(to)];
     const self = from === to;
-    const right = this.wide ? this.width - TIME_WIDTH : this.width - TIME_ROOM;
-    const room = self ? right - start - 38 : this.wide ? Math.min(330, Math.max(170, Math.abs(end - start) - 14)) : right;
-    const lines = wrap(this.texts.steps[id], room, `${this.fontSize}px`);
+    const lines = wrap(this.texts.steps[id], this.#room(row), `${this.fontSize}px`);
     const middle = (start + end) / 2;
     const longest = Math.max(...lines.map((line) => measure(line, `${this.fontSize}px`)));
-    const centre = Math.min(Math.max(middle, longest / 2 + 1), right - longest / 2 - 2);
+    const centre = Math.min(Math.max(middle, longest / 2 + 1), this.right - longest / 2 - 2);
     this.y += 6;
-    const firstLine = this.y + this.lineHeight - 4;
-    lines.forEach((line, number) => {
-      text(line, { class: "label", x: self ? start + 34 : centre, y: firstLine + number * this.lineHeight + (self ? 8 : 0), "text-anchor": self ? "start" : "middle" }, group);
-    });
-    // What is said instead when the request was refused.
-    if (id.endsWith("answered"))
-      text("", { class: "label remark", x: centre, y: firstLine + (lines.length - 1) * this.lineHeight, "text-anchor": "middle" }, group);
+    const firstLine = this.y + this.lineHeight - (self ? -4 : 4);
+    const look = { class: "label", "font-size": this.fontSize, "text-anchor": self ? "start" : "middle" };
+    lines.forEach((line, number) =>
+      text(line, { ...look, x: self ? start + SELF : centre, y: firstLine + number * this.lineHeight }, group));
+    // What is said instead when the request was refused; there is room before the first lifeline.
+    if (id.endsWith("answered")) {
+      const place = this.wide ? { x: start - BESIDE_BARS / 2, "text-anchor": "end" } : { x: 1, "text-anchor": "start" };
+      text("", { ...look, class: "label remark", y: firstLine + (lines.length - 1) * this.lineHeight, ...place }, group);
+    }
     this.y += lines.length * this.lineHeight + (self ? 2 : 4);
     const y = this.y;
     this.arrows[id] = y;
@@ -246,16 +268,20 @@ class Drawing {
       element("path", { class: answer ? "line dashed" : "line", d: `M${a} ${y}H${b}` }, group);
       head(b, y, direction, answer, group);
     }
-    const timeY = this.wide ? y + 4 : firstLine;
-    text("", { class: "time", x: this.width - 1, y: timeY, "text-anchor": "end" }, group);
+    this.#time(this.wide ? y + 4 : firstLine, group);
     this.y += self ? 8 : 6;
+  }
+
+  #time(y, group) {
+    text("", { class: "time", "font-size": this.fontSize, x: this.width - 1, y, "text-anchor": "end" }, group);
   }
 
   #caption({ caption, beside }) {
     const group = element("g", { "data-step": caption, "data-kind": "row caption" }, this.body);
     this.y += 18;
-    text(this.texts[caption], { class: "label", x: this.x(beside) - 10, y: this.y - 2, "text-anchor": "end" }, group);
-    text("", { class: "time", x: this.width - 1, y: this.y - 2, "text-anchor": "end" }, group);
+    const x = Math.min(this.x(beside) - 10, this.right - 6);
+    text(this.texts[caption], { class: "label", "font-size": this.fontSize - 1, x, y: this.y - 2, "text-anchor": "end" }, group);
+    this.#time(this.y - 2, group);
     this.y += 6;
   }
 
@@ -265,7 +291,8 @@ class Drawing {
     const left = this.wide ? this.x(2) - this.column / 2 + 4 : 0.5;
     const right = this.wide ? this.x(4) + this.column / 2 - 2 : this.width - 0.5;
     const group = element("g", { "data-step": rows.at(-1).id, "data-kind": "frame" }, this.frames);
-    const label = text(this.texts[frame], { class: "frame-text", x: left + 9, y: top + 14 }, group);
+    const x = this.wide ? this.x(2) + BESIDE_BARS / 2 + 2 : left + 9;
+    const label = text(this.texts[frame], { class: "frame-text", "font-size": this.fontSize - 1, x, y: top + 14 }, group);
     element("tspan", { class: "remark" }, label);
     this.y += 17;
     for (const inner of rows) this.#row(inner);
@@ -281,7 +308,7 @@ class Drawing {
     const half = measure(label, `${this.fontSize - 1}px`) / 2 + 10;
     const middle = this.width / 2;
     element("path", { class: "divider", d: `M0 ${this.y}H${middle - half}M${middle + half} ${this.y}H${this.width}` }, this.frames);
-    text(label, { class: "frame-text", x: middle, y: this.y + 4, "text-anchor": "middle" }, this.frames);
+    text(label, { class: "frame-text", "font-size": this.fontSize - 1, x: middle, y: this.y + 4, "text-anchor": "middle" }, this.frames);
     this.y += 12;
   }
 
@@ -319,8 +346,8 @@ function measure(words, font) {
 }
 
 // The largest size, up to the wished one, at which every word has room.
-function fitting(words, room, wished) {
-  return Math.min(wished, ...words.map((word) => (wished * room) / measure(word, `600 ${wished}px`)));
+function fitting(words, room, wished, weight) {
+  return Math.min(wished, ...words.map((word) => (wished * room) / measure(word, `${weight} ${wished}px`)));
 }
 
 function wrap(words, room, font) {

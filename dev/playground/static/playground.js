@@ -45,6 +45,7 @@ function renderAnswer(box, form, answer, act) {
   say(words, busy || !answer ? "" : inWords(answer));
   words.classList.toggle("refused", Boolean(answer) && !answer.ok);
   box.classList.toggle("stale", busy);
+  $(".to-diagram", box).hidden = !("total" in (answer?.times ?? {}));
   const wire = $("figure", box);
   wire.hidden = !answer?.status;
   $("pre", wire).textContent = answer?.status ? asItCame(answer) : "";
