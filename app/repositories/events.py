@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable
 from enum import StrEnum
 from typing import NamedTuple
 
+import orjson
 import structlog
 
 from app.domain.event import Event, EventKind
@@ -218,13 +219,15 @@ class Events:
 
     def publish(self, waiting: Counter[str]) -> None:
         """Leaves what was counted to whoever asks (`published`)."""
-        self._storage.command("SET", EVENTS_WAITING, _pairs(waiting), "PX", WAITING_LIVES_MS)
+        self._storage.command("SET", EVENTS_WAITING, orjson.dumps(waiting), "PX", WAITING_LIVES_MS)
 
     def published(self) -> dict[str, int]:
         """What was counted last: the events that wait for each service."""
-        found: bytes = self._storage.command("GET", EVENTS_WAITING) or b""
-        pairs = (pair.split("=") for pair in found.decode().split())
-        return {service: int(count) for service, count in pairs}
+        found: bytes = self._storage.command("GET", EVENTS_WAITING) or b"{}"
+        try:
+            return {service: int(count) for service, count in orjson.loads(found).items()}
+        except (ValueError, TypeError, AttributeError):  # somebody else wrote it
+            return {}
 
     def hold_relay(self, owner: str, ttl_ms: int) -> bool:
         """Takes or keeps the right to sweep, 0 lets it go; one process has it at a time."""
@@ -268,7 +271,3 @@ def _member(queue: Queue) -> str:
 def _queue(member: bytes) -> Queue:
     service, _, user_id = member.decode(errors="replace").partition("|")
     return Queue(service, user_id)
-
-
-def _pairs(waiting: Counter[str]) -> str:
-    return " ".join(f"{service}={count}" for service, count in waiting.items())
