@@ -62,11 +62,11 @@ class Queue(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """An event to be attempted. `proof`: that it is ours. `now_ms`: by the clock of Redis. `attempts`: with
-    this one."""
+    """An event to be attempted. `proof`: that it is ours, as long as nobody claims it after us. `now_ms`: by
+    the clock of Redis. `attempts`: with this one."""
 
     event: Event
-    proof: int
+    proof: bytes
     now_ms: int
     attempts: int
 
@@ -77,7 +77,7 @@ class Left(StrEnum):
     MORE = "more"  # the next one is due
     EMPTY = "empty"
     WAITS = "waits"  # it is tried again later
-    LOST = "lost"  # the claim has ended, or the events were dropped: nothing was changed
+    LOST = "lost"  # somebody else has claimed it since, or it is gone: nothing was changed
 
 
 class Waiting(NamedTuple):
@@ -105,13 +105,13 @@ class Events:
         )
         if answer[0] != b"claimed":
             return None
-        _, text, proof, now_ms = answer
+        _, text, now_ms = answer
         try:
             what, _, attempts = text.decode().rpartition("|")
             kind, at_ms, created_ms, _ = what.split("|")
             name = self._names.event(queue.user_id, what)
             event = Event(name, EventKind(kind), int(at_ms), queue.user_id, int(created_ms))
-            return Claim(event, proof, now_ms, int(attempts))
+            return Claim(event, text, now_ms, int(attempts))
         except ValueError:
             log.error("event_unreadable", service=queue.service)
             self.put_off([queue], LONGEST_WAIT_MS)

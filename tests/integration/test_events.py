@@ -492,6 +492,15 @@ def test_a_claim_that_has_ended_is_somebody_elses(person: Person, store: redis.R
     assert person.process.events.settle(person.queue, new) is Left.MORE
 
 
+def test_a_claim_stands_as_long_as_nobody_else_has_the_event(person: Person) -> None:
+    """A sweep that had found it due before may put it off meanwhile."""
+    verified(person)
+    claim = person.claimed()
+    person.process.events.put_off([person.queue], LONGEST_WAIT_MS)
+    assert person.process.events.settle(person.queue, claim) is Left.MORE
+    assert person.delivered() == [VERIFIED]
+
+
 def text_of(queue: Queue) -> str:
     """The entry in the schedule."""
     return "|".join(queue)
