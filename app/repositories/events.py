@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable
 from enum import StrEnum
 from typing import NamedTuple
 
+import orjson
 import structlog
 
 from app.domain.event import Event, EventKind
@@ -61,11 +62,11 @@ class Queue(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """An event to be attempted. `proof`: that it is ours. `now_ms`: by the clock of Redis. `attempts`: with
-    this one."""
+    """An event to be attempted. `proof`: that it is ours, as long as nobody claims it after us. `now_ms`: by
+    the clock of Redis. `attempts`: with this one."""
 
     event: Event
-    proof: int
+    proof: bytes
     now_ms: int
     attempts: int
 
@@ -76,7 +77,7 @@ class Left(StrEnum):
     MORE = "more"  # the next one is due
     EMPTY = "empty"
     WAITS = "waits"  # it is tried again later
-    LOST = "lost"  # the claim has ended, or the events were dropped: nothing was changed
+    LOST = "lost"  # somebody else has claimed it since, or it is gone: nothing was changed
 
 
 class Waiting(NamedTuple):
@@ -104,13 +105,13 @@ class Events:
         )
         if answer[0] != b"claimed":
             return None
-        _, text, proof, now_ms = answer
+        _, text, now_ms = answer
         try:
             what, _, attempts = text.decode().rpartition("|")
             kind, at_ms, created_ms, _ = what.split("|")
             name = self._names.event(queue.user_id, what)
             event = Event(name, EventKind(kind), int(at_ms), queue.user_id, int(created_ms))
-            return Claim(event, proof, now_ms, int(attempts))
+            return Claim(event, text, now_ms, int(attempts))
         except ValueError:
             log.error("event_unreadable", service=queue.service)
             self.put_off([queue], LONGEST_WAIT_MS)
@@ -218,13 +219,15 @@ class Events:
 
     def publish(self, waiting: Counter[str]) -> None:
         """Leaves what was counted to whoever asks (`published`)."""
-        self._storage.command("SET", EVENTS_WAITING, _pairs(waiting), "PX", WAITING_LIVES_MS)
+        self._storage.command("SET", EVENTS_WAITING, orjson.dumps(waiting), "PX", WAITING_LIVES_MS)
 
     def published(self) -> dict[str, int]:
         """What was counted last: the events that wait for each service."""
-        found: bytes = self._storage.command("GET", EVENTS_WAITING) or b""
-        pairs = (pair.split("=") for pair in found.decode().split())
-        return {service: int(count) for service, count in pairs}
+        found: bytes = self._storage.command("GET", EVENTS_WAITING) or b"{}"
+        try:
+            return {service: int(count) for service, count in orjson.loads(found).items()}
+        except (ValueError, TypeError, AttributeError):  # somebody else wrote it
+            return {}
 
     def hold_relay(self, owner: str, ttl_ms: int) -> bool:
         """Takes or keeps the right to sweep, 0 lets it go; one process has it at a time."""
@@ -268,7 +271,3 @@ def _member(queue: Queue) -> str:
 def _queue(member: bytes) -> Queue:
     service, _, user_id = member.decode(errors="replace").partition("|")
     return Queue(service, user_id)
-
-
-def _pairs(waiting: Counter[str]) -> str:
-    return " ".join(f"{service}={count}" for service, count in waiting.items())

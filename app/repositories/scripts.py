@@ -223,7 +223,7 @@ class SettleEvent(NamedTuple):
     waiting: Key
     member: str
     service: str
-    claim: int
+    claim: bytes
     wait_ms: int
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,7 +14,7 @@ from app.domain.registration import Delivery, Stored
 from app.domain.report import ReportKind
 from app.errors import VerificationFailed
 from app.repositories.events import CLAIM_MS, FULL_MS, LONGEST_WAIT_MS, USERS_A_SHARD, Left, Queue
-from app.repositories.keys import RECEIVERS, Field, keys_of
+from app.repositories.keys import EVENTS_WAITING, RECEIVERS, Field, keys_of
 from app.repositories.users import WRONG_IN_A_ROW
 from tests.api.conftest import at_once, race, wrong
 from tests.support.faults.redis import everything
@@ -491,6 +492,15 @@ def test_a_claim_that_has_ended_is_somebody_elses(person: Person, store: redis.R
     assert person.process.events.settle(person.queue, new) is Left.MORE
 
 
+def test_a_claim_stands_as_long_as_nobody_else_has_the_event(person: Person) -> None:
+    """A sweep that had found it due before may put it off meanwhile."""
+    verified(person)
+    claim = person.claimed()
+    person.process.events.put_off([person.queue], LONGEST_WAIT_MS)
+    assert person.process.events.settle(person.queue, claim) is Left.MORE
+    assert person.delivered() == [VERIFIED]
+
+
 def text_of(queue: Queue) -> str:
     """The entry in the schedule."""
     return "|".join(queue)
@@ -633,6 +643,17 @@ def test_what_waits_is_counted_by_service(person: Person, here: Process) -> None
     here.events.publish(waiting)
     assert here.events.published() == {"default": 2, "shop": 1}
     shop.close()
+
+
+@pytest.mark.parametrize("value", ["x", "[]", '{"shop": "x"}', '{"shop": null}'])
+def test_what_was_counted_is_unknown_where_somebody_else_wrote_it(
+    here: Process, store: redis.Redis, value: str
+) -> None:
+    """Metrics are told all the same; also where names are none."""
+    store.set(EVENTS_WAITING, value, ex=60)
+    assert here.events.published() == {}
+    here.events.publish(Counter({"no name": 1}))
+    assert here.events.published() == {"no name": 1}
 
 
 def test_further_events_of_a_service_with_too_many_are_left_out_and_counted(

@@ -54,7 +54,7 @@ class WaitingEvents(Events):
             self._claimed.add(at)
             event = self.lists[at][0]
             self.attempts[event.event_id] += 1
-            return Claim(event, 1, NOW_MS + self.age_ms, self.attempts[event.event_id])
+            return Claim(event, b"", NOW_MS + self.age_ms, self.attempts[event.event_id])
 
     def settle(self, at: Queue, claim: Claim, wait_ms: int | None = None) -> Left:
         with self._lock:

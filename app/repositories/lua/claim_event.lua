@@ -5,8 +5,8 @@
 -- KEYS[1] events   KEYS[2] schedule
 -- ARGV[1] its entry in the schedule   ARGV[2] ms in which the attempt is made   ARGV[3] the longest wait, in ms
 --
--- Returns {'claimed', event, when the claim ends in ms, which is also its proof, now in ms}: see events.lua; this
---      attempt is counted in the event      or {'later', ms}      or {'none'}: no event waits
+-- Returns {'claimed', event, now in ms}: see events.lua; this attempt is counted in the event, which so proves the claim
+--      or {'later', ms}      or {'none'}: no event waits
 local events, schedule = KEYS[1], KEYS[2]
 local member, claim_ms, longest_wait_ms = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local time = redis.call('TIME')
@@ -26,4 +26,4 @@ redis.call('LSET', events, 0, event)
 redis.call('ZADD', schedule, now + claim_ms + CLAIMED, member)
 redis.call('PEXPIRE', events, EVENTS_LIVE_MS)
 redis.call('PEXPIRE', schedule, EVENTS_LIVE_MS)
-return {'claimed', event, now + claim_ms, now}
+return {'claimed', event, now}
