@@ -43,6 +43,9 @@ Registers people by e-mail address for other services. Hand in an address and a 
 identification number by e-mail, and by no other way. Hand in the number that the person typed: the token
 comes back, once, and you know that whoever typed it has read that mailbox.
 
+The `token` is your own data, such as the number of an order or what the person has entered. It is no
+credential of this service: it opens nothing, and nobody looks into it.
+
 A number can be mailed again (`resend`). Where an answer is lost, the same request with the same
 `Idempotency-Key` gets it again, for a registration and for a verification.
 

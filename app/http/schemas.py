@@ -84,7 +84,8 @@ class RegistrationRequest(Schema):
         required=True,
         validate=Length(1, MAX_TOKEN_LENGTH),
         metadata={
-            "description": "Whatever you want back when the number is handed in. No NUL, no lone surrogate.",
+            "description": "Your own data, which comes back when the number is handed in; no credential of "
+            "this service. No NUL, no lone surrogate.",
             "pattern": WITHOUT_NUL,
             "examples": ["order 4711, basket 3"],
         },

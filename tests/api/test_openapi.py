@@ -98,6 +98,14 @@ def test_headers_are_documented_where_they_are_sent(document: Document) -> None:
     }
 
 
+def test_a_reader_learns_early_that_the_token_is_no_credential(document: Document) -> None:
+    """In the introduction, and where the field is described."""
+    field = document["components"]["schemas"]["RegistrationRequest"]["properties"]["token"]
+    for said in (document["info"]["description"], field["description"]):
+        assert "your own data" in said.lower()
+        assert "no credential" in said
+
+
 def test_the_api_needs_a_key_and_the_probes_do_not(document: Document) -> None:
     """Bearer, as a security scheme."""
     assert document["components"]["securitySchemes"]["bearer"]["scheme"] == "bearer"
