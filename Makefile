@@ -20,7 +20,7 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 	--no-emit-index-url --no-header $(args) pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all lint format image bench bench-publish lock clean
+.PHONY: help run test test-all lint format screenshots image bench bench-publish lock clean
 .DELETE_ON_ERROR:
 
 help: ## List what there is
@@ -46,6 +46,9 @@ lint: $(INSTALLED) ## Check style, types, the layers and the documentation
 format: $(INSTALLED) ## Bring the code into its format
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+screenshots: $(INSTALLED) ## Take the pictures of the README anew; needs Debian's chromium
+	$(BIN)/python -m tests.playground.screenshots
 
 image: $(INSTALLED) ## Build the container image with its labels, and list what is in it (SBOM)
 	PATH="$(CURDIR)/$(BIN):$$PATH" deploy/build-image $(args)

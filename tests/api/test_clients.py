@@ -1,6 +1,5 @@
 """Clients that generators make from /openapi.json: they register, verify and read a problem by its type."""
 
-import hashlib
 import os
 import shutil
 import subprocess
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.api.conftest import SHOP, Api, wrong
+from tests.support import npm
 from tests.support.servers import INHERITED, ROOT
 
 EXAMPLES = ROOT / "examples/clients"
@@ -73,15 +73,7 @@ def test_a_python_client_is_generated_and_tells_the_story(tmp_path: Path, keyed:
 
 @pytest.fixture(scope="module")
 def node_modules() -> Path:
-    """What package-lock.json names, from npm; kept in the virtual environment."""
-    lock = (EXAMPLES / "typescript/package-lock.json").read_bytes()
-    folder = Path(sys.prefix) / "clients" / hashlib.sha256(lock).hexdigest()[:16]
-    if not (folder / "whole").exists():
-        shutil.copytree(EXAMPLES / "typescript", folder, dirs_exist_ok=True)
-        options = ["--no-audit", "--no-fund", "--ignore-scripts"]
-        subprocess.run(["npm", "ci", *options], cwd=folder, check=True, timeout=100, capture_output=True)
-        (folder / "whole").touch()
-    return folder / "node_modules"
+    return npm.node_modules(EXAMPLES / "typescript")
 
 
 @pytest.mark.system
@@ -91,10 +83,10 @@ def test_a_typescript_client_is_generated_compiled_and_tells_the_story(
     """openapi-typescript makes the types; TypeScript, at its strictest, finds nothing wrong in their use."""
     folder = shutil.copytree(EXAMPLES / "typescript", tmp_path / "story")
     (folder / "node_modules").symlink_to(node_modules)
-    made = npm(folder, "types", CEDULA_URL=keyed.url)
+    made = script(folder, "types", CEDULA_URL=keyed.url)
     assert made.returncode == 0, made.stdout + made.stderr
     assert "warning" not in (made.stdout + made.stderr).lower()
-    compiled = npm(folder, "build")
+    compiled = script(folder, "build")
     assert compiled.returncode == 0, compiled.stdout
     with playing("node", "story.js", keyed.url, email, folder=folder) as told:
         check(plays_the_story(told, keyed, email))
@@ -112,20 +104,20 @@ def test_typescript_finds_mistakes_in_the_use_of_the_client(
     }
     folder = shutil.copytree(EXAMPLES / "typescript", tmp_path / "story")
     (folder / "node_modules").symlink_to(node_modules)
-    assert npm(folder, "types", CEDULA_URL=keyed.url).returncode == 0
+    assert script(folder, "types", CEDULA_URL=keyed.url).returncode == 0
     story = (folder / "story.ts").read_text()
     for right, mistake in mistakes.items():
         assert right in story
         story = story.replace(right, mistake)
     (folder / "story.ts").write_text(story)
-    found = npm(folder, "build").stdout
+    found = script(folder, "build").stdout
     assert [mistake in found for mistake in ("mistaken-number", "tokem", "'number'")] == [True] * 3, found
 
 
-def npm(folder: Path, script: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+def script(folder: Path, name: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     """Runs a script of package.json."""
     return subprocess.run(
-        ["npm", "run", "--silent", script],
+        ["npm", "run", "--silent", name],
         cwd=folder,
         env={**os.environ, **environment},
         capture_output=True,

@@ -25,7 +25,9 @@ NEWER = "99.0"
 OLDEST_PIP = "23.0.1"
 """What Debian 12 brings."""
 
-INSTALLS = re.compile(r"pip install[^\n]*|INSTALL = [^\n]*")
+INSTALLS = re.compile(r"pip install(?! standardwebhooks| -r examples/)[^\n]*|INSTALL = [^\n]*")
+"""But for what a reader of a page installs for a program of their own, which is no lock."""
+
 CONTAINER_PYTHON = re.search(r"^FROM python:(\d+\.\d+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
 
 

@@ -35,12 +35,15 @@ VARIABLE_READ = re.compile(r'os\.environ\.get\("([A-Z_]+)"')
 COMMAND = re.compile(r"flask (?:--app wsgi )?([a-z]+)(?: ([a-z]+))?")
 CONSOLE_COMMENT = re.compile(r" +# .*$", re.MULTILINE)
 CODE = re.compile(r"`([^`]+)`")
-TABLE_ROW = re.compile(r"^\|([^|]*)\|([^|]*)\|", re.MULTILINE)
+SUBJECT = re.compile(r"^- (\w+)", re.MULTILINE)
+STAYS = re.compile(r"[\d-]+|`[^`]+`")
 METRIC = re.compile(r"\bcedula_[a-z_]+\b")
 TEST = re.compile(r"`(test_[a-z0-9_]+)`")
 FILE = re.compile(r"`((?:app|dev|docs|deploy|tests|benchmarks|\.ci)/[\w./-]*)`")
 OWN_VARIABLE = "CEDULA_"
 """Variables by which the project's own processes talk to each other; nobody sets them."""
+
+MAX_PICTURE_BYTES = 150_000
 
 WITHOUT_A_VALUE = {
     "SECRET_KEY",
@@ -170,8 +173,11 @@ def test_a_documented_default_is_the_default(
 
 
 def rows_of_tables(page: str) -> list[list[str]]:
-    """Status and problem of each row; the first row has the columns' names."""
-    return [[cell.strip() for cell in row] for row in TABLE_ROW.findall(page)][1:]
+    """The rows without what is translated: numbers and words in code letters stay."""
+    rows = [
+        [cell.strip() for cell in line.split("|")] for line in re.findall(r"^\|(.*)\|$", page, re.MULTILINE)
+    ]
+    return [[cell if STAYS.fullmatch(cell) else "" for cell in row] for row in rows]
 
 
 def words_in_code_letters(page: str) -> list[str]:
@@ -196,6 +202,32 @@ def test_both_readmes_say_the_same(kept: Callable[[str], Sized]) -> None:
     english, spanish = (kept(text(readme)) for readme in READMES)
     assert spanish == english
     assert len(english) > 5
+
+
+def test_every_row_of_the_comparison_is_shown_row_by_row() -> None:
+    """docs/compare.md has a chapter for each, with what shows it for each of those that are compared."""
+    (table,) = re.findall(r"^\| \| Cedula \|.*\n(?:\|.*\n)+", text(READMES[0]), re.MULTILINE)
+    rows = [line.split("|")[1].strip() for line in table.splitlines()[2:]]
+    _, *chapters = re.split(r"^## ", text(ROOT / "docs/compare.md"), flags=re.MULTILINE)
+    assert [chapter.partition("\n")[0] for chapter in chapters] == rows
+    assert [
+        chapter for chapter in chapters if "- Cedula" not in chapter or "- otpgateway" not in chapter
+    ] == []
+
+
+@pytest.mark.parametrize("readme", READMES, ids=lambda page: page.name)
+def test_every_picture_is_there_and_small(readme: Path) -> None:
+    """`make screenshots` writes them."""
+    pictures = re.findall(r'(?:src|srcset)="([^"]+)"', text(readme))
+    assert len(pictures) == 2
+    assert [name for name in pictures if (ROOT / name).stat().st_size > MAX_PICTURE_BYTES] == []
+
+
+def test_commands_of_the_project_s_own_python_are_printed_so_that_they_run() -> None:
+    """`flask` is in the virtual environment, which a reader need not have activated."""
+    for page in [*READMES, ROOT / "docs/integrate.md"]:
+        for block in CODE_BLOCK.findall(text(page)):
+            assert re.findall(r"(?<![\w/.-])(?:flask|pip|gunicorn|python) .*", block) == []
 
 
 @pytest.mark.parametrize("readme", READMES, ids=lambda page: page.name)
