@@ -18,7 +18,7 @@ from tests.api.conftest import Api
 from tests.support.bounces import BOUNCE_ADDRESS, INDEX
 from tests.support.npm import node_modules
 from tests.support.receivers import secrets_of
-from tests.support.servers import INHERITED, ROOT, Gunicorn, Valkey, free_port, gunicorn
+from tests.support.servers import INHERITED, ROOT, Gunicorn, Valkey, free_port, gunicorn, stopping
 from tests.support.smtp import ScriptedSmtp
 from tests.support.tenants import key_of, services_file
 from tests.support.waiting import wait_until
@@ -84,6 +84,13 @@ class Person:
     def number(self, mails: int = 1) -> str:
         """That of the newest mail, of so many."""
         return self.site.smtp.wait_for(self.email, mails)[-1].number
+
+
+@pytest.fixture(scope="package")
+def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
+    """One of these tests' own: its index key is not that of other services."""
+    with stopping(Valkey(tmp_path_factory.mktemp("valkey"), save="")) as server:
+        yield server
 
 
 @pytest.fixture(scope="package")

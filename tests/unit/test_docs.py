@@ -225,7 +225,7 @@ def test_every_picture_is_there_and_small(readme: Path) -> None:
 
 def test_commands_of_the_project_s_own_python_are_printed_so_that_they_run() -> None:
     """`flask` is in the virtual environment, which a reader need not have activated."""
-    for page in [*READMES, ROOT / "docs/integrate.md"]:
+    for page in PAGES:
         for block in CODE_BLOCK.findall(text(page)):
             assert re.findall(r"(?<![\w/.-])(?:flask|pip|gunicorn|python) .*", block) == []
 
