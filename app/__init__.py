@@ -8,9 +8,8 @@ from app.config import Settings
 from app.container import Container
 from app.domain.number import RandBelow
 from app.errors import StorageUnavailable, WrongIndexKey
-from app.http import auth, hooks, openapi, problems
+from app.http import auth, hooks, openapi, pages, problems
 from app.http.application import Application
-from app.http.pages import pages
 from app.mail.connection import flask_settings
 from app.routes import api, operations
 from app.telemetry import logs
@@ -40,7 +39,7 @@ def create_app(settings: Settings | None = None, randbelow: RandBelow | None = N
     auth.install(app, settings)
     openapi.install(app, (api, operations), is_open=container.directory.anyone is not None)
     problems.install(app)
-    app.register_blueprint(pages)
+    pages.install(app, with_docs=settings.docs)
     for command in COMMANDS:
         app.cli.add_command(command)
     return app

@@ -45,8 +45,8 @@ def _text(default: str = "", check: Callable[[str], Any] | None = None, *, secre
     return field(default=default, repr=not secret, metadata={"parser": "str", "check": check})
 
 
-def _flag() -> Any:
-    return field(default=False, metadata={"parser": "bool", "check": None})
+def _flag(default: bool = False) -> Any:
+    return field(default=default, metadata={"parser": "bool", "check": None})
 
 
 def _whole(default: int, lowest: int, highest: int) -> Any:
@@ -105,6 +105,7 @@ class Settings:
     verify_limit: Budget = FIVE_IN_15_MINUTES
     client_limit: tuple[Budget, ...] = ()
     api_keys: tuple[ApiKey, ...] = field(default=(), repr=False)
+    docs: bool = _flag(default=True)
     trusted_proxies: int = _whole(0, 0, 100)
     client_connections: int = _whole(0, 0, 100_000)
     idempotency_ttl_s: int = _whole(86_400, 1, 366 * 86_400)

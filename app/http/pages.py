@@ -5,15 +5,17 @@ import re
 from importlib.resources import files
 from typing import Any, Final
 
-from flask import Blueprint, Response, abort, redirect, render_template, send_from_directory
+from flask import Blueprint, Flask, Response, abort, redirect, render_template, send_from_directory
 from flask.typing import ResponseReturnValue
 from markupsafe import Markup, escape
 
 from app.errors import PROBLEMS
 
-OWN_FILES: Final = frozenset({"docs.js", "page.css"})
-SWAGGER_UI_FILES: Final = frozenset({"swagger-ui.css", "swagger-ui-bundle.js", "favicon-32x32.png"})
-"""What the page needs of flask-swagger-ui's copy of Swagger UI."""
+PAGE_FILES: Final = frozenset({"page.css", "icon.svg"})
+"""What every page needs."""
+DOCS_FILES: Final = frozenset({"docs.css", "docs.js"})
+SWAGGER_UI_FILES: Final = frozenset({"swagger-ui.css", "swagger-ui-bundle.js"})
+"""What the documentation needs of flask-swagger-ui's copy of Swagger UI."""
 
 PAGE_POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -24,28 +26,43 @@ PAGE_POLICY: Final = (
 CODE = re.compile("`([^`]+)`")
 
 pages = Blueprint("pages", __name__)
+docs = Blueprint("docs", __name__)
 
 
-@pages.get("/")
+def install(app: Flask, *, with_docs: bool) -> None:
+    """The pages of problems, and, where the operator wants it, the documentation of the API."""
+    app.register_blueprint(pages)
+    if with_docs:
+        app.register_blueprint(docs)
+    app.context_processor(lambda: {"with_docs": with_docs})
+
+
+@docs.get("/")
 def home() -> ResponseReturnValue:
     """A person who opens the service finds its documentation."""
     return redirect("/docs")
 
 
-@pages.get("/docs")
-def docs() -> ResponseReturnValue:
+@docs.get("/docs")
+def swagger_ui() -> ResponseReturnValue:
     """Swagger UI."""
     return _page("docs.html")
 
 
-@pages.get("/docs/<name>")
-def asset(name: str) -> ResponseReturnValue:
-    """A file that a page needs."""
-    if name in OWN_FILES:
-        return send_from_directory(str(files("app").joinpath("static")), name)
+@docs.get("/docs/<name>")
+def docs_file(name: str) -> ResponseReturnValue:
+    """A file that the documentation needs."""
+    if name in DOCS_FILES:
+        return _own_file(name)
     if name not in SWAGGER_UI_FILES:
         abort(404)
     return send_from_directory(str(files("flask_swagger_ui").joinpath("dist")), name)
+
+
+@pages.get("/pages/<name>")
+def page_file(name: str) -> ResponseReturnValue:
+    """A file that every page needs."""
+    return _own_file(name) if name in PAGE_FILES else abort(404)
 
 
 @pages.get("/problems/<slug>")
@@ -53,6 +70,10 @@ def problem(slug: str) -> ResponseReturnValue:
     """What the `type` of a problem means, for a person."""
     found = PROBLEMS.get(slug) or abort(404)
     return _page("problem.html", problem=found, explanation=_with_code(found.explanation))
+
+
+def _own_file(name: str) -> Response:
+    return send_from_directory(str(files("app").joinpath("static")), name)
 
 
 def _page(template: str, **context: Any) -> Response:

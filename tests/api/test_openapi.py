@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import redis
 
+from app import create_app
+from app.config import Settings
 from app.errors import PROBLEMS
 from tests.api.conftest import API_KEYS, SHOP, Api
 from tests.support.servers import ROOT, MailServer, Valkey, gunicorn
@@ -201,6 +203,22 @@ def test_home_is_the_documentation(api: Api) -> None:
     """Who opens the service in a browser finds out what it is."""
     answer = api.call("GET", "/")
     assert (answer.status_code, answer.headers["Location"]) == (302, "/docs")
+
+
+def test_the_documentation_can_be_switched_off() -> None:
+    """Then neither it nor its files are there. The document for programs is, and so are the pages of problems
+    with all that they load, and without a link to what is away."""
+    client = create_app(Settings(redis_url="redis://127.0.0.1:1/0", docs=False)).test_client()
+    for path in ("/", "/docs", "/docs/docs.js", "/docs/swagger-ui-bundle.js"):
+        answer = client.get(path)
+        assert (answer.status_code, json.loads(answer.data)["type"]) == (404, "/problems/not-found"), path
+    assert client.get("/openapi.json").status_code == 200
+    page = Page()
+    page.feed(client.get("/problems/not-found").text)
+    assert len(page.loads) == 2
+    for load in page.loads:
+        with client.get(load) as file:
+            assert file.status_code == 200, load
 
 
 class Page(HTMLParser):

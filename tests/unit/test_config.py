@@ -44,7 +44,16 @@ def test_nothing_has_to_be_set(setting: pytest.MonkeyPatch) -> None:
     assert settings.mailbox_limit == Budget(20, 3600)
     assert settings.services_file == settings.service_name == ""
     assert settings.default_locale == "en"
+    assert settings.docs
     assert settings.secret_key == settings.index_key == ""
+
+
+def test_the_documentation_is_switched_off_by_a_word(setting: pytest.MonkeyPatch) -> None:
+    """The only flag that is set where nothing is said."""
+    setting.setenv("DOCS", "")
+    assert Settings.from_environment().docs
+    setting.setenv("DOCS", "false")
+    assert not Settings.from_environment().docs
 
 
 def test_an_empty_variable_counts_as_unset(setting: pytest.MonkeyPatch) -> None:
