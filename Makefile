@@ -20,12 +20,12 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 	--no-emit-index-url --no-header $(args) pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all lint format bench bench-publish lock clean
+.PHONY: help run test test-all lint format screenshots image bench bench-publish lock clean
 .DELETE_ON_ERROR:
 
 help: ## List what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo '  args="..." hands options on to pytest, the benchmarks and uv: make test args="-k numbers"'
+	@echo '  args="..." hands options on to pytest, docker, the benchmarks and uv: make test args="-k numbers"'
 
 run: $(RUNNABLE) ## Run everything on this machine; PORT=8000 SMTP_PORT=1025 MAILBOX_PORT=8025 choose others
 	@$(BIN)/python -m dev.run --end-with-parent
@@ -36,15 +36,22 @@ test: $(INSTALLED) ## Run the tests that need nothing but Python
 test-all: $(INSTALLED) ## Run every test, and show branch coverage; needs the Debian packages named in .ci/run
 	$(PYTEST) 4 --cov=app --cov-branch $(args)
 
-lint: $(INSTALLED) ## Check style, types and the layers
+lint: $(INSTALLED) ## Check style, types, the layers and the documentation
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m pytest --quiet tests/unit/test_docs.py tests/operate/test_alerts.py -m "not system"
 
 format: $(INSTALLED) ## Bring the code into its format
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+screenshots: $(INSTALLED) ## Take the pictures of the README anew; needs Debian's chromium
+	$(BIN)/python -m tests.playground.screenshots
+
+image: $(INSTALLED) ## Build the container image with its labels, and list what is in it (SBOM)
+	PATH="$(CURDIR)/$(BIN):$$PATH" deploy/build-image $(args)
 
 bench: $(BENCHABLE) ## Measure registrations against bare Flask, on an optimised Python; figures go to .bench/
 	.venv-bench/bin/python -m benchmarks $(args)
@@ -55,11 +62,13 @@ bench-publish: $(BENCHABLE) ## The same into benchmarks/results/, which the docu
 lock: $(INSTALLED) ## Write requirements*.txt anew from pyproject.toml; args=--upgrade takes newer versions
 	$(LOCK) --output-file requirements.txt
 	$(LOCK) --extra run --constraint requirements.txt --output-file requirements-run.txt
-	$(LOCK) --extra run --extra dev --constraint requirements-run.txt --output-file requirements-dev.txt
+	$(LOCK) --extra otel --constraint requirements.txt --output-file requirements-otel.txt
+	$(LOCK) --extra run --extra otel --extra dev --constraint requirements-run.txt --constraint requirements-otel.txt \
+		--output-file requirements-dev.txt
 	$(LOCK) --extra run --extra bench --constraint requirements-dev.txt --output-file requirements-bench.txt
 
 clean: ## Remove what can be made again; the data in instance/ stays
-	rm -rf .venv .venv-* .bench .coverage* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .venv-* .bench dist .coverage* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 define install

@@ -35,7 +35,7 @@ def create_app(settings: Settings | None = None, randbelow: RandBelow | None = N
     except StorageUnavailable:  # it is checked again before the first registration
         pass
 
-    hooks.install(app, container.metrics)
+    hooks.install(app, container.metrics, container.traces)
     auth.install(app, settings)
     openapi.install(app, (api, operations), is_open=container.directory.anyone is not None)
     problems.install(app)
@@ -59,5 +59,7 @@ def _warn(container: Container) -> None:
         log.warning("stored_in_clear", hint="set SECRET_KEY to seal what is stored in Redis")
     if container.directory.anyone:
         log.warning("open_to_everybody", hint="set API_KEYS or SERVICES_FILE to say who may call")
+    if container.traces.fault:
+        log.warning("traces_off", hint=container.traces.fault)
     if not container.guard.passed:
         log.warning("redis_away_at_start", hint="requests get 503 until it answers")

@@ -34,7 +34,8 @@ from app.services.registration import RegistrationService
 from app.services.reports import ReportService
 from app.services.verification import VerificationService
 from app.storage.storage import Storage
-from app.telemetry.metrics import Metrics
+from app.telemetry.collector import traces_from_environment
+from app.telemetry.metrics import Metrics, Stage
 from app.threads import forget_greenlets
 from app.webhook.webhooks import Webhooks
 
@@ -44,7 +45,13 @@ class Container:
 
     def __init__(self, app: Flask, settings: Settings, randbelow: RandBelow = secrets.randbelow) -> None:
         self.settings = settings
-        self.storage = Storage(settings.redis_url, settings.redis_timeout_s, settings.redis_wait_replicas)
+        self.traces = traces_from_environment()
+        self.storage = Storage(
+            settings.redis_url,
+            settings.redis_timeout_s,
+            settings.redis_wait_replicas,
+            traces=self.traces,
+        )
         self._in_force = InForce(settings, faults)
         self.metrics = Metrics()
         self._read_services()
@@ -61,10 +68,14 @@ class Container:
         self.messages = Messages(self.service, *tagged)
         self.numbers = NumberGenerator(settings.number_digits, randbelow)
         self.verification = VerificationService(
-            self.users, self.guard, settings.number_digits, self.metrics, noticed=self._noticed
+            self.users,
+            self.guard,
+            settings.number_digits,
+            happened=self._happened,
+            traces=self.traces,
         )
         self.reports = ReportService(
-            self.users, self.suppressions, self.guard, self.tags, self.metrics, noticed=self._noticed
+            self.users, self.suppressions, self.guard, self.tags, self.metrics, happened=self._happened
         )
         self.client_limits = ClientLimits(self.storage, names)
         self.census = Census(self.storage, sealer)
@@ -106,18 +117,21 @@ class Container:
             self._mail,
             connections=self.settings.mail_connections,
             timeout_s=self.settings.mail_timeout_s,
-            noticed=self._noticed,
+            happened=self._happened,
             metrics=self.metrics,
+            traces=self.traces,
         )
         self.registration = RegistrationService(
-            self.users, self.guard, self.numbers, self.messaging, self.metrics
+            self.users, self.guard, self.numbers, self.messaging, self.metrics, self.traces
         )
 
     def service(self, service_id: str) -> Service | None:
         """The service with this id that is in force now."""
         return self.directory.get(service_id)
 
-    def _noticed(self, service_id: str, user_id: str) -> None:
+    def _happened(self, service_id: str, user_id: str, stage: Stage) -> None:
+        """A registration has come so far, and an event of it may be written."""
+        self.metrics.stage(service_id, stage)
         self.events.noticed(service_id, user_id)
 
     def start(self) -> None:
@@ -167,6 +181,7 @@ class Container:
         self.messaging.close(self.settings.mail_timeout_s)
         self.events.stop()
         self.monitoring.stop()
+        self.traces.close()
 
 
 def services() -> Container:

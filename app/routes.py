@@ -27,6 +27,7 @@ from app.http.schemas import (
     VerificationRequest,
 )
 from app.telemetry.metrics import CONTENT_TYPE
+from app.version import VERSION
 
 api = StrictBlueprint("users", __name__, url_prefix="/api", description="Registrations of e-mail addresses")
 operations = StrictBlueprint("operations", __name__, description="For those who run the service")
@@ -44,7 +45,7 @@ def register(body: dict[str, Any]) -> ResponseReturnValue:
     draft = Draft(body["email"], body["token"], body.get("locale", ""), request.service)
     found = services().registration.register(
         draft,
-        Cause(request.request_id, request.caller),
+        _cause(request),
         awaited=not at_once,
         idempotency_key=idempotency_key(request),
     )
@@ -84,9 +85,7 @@ def resend(user_id: str) -> ResponseReturnValue:
     """Mail the live number again: the same number, by a new mail. No body. Counts as a registration does."""
     request = current()
     at_once = prefers_async(request)
-    found = services().registration.resend(
-        request.service, user_id, Cause(request.request_id, request.caller), awaited=not at_once
-    )
+    found = services().registration.resend(request.service, user_id, _cause(request), awaited=not at_once)
     sent = found.delivery is Delivery.SENT
     return UserAnswer().dump(found), 200 if sent else 202, preference_applied(at_once and not sent)
 
@@ -131,7 +130,7 @@ def report() -> ResponseReturnValue:
 @operations.doc(**openapi.HEALTHZ)
 def healthz() -> ResponseReturnValue:
     """The process is alive."""
-    return {"status": "ok"}
+    return {"status": "ok", "version": VERSION}
 
 
 @operations.get("/readyz")
@@ -153,6 +152,11 @@ def readyz() -> ResponseReturnValue:
 def metrics() -> ResponseReturnValue:
     """What the service has counted, for Prometheus. Nothing personal."""
     return Response(services().monitoring.exposition(), content_type=CONTENT_TYPE)
+
+
+def _cause(request: Request) -> Cause:
+    """What a mail remembers of the request that asked for it."""
+    return Cause(request.request_id, request.caller, services().traces.here())
 
 
 def without_body() -> Response:

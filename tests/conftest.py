@@ -1,6 +1,7 @@
 """Fixtures: one Valkey for the session, emptied for each test; a mail server and gunicorn where asked for."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,8 @@ def mailbox() -> Iterator[MailServer]:
 def shared_environment(valkey_server: Valkey, mailbox: MailServer) -> dict[str, str]:
     """For services that the tests of a module share. A start costs a second of CPU; who needs no fresh one
     takes a shared one, and `store`, which empties Redis under it."""
+    with closing(valkey_server.client()) as client:
+        client.flushall()  # a module before may have used other keys
     return settings_for(valkey_server, mailbox)
 
 

@@ -14,5 +14,6 @@ from app.cli.outbox import outbox
 from app.cli.services import services
 from app.cli.suppressions import suppressions
 from app.cli.users import users
+from app.cli.version import version
 
-COMMANDS = (bounces, doctor, keys, mail, numbers, outbox, services, suppressions, users)
+COMMANDS = (bounces, doctor, keys, mail, numbers, outbox, services, suppressions, users, version)

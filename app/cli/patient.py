@@ -1,4 +1,4 @@
-"""Commands for a service that may not be able to start: they look at its settings, and need no service."""
+"""Commands for a service that may not be able to start: they need none, and look at its settings at most."""
 
 import os
 import sys
@@ -9,8 +9,9 @@ from flask import Flask
 from app.cli import COMMANDS
 from app.cli.doctor.command import doctor
 from app.cli.services import services
+from app.cli.version import version
 
-WITHOUT_A_SERVICE: Final = (doctor, services)
+WITHOUT_A_SERVICE: Final = (doctor, services, version)
 
 
 def asked_for() -> bool:

@@ -43,8 +43,13 @@ class InForce:
     def __init__(self, settings: Settings, check: Check = nothing_else) -> None:
         self._settings, self._check = settings, check
         self._held: Source | None = None
-        self.start = os.environ.get(RELOAD) or secrets.token_hex(8)
-        """Names this start or reload: one for all workers of a gunicorn; elsewhere, of this process alone."""
+        self._own_start = secrets.token_hex(8)
+
+    @property
+    def start(self) -> str:
+        """Names this start or reload: one for all workers of a gunicorn; elsewhere, of this process and its
+        children. A reload changes it also in what a master has loaded (`--preload`)."""
+        return os.environ.get(RELOAD) or self._own_start
 
     def read(self) -> Reading:
         """What is in force. Raises SettingsError, which lists all that is wrong, where nothing can be."""

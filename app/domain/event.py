@@ -45,5 +45,5 @@ class Endpoint:
     private: bool = False
 
 
-def nobody(_service_id: str, _user_id: str) -> None:
-    """For whoever has nobody to tell that an event was written."""
+def nobody(_service_id: str, _user_id: str, _stage: object) -> None:
+    """For whoever has nobody to tell how far a registration has come."""

@@ -22,10 +22,12 @@ class Delivery(StrEnum):
 
 
 class Cause(NamedTuple):
-    """The request that caused a mail, for the log. `caller`: the name of its API key, empty without one."""
+    """The request that caused a mail, for logs and traces. `caller`: the name of its API key, empty without
+    one. `traceparent`: of the request (W3C Trace Context), empty where it is not traced."""
 
     request_id: str = ""
     caller: str = ""
+    traceparent: str = ""
 
 
 class Registration(NamedTuple):

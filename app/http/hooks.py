@@ -1,9 +1,12 @@
-"""What happens after every request: its id goes into the answer, a line into the log, facts into the metrics.
+"""What happens after every request: its id goes into the answer, a line into the log, facts into metrics and
+traces.
 
-May import `bodies`, `request`, and `telemetry` for the metrics.
+May import `bodies`, `request`, and `telemetry`.
 """
 
 import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Response
 
@@ -11,13 +14,22 @@ from app.http.bodies import MAX_BODY_BYTES, discard_body
 from app.http.request import current
 from app.telemetry import logs
 from app.telemetry.metrics import Metrics
+from app.telemetry.traces import Traces
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 """A client may invent a method; the log and the metrics then say "other"."""
 
+NOT_TRACED = frozenset({"/healthz", "/readyz", "/metrics"})
+"""Asked every few seconds, by programs."""
 
-def install(app: Flask, metrics: Metrics) -> None:
-    """Gives every answer its request id, and every request its log line and metrics."""
+
+def install(app: Flask, metrics: Metrics, traces: Traces) -> None:
+    """Gives every answer its request id, and every request its log line, its metrics and its span."""
+    if traces.on:
+        app.wsgi_app = _traced(app.wsgi_app, traces)  # type: ignore[method-assign] # Flask's documented way, as in auth
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.url_map.merge_slashes = False  # a path is what it is; nobody is sent to another one
 
@@ -32,17 +44,30 @@ def install(app: Flask, metrics: Metrics) -> None:
         route = rule.rule if rule else "none"
         method = method if method in KNOWN_METHODS else "other"
         duration_s = time.perf_counter() - request.started
-        write_line(
-            {
-                "request_id": request.request_id,
-                "caller": request.caller,
-                "method": method,
-                "route": route,
-                "status": status,
-                "duration_ms": round(duration_s * 1000, 2),
-            }
-        )
+        facts = {
+            "request_id": request.request_id,
+            "caller": request.caller,
+            "method": method,
+            "route": route,
+            "status": status,
+            "duration_ms": round(duration_s * 1000, 2),
+        }
+        if traces.on and (traceparent := traces.answered(route, method, status)):
+            facts["traceparent"] = traceparent
+        write_line(facts)
         metrics.answered(route, method, status, duration_s, request.caller)
         return response
 
     app.after_request(finish)
+
+
+def _traced(app: "WSGIApplication", traces: Traces) -> Any:
+    """The application, each of whose requests is a part of the trace that its caller names."""
+
+    def answer(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        if environ["PATH_INFO"] in NOT_TRACED:
+            return app(environ, start_response)
+        with traces.request(environ.get("HTTP_TRACEPARENT", "")):
+            return app(environ, start_response)
+
+    return answer

@@ -28,9 +28,7 @@ from app.http.schemas import (
     UserAnswer,
     VerificationAnswer,
 )
-
-VERSION = "0.1.0"
-"""Of the API: the first number changes when an existing client would no longer be understood."""
+from app.version import VERSION
 
 EXAMPLE_ID = "m4xkwq7hd2n5tzvbc6ayr3gejo"
 """A user id like any other."""
@@ -44,6 +42,9 @@ DESCRIPTION = """\
 Registers people by e-mail address for other services. Hand in an address and a token: the person gets one
 identification number by e-mail, and by no other way. Hand in the number that the person typed: the token
 comes back, once, and you know that whoever typed it has read that mailbox.
+
+The `token` is your own data, such as the number of an order or what the person has entered. It is no
+credential of this service: it opens nothing, and nobody looks into it.
 
 A number can be mailed again (`resend`). Where an answer is lost, the same request with the same
 `Idempotency-Key` gets it again, for a registration and for a verification.
@@ -236,7 +237,12 @@ def install(app: Flask, blueprints: Iterable[Blueprint], *, is_open: bool) -> No
     document.register_converter(UserIdConverter, lambda _: {"type": "string", "pattern": f"^{USER_ID}$"})
     for blueprint in blueprints:
         document.register_blueprint(blueprint)
+    for unused in UNUSED_SCHEMAS:  # generators of clients would make classes of them
+        document.spec.components.schemas.pop(unused)
 
+
+UNUSED_SCHEMAS = ("Error", "PaginationMetadata")
+"""What flask-smorest describes, whether or not it occurs."""
 
 MEMBERS: Mapping[str, Json] = {
     "invalid-request": {"errors": {"email": ["Not a valid e-mail address."]}},
@@ -388,7 +394,10 @@ REPORT = operation(
 
 HEALTHZ = operation(
     "isAlive",
-    {200: answer("Alive.", HealthAnswer, {"status": "ok"}), **problems("internal-error")},
+    {
+        200: answer("Alive.", HealthAnswer, {"status": "ok", "version": VERSION}),
+        **problems("internal-error"),
+    },
     security=[],
 )
 

@@ -84,7 +84,8 @@ class RegistrationRequest(Schema):
         required=True,
         validate=Length(1, MAX_TOKEN_LENGTH),
         metadata={
-            "description": "Whatever you want back when the number is handed in. No NUL, no lone surrogate.",
+            "description": "Your own data, which comes back when the number is handed in; no credential of "
+            "this service. No NUL, no lone surrogate.",
             "pattern": WITHOUT_NUL,
             "examples": ["order 4711, basket 3"],
         },
@@ -234,7 +235,12 @@ class ProblemAnswer(Answer):
     type = fields.String(
         required=True,
         validate=OneOf([f"/problems/{slug}" for slug in PROBLEMS]),
-        metadata={"format": "uri-reference", "description": "Its page."},
+        metadata={
+            "format": "uri-reference",
+            "description": "Its page.",
+            # generators of clients make constants of these names; of the values they can make none
+            "x-enum-varnames": [slug.upper().replace("-", "_") for slug in PROBLEMS],
+        },
     )
     title = fields.String(required=True)
     status = fields.Integer(required=True, metadata={"minimum": 400, "maximum": 599})
@@ -256,6 +262,7 @@ class HealthAnswer(Answer):
     """The process is alive."""
 
     status = fields.String(required=True, validate=OneOf(["ok"]))
+    version = fields.String(required=True, metadata={"description": "Of this release."})
 
 
 class ReadinessAnswer(Answer):

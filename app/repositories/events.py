@@ -6,10 +6,11 @@ one at a time for each user, so that the next one waits for this one.
 
 import random
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from enum import StrEnum
 from typing import NamedTuple
 
+import orjson
 import structlog
 
 from app.domain.event import Event, EventKind
@@ -61,11 +62,11 @@ class Queue(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """An event to be attempted. `proof`: that it is ours. `now_ms`: by the clock of Redis. `attempts`: with
-    this one."""
+    """An event to be attempted. `proof`: that it is ours, as long as nobody claims it after us. `now_ms`: by
+    the clock of Redis. `attempts`: with this one."""
 
     event: Event
-    proof: int
+    proof: bytes
     now_ms: int
     attempts: int
 
@@ -76,7 +77,7 @@ class Left(StrEnum):
     MORE = "more"  # the next one is due
     EMPTY = "empty"
     WAITS = "waits"  # it is tried again later
-    LOST = "lost"  # the claim has ended, or the events were dropped: nothing was changed
+    LOST = "lost"  # somebody else has claimed it since, or it is gone: nothing was changed
 
 
 class Waiting(NamedTuple):
@@ -104,13 +105,13 @@ class Events:
         )
         if answer[0] != b"claimed":
             return None
-        _, text, proof, now_ms = answer
+        _, text, now_ms = answer
         try:
             what, _, attempts = text.decode().rpartition("|")
             kind, at_ms, created_ms, _ = what.split("|")
             name = self._names.event(queue.user_id, what)
             event = Event(name, EventKind(kind), int(at_ms), queue.user_id, int(created_ms))
-            return Claim(event, proof, now_ms, int(attempts))
+            return Claim(event, text, now_ms, int(attempts))
         except ValueError:
             log.error("event_unreadable", service=queue.service)
             self.put_off([queue], LONGEST_WAIT_MS)
@@ -128,17 +129,21 @@ class Events:
         call = DropEvents(*keys_of(queue.user_id).announcing, _member(queue), queue.service)
         return int(self._storage.run(call))
 
-    def put_off(self, queues: Iterable[Queue], longest_ms: int) -> None:
+    def put_off(self, queues: Collection[Queue], longest_ms: int) -> None:
         """Lets events wait that cannot be attempted now, half as long at least, so that a sweep does not meet
-        them again at once."""
+        them again at once. They live on: one that ended would be counted for ever."""
+        if not queues:
+            return
         now_ms = self._storage.now_ms()
-        shortest_ms = longest_ms // 2
-        commands = []
+        commands: list[tuple[str, str, *tuple[str | int, ...]]] = []
         for queue in queues:
-            due_ms = now_ms + random.randint(shortest_ms, longest_ms)  # noqa: S311 not for secrets
-            commands.append(("ZADD", keys_of(queue.user_id).schedule, "XX", "GT", due_ms, _member(queue)))
-        if commands:
-            self._storage.pipeline(commands)
+            keys = keys_of(queue.user_id)
+            due_ms = now_ms + random.randint(longest_ms // 2, longest_ms)  # noqa: S311 not for secrets
+            commands.append(("ZADD", keys.schedule, "XX", "GT", due_ms, _member(queue)))
+            commands.append(("PEXPIRE", keys.events, EVENTS_LIVE_MS))
+        schedules = {keys_of(queue.user_id).schedule for queue in queues}
+        commands += [("PEXPIRE", schedule, EVENTS_LIVE_MS) for schedule in schedules]
+        self._storage.pipeline(commands)
 
     def put_off_end(self, user_id: str) -> None:
         """Lets the end of a registration wait whose keys cannot be used."""
@@ -168,11 +173,11 @@ class Events:
         answer = self._storage.run(NoteExpiry(keys.user, *keys.announcing, *keys.end, user_id))
         return bool(answer == b"expired")
 
-    def wake(self, service: str) -> None:
-        """Makes due what waits for a service; what may be in somebody's hands just now, within CLAIM_MS."""
-        for shard in range(SHARDS):
+    def wake(self, services: Collection[str], shards: Iterable[int]) -> None:
+        """Makes due what waits for services; what is in somebody's hands just now stays there."""
+        for shard in shards:
             try:
-                self._storage.run(WakeEvents(schedule_key(shard), _member(Queue(service, "")), CLAIM_MS))
+                self._storage.run(WakeEvents(schedule_key(shard), CLAIM_MS, [*services]))
             except StorageUnavailable as error:
                 if not error.of_one_key:
                     raise
@@ -186,6 +191,7 @@ class Events:
     def count(self) -> Waiting:
         """Counts over all shards. What was left out is told once: it is then taken off."""
         waiting, dropped = Counter[str](), Counter[str]()
+        taken_off: list[tuple[str, str, bytes, int]] = []
         found = ask_each(self._storage, range(SHARDS), lambda shard: ("HGETALL", waiting_key(shard)))
         for shard, fields in found:
             for field, value in fields.items():
@@ -195,7 +201,9 @@ class Events:
                     waiting[service] += count
                 elif what == "dropped" and count:
                     dropped[service] += count
-                    self._storage.command("HINCRBY", waiting_key(shard), field, -count)
+                    taken_off.append(("HINCRBY", waiting_key(shard), field, -count))
+        if taken_off:
+            self._storage.pipeline(taken_off)
         return Waiting(waiting, dropped)
 
     def leave_out(self, service: str) -> None:
@@ -211,13 +219,15 @@ class Events:
 
     def publish(self, waiting: Counter[str]) -> None:
         """Leaves what was counted to whoever asks (`published`)."""
-        self._storage.command("SET", EVENTS_WAITING, _pairs(waiting), "PX", WAITING_LIVES_MS)
+        self._storage.command("SET", EVENTS_WAITING, orjson.dumps(waiting), "PX", WAITING_LIVES_MS)
 
     def published(self) -> dict[str, int]:
         """What was counted last: the events that wait for each service."""
-        found: bytes = self._storage.command("GET", EVENTS_WAITING) or b""
-        pairs = (pair.split("=") for pair in found.decode().split())
-        return {service: int(count) for service, count in pairs}
+        found: bytes = self._storage.command("GET", EVENTS_WAITING) or b"{}"
+        try:
+            return {service: int(count) for service, count in orjson.loads(found).items()}
+        except (ValueError, TypeError, AttributeError):  # somebody else wrote it
+            return {}
 
     def hold_relay(self, owner: str, ttl_ms: int) -> bool:
         """Takes or keeps the right to sweep, 0 lets it go; one process has it at a time."""
@@ -244,9 +254,8 @@ class Events:
         """Lets what is known of receivers live on."""
         self._storage.command("PEXPIRE", RECEIVERS, RECEIVERS_LIVE_MS)
 
-    def forget_receiver(self, service: str) -> bool:
-        """True for the process that was the first to forget it."""
-        return bool(self._storage.command("HDEL", RECEIVERS, service))
+    def forget_receivers(self, services: Collection[str]) -> None:
+        self._storage.command("HDEL", RECEIVERS, *services)
 
     def _scheduled(self, shards: Iterable[int], first: int | str, last: int | str) -> list[Queue]:
         limits = (first, last, "LIMIT", 0, USERS_A_SHARD)
@@ -262,7 +271,3 @@ def _member(queue: Queue) -> str:
 def _queue(member: bytes) -> Queue:
     service, _, user_id = member.decode(errors="replace").partition("|")
     return Queue(service, user_id)
-
-
-def _pairs(waiting: Counter[str]) -> str:
-    return " ".join(f"{service}={count}" for service, count in waiting.items())

@@ -223,7 +223,7 @@ class SettleEvent(NamedTuple):
     waiting: Key
     member: str
     service: str
-    claim: int
+    claim: bytes
     wait_ms: int
 
 
@@ -236,11 +236,11 @@ class DropEvents(NamedTuple):
     service: str
 
 
-@script(lua("wake_events"))
+@script(lua("events", "wake_events"))
 class WakeEvents(NamedTuple):
     schedule: Key
-    prefix: str
     claim_ms: int
+    services: Values
 
 
 @script(lua("reseal_record"))

@@ -13,15 +13,12 @@ from app.errors import StorageUnavailable
 from app.repositories.events import LONGEST_WAIT_MS, Events, Queue
 from app.repositories.guard import Guard
 from app.services.webhooks.courier import Courier
-from app.services.webhooks.queue import EventQueue
+from app.services.webhooks.queue import MAX_COURIERS, EventQueue
 from app.services.webhooks.receivers import Receivers
 from app.services.webhooks.relay import EventRelay
 from app.telemetry.metrics import Metrics
 from app.threads import WatchedThread
 from app.webhook.webhooks import Webhooks
-
-MAX_COURIERS = 64
-"""Attempts of this process at a time, for all services."""
 
 REST_S = 5.0
 
@@ -56,9 +53,13 @@ class EventService:
             events, guard, self._queue, self._receivers, listening, self._tend, webhooks.close_idle, metrics
         )
         self._couriers: list[WatchedThread] = []
+        self._delivers = False
 
     def noticed(self, service_id: str, user_id: str) -> None:
-        """Something was written that this service may want to know."""
+        """Something was written that this service may want to know. A process that was not started leaves it
+        to those that serve: a command ends before its courier would."""
+        if not self._delivers:
+            return
         service = self._service(service_id)
         if service is not None and service.events is not None:
             self._queue.put(Queue(service_id, user_id))
@@ -80,6 +81,7 @@ class EventService:
 
     def start(self) -> None:
         """Starts the relay; couriers start when there is work."""
+        self._delivers = True
         self._relay.start()
 
     def stop(self) -> None:

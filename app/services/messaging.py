@@ -24,7 +24,8 @@ from app.services.delivery.queue import Job, JobQueue
 from app.services.delivery.relay import Relay
 from app.services.delivery.senders import Senders
 from app.services.delivery.worker import Worker
-from app.telemetry.metrics import Metrics
+from app.telemetry.metrics import Metrics, Stage
+from app.telemetry.traces import OFF, Traces
 from app.threads import WatchedThread
 
 AWAITED_PER_CONNECTION = 32
@@ -57,7 +58,8 @@ class MessagingService:
         connections: int,
         timeout_s: float,
         metrics: Metrics | None = None,
-        noticed: Callable[[str, str], None] = nobody,
+        happened: Callable[[str, str, Stage], None] = nobody,
+        traces: Traces = OFF,
     ) -> None:
         self._lease_ms = outbox.lease_ms
         self._connections = connections
@@ -67,10 +69,17 @@ class MessagingService:
         self._breaker = MailBreaker(metrics=metrics)
         leases = Leases(outbox)
         self._worker = Worker(
-            outbox, messages, self._queue, self._breaker, leases, metrics=metrics, noticed=noticed
+            outbox,
+            messages,
+            self._queue,
+            self._breaker,
+            leases,
+            metrics=metrics,
+            happened=happened,
+            traces=traces,
         )
         self._senders = Senders(mail, self._queue, self._breaker, self._worker, connections)
-        self._relay = Relay(outbox, guard, mail, self._queue, self._breaker, leases, self._senders)
+        self._relay = Relay(outbox, guard, mail, self._queue, self._breaker, leases, self._senders, traces)
         self._slow = threading.BoundedSemaphore(connections)
         self._stands_by = False
 

@@ -27,16 +27,16 @@ class ReportService:
         tags: Tags,
         metrics: Metrics,
         now_s: Callable[[], float] = time.time,
-        noticed: Callable[[str, str], None] = nobody,
+        happened: Callable[[str, str, Stage], None] = nobody,
     ) -> None:
-        """`noticed`: as for VerificationService."""
+        """`happened`: as for VerificationService."""
         self._users = users
         self._reports = reports
         self._guard = guard
         self._tags = tags
         self._metrics = metrics
         self._now_s = now_s
-        self._noticed = noticed
+        self._happened = happened
 
     def take(self, report: Report, service: Service | None = None) -> Outcome:
         """`service`: who reports, which may do so of its own mails only; None: the operator, of all.
@@ -68,6 +68,5 @@ class ReportService:
         if noted is None:
             return Outcome.NOT_LIVE
         if noted is Noted.NEW and report.kind in STAGES:
-            self._metrics.stage(record.contents.service, STAGES[report.kind])
-            self._noticed(record.contents.service, record.user_id)
+            self._happened(record.contents.service, record.user_id, STAGES[report.kind])
         return Outcome.NOTED

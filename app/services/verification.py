@@ -9,7 +9,8 @@ from app.domain.service import Service
 from app.errors import MistypedNumber, VerificationFailed
 from app.repositories.guard import Guard
 from app.repositories.users import Handed, Users
-from app.telemetry.metrics import Metrics, Stage
+from app.telemetry.metrics import Stage
+from app.telemetry.traces import OFF, Traces, step
 
 LONGEST_TYPED = 256
 """Characters of a number as it was typed or pasted. Each is looked up in Unicode's tables, and a body may
@@ -17,23 +18,25 @@ hold 64 KiB of them."""
 
 
 class VerificationService:
-    """Compares numbers with the live ones, and counts those that were right."""
+    """Compares numbers with the live ones."""
 
     def __init__(
         self,
         users: Users,
         guard: Guard,
         digits: int,
-        metrics: Metrics,
-        noticed: Callable[[str, str], None] = nobody,
+        *,
+        happened: Callable[[str, str, Stage], None] = nobody,
+        traces: Traces = OFF,
     ) -> None:
-        """`noticed`: told of a service and a user of whom an event may be written now."""
+        """`happened`: told how far a registration has come, by service and user."""
+        self.traces = traces
         self._users = users
         self._guard = guard
         self._digits = digits
-        self._metrics = metrics
-        self._noticed = noticed
+        self._happened = happened
 
+    @step("verification")
     def verify(self, service: Service, address: Address, typed: str, idempotency_key: str = "") -> Handed:
         """Consumes the registration of the address and returns what was registered.
 
@@ -46,9 +49,8 @@ class VerificationService:
             raise MistypedNumber("A wrong length or check digit")
         self._guard.check()
         handed = self._users.verify(service, address, number, idempotency_key)
-        self._noticed(service.id, handed.user_id)
         if handed.contents.test and not service.test:
             raise VerificationFailed  # it was shown instead of mailed, so it confirms nothing
         if not handed.again:
-            self._metrics.stage(service.id, Stage.VERIFIED)
+            self._happened(service.id, handed.user_id, Stage.VERIFIED)
         return handed

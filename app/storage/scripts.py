@@ -28,12 +28,13 @@ C = TypeVar("C", bound=type)
 
 
 class Script(NamedTuple):
-    """What is sent of a script. `keys`, `values`: its fields, in order. `many_keys`, `many_values`: the last
-    of them stands for any number.
+    """What is sent of a script. `name`: its call's. `keys`, `values`: its fields, in order. `many_keys`,
+    `many_values`: the last of them stands for any number.
 
     `acknowledged`: somebody outside relies on its outcome, so it waits for replicas where that is asked for.
     """
 
+    name: str
     text: bytes
     sha1: str
     keys: tuple[str, ...]
@@ -72,6 +73,7 @@ def script(text: bytes, *, acknowledged: bool = False) -> Callable[[C], C]:
         if not many <= {*keys[-1:], *values[-1:]}:
             raise TypeError("what stands for any number comes last")
         SCRIPTS[call] = Script(
+            name=call.__name__,
             text=text,
             sha1=hashlib.sha1(text, usedforsecurity=False).hexdigest(),
             keys=keys,

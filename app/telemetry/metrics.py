@@ -21,6 +21,7 @@ from app.domain.report import Outcome, ReportKind
 from app.domain.service import Service
 from app.errors import PROBLEMS
 from app.telemetry.lines import native
+from app.version import VERSION
 
 CONTENT_TYPE: Final = prometheus_client.exposition.CONTENT_TYPE_PLAIN_0_0_4
 
@@ -248,7 +249,14 @@ def add(total: Series, more: Series) -> None:
 
 def exposition(series: Series, gauges: Iterable[Metric]) -> bytes:
     """Prometheus' text format."""
-    return prometheus_client.generate_latest(_Families([*_counted(series), *gauges]))
+    return prometheus_client.generate_latest(_Families([_build_info(), *_counted(series), *gauges]))
+
+
+def _build_info() -> Metric:
+    """Which release this is, as a label."""
+    info = GaugeMetricFamily("cedula_build_info", "1, with the version as a label.", labels=["version"])
+    info.add_metric([VERSION], 1)
+    return info
 
 
 class _Families(Collector):

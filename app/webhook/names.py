@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Final
@@ -22,13 +23,24 @@ def look_up(host: str, port: int) -> Sequence[Address]:
         raise socket.gaierror(socket.EAI_NONAME, "not a name") from error
 
 
+SLOW_S: Final = 2.0
+"""A look-up that took longer hung: resolvers ask again after 5 s."""
+
+
 class Names:
     """Looks names up, each once at a time: who asks for one that is being looked up waits for that, so that a
-    name that hangs takes one place, however often it is asked for."""
+    name that hangs takes one place, however often it is asked for. Names that hung when they were last looked
+    up share one place, however many they are, until they do no more."""
 
-    def __init__(self, resolve: Callable[[str, int], Sequence[Address]] = look_up) -> None:
+    def __init__(
+        self, resolve: Callable[[str, int], Sequence[Address]] = look_up, slow_s: float = SLOW_S
+    ) -> None:
+        """`slow_s`: seconds after which a look-up hung."""
         self._resolve = resolve
-        self._places = threading.Semaphore(LOOK_UPS)
+        self._slow_s = slow_s
+        self._slow: set[tuple[str, int]] = set()
+        self._slow_place = threading.Semaphore(1)
+        self._places = threading.Semaphore(LOOK_UPS - 1)
         self._lock = threading.Lock()
         self._asked: dict[tuple[str, int], Future[Sequence[Address]]] = {}
 
@@ -53,16 +65,21 @@ class Names:
             raise OSError("the system has no more threads") from error
 
     def _run(self, name: tuple[str, int], found: Future[Sequence[Address]]) -> None:
-        with self._places:
+        with self._slow_place if name in self._slow else self._places:
+            began = time.monotonic()
             try:
                 addresses = self._resolve(*name)
             except BaseException as error:  # noqa: BLE001 raised again where the name was asked for
-                self._forget(name)
+                self._end(name, time.monotonic() - began)
                 found.set_exception(error)
             else:
-                self._forget(name)
+                self._end(name, time.monotonic() - began)
                 found.set_result(addresses)
 
-    def _forget(self, name: tuple[str, int]) -> None:
+    def _end(self, name: tuple[str, int], took_s: float) -> None:
         with self._lock:
             del self._asked[name]
+            if took_s > self._slow_s:
+                self._slow.add(name)
+            else:
+                self._slow.discard(name)

@@ -75,6 +75,15 @@ def test_every_error_is_a_documented_problem_with_an_example(document: Document)
     assert seen == set(PROBLEMS) - {"method-not-allowed"}
 
 
+def test_every_schema_is_used_and_every_problem_has_a_name_for_programs(document: Document) -> None:
+    """Generators of clients make a class of each schema, and a constant of each name."""
+    used = set(re.findall(r"#/components/schemas/(\w+)", json.dumps(document)))
+    assert set(document["components"]["schemas"]) == used
+    kinds = document["components"]["schemas"]["ProblemAnswer"]["properties"]["type"]
+    names = dict(zip(kinds["x-enum-varnames"], kinds["enum"], strict=True))
+    assert names["MISTYPED_NUMBER"] == "/problems/mistyped-number"
+
+
 def test_headers_are_documented_where_they_are_sent(document: Document) -> None:
     """Location, Preference-Applied, Retry-After and WWW-Authenticate; the parameters of a registration."""
     register = document["paths"]["/api/users"]["post"]
@@ -89,6 +98,14 @@ def test_headers_are_documented_where_they_are_sent(document: Document) -> None:
         "Prefer",
         "X-Request-ID",
     }
+
+
+def test_a_reader_learns_early_that_the_token_is_no_credential(document: Document) -> None:
+    """In the introduction, and where the field is described."""
+    field = document["components"]["schemas"]["RegistrationRequest"]["properties"]["token"]
+    for said in (document["info"]["description"], field["description"]):
+        assert "your own data" in said.lower()
+        assert "no credential" in " ".join(said.split())
 
 
 def test_the_api_needs_a_key_and_the_probes_do_not(document: Document) -> None:

@@ -19,6 +19,7 @@ from tests.support.servers import ROOT, Gunicorn, MailServer, Valkey, gunicorn
 
 BIN = Path(sys.executable).parent
 MANIFESTS = ROOT / "deploy/kubernetes"
+OVERLAYS = ("small", "cluster")
 DOCKERFILE, COMPOSE = (ROOT / "Dockerfile").read_text(), (ROOT / "compose.yaml").read_text()
 
 
@@ -211,35 +212,74 @@ def test_what_is_built_on_is_named_by_version_and_digest() -> None:
 
 @pytest.fixture
 def manifests(tmp_path: Path) -> Path:
-    """The manifests, with the example of the secrets as it is."""
+    """The manifests, with the examples of the secrets as they are."""
     folder = tmp_path / "kubernetes"
     shutil.copytree(MANIFESTS, folder, ignore=shutil.ignore_patterns("secrets.env"))
-    shutil.copy(folder / "secrets.env.example", folder / "secrets.env")
+    for overlay in OVERLAYS:
+        shutil.copy(secrets(folder, overlay, ".example"), secrets(folder, overlay))
     return folder
 
 
+@pytest.fixture(params=OVERLAYS)
+def overlay(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture
-def built(manifests: Path) -> str:
-    """What kustomize makes of them."""
-    found = run(BIN / "kubectl", "kustomize", manifests)
+def built(manifests: Path, overlay: str) -> str:
+    """What kustomize makes of an overlay."""
+    return build(manifests, overlay)
+
+
+def build(manifests: Path, overlay: str) -> str:
+    found = run(BIN / "kubectl", "kustomize", manifests / "overlays" / overlay)
     assert found.returncode == 0, found.stderr
     return found.stdout
 
 
-def test_kubernetes_accepts_the_manifests(built: str, tmp_path: Path) -> None:
+def secrets(manifests: Path, overlay: str, suffix: str = "") -> Path:
+    return manifests / f"overlays/{overlay}/secrets.env{suffix}"
+
+
+def test_kubernetes_accepts_the_manifests(built: str, overlay: str, tmp_path: Path) -> None:
     """Every one, against the strict schema, in the newest version and in the oldest that is supported."""
     path = tmp_path / "built.yaml"
     path.write_text(built)
     for version in ("1.37", "1.31"):
         found = run(BIN / "kubernetes-validate", "--strict", "-k", version, path)
         assert found.returncode == 0, found.stdout + found.stderr
-        assert (found.stdout + found.stderr).count("passed for resource") == 6
+        assert (found.stdout + found.stderr).count("passed for resource") == {"small": 5, "cluster": 6}[
+            overlay
+        ]
 
 
-def test_the_manifests_do_not_build_without_secrets(manifests: Path) -> None:
+def test_the_manifests_do_not_build_without_secrets(manifests: Path, overlay: str) -> None:
     """There is no default for them."""
-    (manifests / "secrets.env").unlink()
-    assert "secrets.env" in run(BIN / "kubectl", "kustomize", manifests).stderr
+    secrets(manifests, overlay).unlink()
+    assert "secrets.env" in run(BIN / "kubectl", "kustomize", manifests / "overlays" / overlay).stderr
+
+
+def test_the_small_one_is_a_pod_with_one_worker(manifests: Path) -> None:
+    """No budget that would keep its node from being emptied."""
+    built = build(manifests, "small")
+    deployment = resource(built, "Deployment")["spec"]
+    (container,) = deployment["template"]["spec"]["containers"]
+    assert deployment["replicas"] == 1
+    assert {"name": "WEB_CONCURRENCY", "value": "1"} in container["env"]
+    assert "PodDisruptionBudget" not in built
+
+
+def test_the_cluster_outlives_a_pod_a_node_and_a_master(manifests: Path) -> None:
+    """Three pods, apart, one of which may go; a Redis Cluster, where what is acknowledged has a replica."""
+    built = build(manifests, "cluster")
+    deployment = resource(built, "Deployment")["spec"]
+    assert deployment["replicas"] == 3
+    apart = [each["topologyKey"] for each in deployment["template"]["spec"]["topologySpreadConstraints"]]
+    assert apart == ["topology.kubernetes.io/zone", "kubernetes.io/hostname"]
+    assert resource(built, "PodDisruptionBudget")["spec"]["maxUnavailable"] == 1
+    assert resource(built, "ConfigMap")["data"]["REDIS_WAIT_REPLICAS"] == "1"
+    example = secrets(MANIFESTS, "cluster", ".example").read_text()
+    assert "REDIS_URL=redis+cluster://" in example
 
 
 def test_the_pod_may_do_nothing_that_it_need_not(built: str) -> None:
@@ -259,20 +299,24 @@ def test_the_pod_may_do_nothing_that_it_need_not(built: str) -> None:
     assert probes == {"startupProbe": "/healthz", "livenessProbe": "/healthz", "readinessProbe": "/readyz"}
 
 
-def test_the_pods_go_only_where_their_selectors_look(built: str) -> None:
-    """Service, budget and network policy mean the pods of the deployment."""
+def test_the_pods_go_only_where_their_selectors_look(built: str, overlay: str) -> None:
+    """Service, budget, spread and network policy mean the pods of the deployment."""
     labels = resource(built, "Deployment")["spec"]["template"]["metadata"]["labels"]
     assert resource(built, "Service")["spec"]["selector"] == labels
-    assert resource(built, "PodDisruptionBudget")["spec"]["selector"]["matchLabels"] == labels
     assert resource(built, "NetworkPolicy")["spec"]["podSelector"]["matchLabels"] == labels
+    if overlay == "cluster":
+        pod = resource(built, "Deployment")["spec"]["template"]["spec"]
+        looking = [*pod["topologySpreadConstraints"], resource(built, "PodDisruptionBudget")["spec"]]
+        selectors = [each.get("labelSelector", each.get("selector")) for each in looking]
+        assert [selector["matchLabels"] for selector in selectors] == [labels] * 3
 
 
-def test_the_service_refuses_secrets_that_nobody_filled_in(built: str, tmp_path: Path) -> None:
+def test_the_service_refuses_secrets_that_nobody_filled_in(built: str, overlay: str, tmp_path: Path) -> None:
     """The example as it is, or emptied: the start fails with a word on both keys, and the API is not open."""
     (container,) = resource(built, "Deployment")["spec"]["template"]["spec"]["containers"]
     names = [entry["name"] for entry in container["env"] if entry["name"].endswith("_FILE")]
     examples = dict(
-        line.split("=", 1) for line in (MANIFESTS / "secrets.env.example").read_text().splitlines()
+        line.split("=", 1) for line in secrets(MANIFESTS, overlay, ".example").read_text().splitlines()
     )
     assert {name.removesuffix("_FILE") for name in names} == set(examples)
     for kept in (True, False):

@@ -25,7 +25,9 @@ NEWER = "99.0"
 OLDEST_PIP = "23.0.1"
 """What Debian 12 brings."""
 
-INSTALLS = re.compile(r"pip install[^\n]*|INSTALL = [^\n]*")
+INSTALLS = re.compile(r"pip install(?! standardwebhooks| -r examples/)[^\n]*|INSTALL = [^\n]*")
+"""But for what a reader of a page installs for a program of their own, which is no lock."""
+
 CONTAINER_PYTHON = re.search(r"^FROM python:(\d+\.\d+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
 
 
@@ -176,7 +178,7 @@ def test_make_installs_beside_newer_releases(project: Path, prepared: Path, targ
     assert "flask-smorest==" in listed
 
 
-@pytest.mark.parametrize("lock", ["requirements.txt", "requirements-bench.txt"])
+@pytest.mark.parametrize("lock", ["requirements.txt", "requirements-otel.txt", "requirements-bench.txt"])
 def test_the_other_locks_install_beside_newer_releases(project: Path, python: Path, lock: str) -> None:
     """Those that make does not install for these two, with the options that README and Dockerfile give."""
     command: list[str | Path] = [
@@ -215,14 +217,17 @@ def test_a_lock_is_never_resolved() -> None:
         assert "--require-hashes" in command, f"{name}: {command}"
 
 
+@pytest.mark.parametrize("lock", ["requirements.txt", "requirements-otel.txt"])
 @pytest.mark.parametrize("version", ["3.11", CONTAINER_PYTHON[1] if CONTAINER_PYTHON else ""])
-def test_every_locked_package_has_a_wheel_for_the_supported_pythons(tmp_path: Path, version: str) -> None:
+def test_every_locked_package_has_a_wheel_for_the_supported_pythons(
+    tmp_path: Path, version: str, lock: str
+) -> None:
     """The oldest Python and the container's: nothing has to be compiled. Asks the registry."""
     asked = subprocess.run(
         [
             sys.executable, "-m", "uv", "pip", "install", "--dry-run", "--no-deps", "--require-hashes",
             "--only-binary", ":all:", "--python-version", version,
-            "--python-platform", "x86_64-manylinux_2_28", "--target", tmp_path, "-r", "requirements.txt",
+            "--python-platform", "x86_64-manylinux_2_28", "--target", tmp_path, "-r", lock,
         ],
         cwd=ROOT,
         capture_output=True,

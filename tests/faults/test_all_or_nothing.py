@@ -181,7 +181,9 @@ SCRIPTS_OF_EVENTS = {
         lambda at: at.settle_event(1000), "events schedule", first=Scene.claim_event
     ),
     "drop events": Deed(lambda at: at.process.events.drop(at.queue), ANNOUNCING),
-    "wake events": Deed(lambda at: at.process.events.wake(at.process.name), ""),  # it goes on with others
+    "wake events": Deed(
+        lambda at: at.process.events.wake([at.process.name], range(1000)), ""
+    ),  # it goes on with others
 }
 KINDS = (
     "user",

@@ -423,7 +423,7 @@ def test_an_address_that_is_silent_has_its_share_of_the_time() -> None:
 
 
 def test_a_name_that_hangs_holds_up_nobody_else() -> None:
-    """However often it is asked for, and other names that hang with it: one place is always left."""
+    """However often it is asked for."""
     released = threading.Event()
     begun: list[str] = []
 
@@ -438,18 +438,58 @@ def test_a_name_that_hangs_holds_up_nobody_else() -> None:
     hasty, patient = Webhooks(TIMEOUT_S, names=names), Webhooks(30.0, names=names)
     with OddReceiver() as receiver:
 
-        def hang(turn: int) -> str:
-            return outcome(hasty, receiver.endpoint(f"hangs{turn % (LOOK_UPS - 1)}.example"))
+        def hang(_: int) -> str:
+            return outcome(hasty, receiver.endpoint("hangs.example"))
 
         began = time.monotonic()
         assert set(in_threads(12, hang)) == {"timeout"}
         assert time.monotonic() - began < HANGS_S
-        assert len(begun) == LOOK_UPS - 1
+        assert len(begun) == 1
         assert outcome(patient, receiver.endpoint("receiver.example")) == "taken"
         released.set()
         wait_until(lambda: not [each for each in threading.enumerate() if each.name == "look-up"])
-        assert outcome(patient, receiver.endpoint("hangs0.example")) == "unknown host"
+        assert outcome(patient, receiver.endpoint("hangs.example")) == "unknown host"
         patient.close()
+
+
+def test_names_that_hang_time_and_again_hold_up_nobody_else() -> None:
+    """However many they are: from the second time on they share one place, until they hang no more."""
+    released = threading.Event()
+
+    def resolve(host: str, port: int) -> Sequence[Address]:
+        if host.startswith("hangs"):
+            released.wait(60)
+            raise socket.gaierror(socket.EAI_AGAIN, "later")
+        return leading_to("127.0.0.1")(host, port)
+
+    def look_ups() -> list[threading.Thread]:
+        return [each for each in threading.enumerate() if each.name == "look-up"]
+
+    names = Names(resolve, slow_s=0.05)
+    hanging = [f"hangs{number}.example" for number in range(4 * LOOK_UPS)]
+
+    def ask() -> None:
+        for host in hanging:
+            with pytest.raises(TimeoutError):
+                names.addresses(host, 443, 0.01)
+
+    for host in hanging:
+        with pytest.raises(TimeoutError):
+            names.addresses(host, 443, 0.1)
+        released.set()
+        wait_until(lambda: not look_ups())
+        released.clear()
+    ask()
+    assert len(look_ups()) == len(hanging)
+    assert names.addresses("well.example", 443, 10)
+    released.set()
+    wait_until(lambda: not look_ups())
+    released.clear()
+    with pytest.raises(TimeoutError):
+        names.addresses("hangs-anew.example", 443, 0.1)
+    assert names.addresses("well.example", 443, 10)
+    released.set()
+    wait_until(lambda: not look_ups())
 
 
 def test_the_name_of_nobody_is_unknown(patient: Webhooks) -> None:

@@ -81,6 +81,7 @@ def test_every_group_is_listed_with_its_help(environment: dict[str, str]) -> Non
         "services",
         "suppressions",
         "users",
+        "version",
     ):
         (line,) = [line for line in listed.splitlines() if line.split()[:1] == [group]]
         assert len(line.split()) > 3, line

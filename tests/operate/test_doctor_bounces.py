@@ -14,6 +14,7 @@ from tests.operate.test_doctor_mail import Particular
 from tests.support.names import NameServer, Zone
 from tests.support.servers import free_port
 from tests.support.smtp import Behaviour, ScriptedSmtp, say, silence
+from tests.support.waiting import wait_until
 
 SETTINGS = Settings(mail_default_sender=SENDER, bounce_address="bounce@back.example.com")
 SPF = ['"v=spf1 include:x.example -all"']
@@ -39,7 +40,8 @@ def test_an_address_as_it_should_be_has_nothing_to_complain_about(server: Script
     found = looked_at(GOOD, server.port)
     assert [finding.level for finding in found] == [Level.OK, Level.OK]
     assert "localhost takes reports" in found[-1].says
-    assert server.heard == {"ehlo": 1, "mail": 1, "rcpt": 1, "rset": 1, "quit": 1}
+    politely = {"ehlo": 1, "mail": 1, "rcpt": 1, "rset": 1, "quit": 1}
+    wait_until(lambda: server.heard == politely, 10, "the server has heard all")
     assert server.mails == []
 
 

@@ -1,5 +1,6 @@
 """`doctor` finds faults that were planted in a real Redis, and names the cure for each."""
 
+import re
 import socket
 import time
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from app.cli.doctor.findings import Level
 from app.config import Settings
 from tests.operate.doctor import SECRET, assert_found, worst
 from tests.support.faults.redis import cannot_save
-from tests.support.servers import Valkey, free_port
+from tests.support.servers import ROOT, Valkey, free_port
 
 
 def test_a_redis_as_it_should_be_has_nothing_to_complain_about(valkey: Valkey) -> None:
@@ -114,6 +115,35 @@ def test_a_fault_planted_in_redis_is_found(
     with closing(valkey.client()) as client:
         plant(client)
     assert_found(store.examine(Settings(redis_url=valkey.url)), level, says, cure)
+
+
+def test_every_command_that_a_script_calls_is_tried() -> None:
+    """So that an ACL of a release before is found before a service wants what that did without."""
+    called = {
+        command
+        for script in (ROOT / "app/repositories/lua").glob("*.lua")
+        for command in re.findall(r"redis\.call\('([A-Z]+)'", script.read_text())
+    }
+    assert called - {command[0] for command in store.COMMANDS} == {"TIME"}  # EVAL calls it
+
+
+def test_the_acl_of_the_release_before_is_found(valkey: Valkey) -> None:
+    """Which knew no events: all that they need is named at once."""
+    new = ("rpush", "lpop", "llen", "lindex", "lset", "ltrim", "hincrby")
+    with closing(valkey.client()) as client:
+        client.execute_command("ACL", "SETUSER", "default", *(f"-{command}" for command in new))
+    found = store.examine(Settings(redis_url=valkey.url))
+    assert_found(
+        found, Level.PROBLEM, "forbids 7 of the commands", "+hincrby +rpush +llen +lindex +lset +ltrim +lpop"
+    )
+
+
+def test_a_command_that_another_one_needs_is_named_alone(valkey: Valkey) -> None:
+    """LSET fails where RPUSH is forbidden; that is no fault of its own."""
+    with closing(valkey.client()) as client:
+        client.execute_command("ACL", "SETUSER", "default", "-rpush")
+    found = store.examine(Settings(redis_url=valkey.url))
+    assert_found(found, Level.PROBLEM, "forbids 1 of the commands", "ACL SETUSER <user> +rpush")
 
 
 def test_what_cannot_be_deleted_ends_by_itself(valkey: Valkey) -> None:

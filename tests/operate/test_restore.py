@@ -1,4 +1,4 @@
-"""Back up and restore, with the commands of docs/operate.md as they are printed there."""
+"""Back up, restore and go forward again, with the commands of docs/operate.md as they are printed there."""
 
 import os
 import re
@@ -183,3 +183,14 @@ def test_a_dump_beside_an_append_only_file_is_not_read(machine: Machine) -> None
     machine.start()
     with machine.client() as client:
         assert client.dbsize() == 0
+
+
+def test_going_forward_again_removes_what_was_noted_of_ends_alone(machine: Machine) -> None:
+    """Ends that an older version does not know; registrations, numbers and events that wait stay."""
+    noted = ["{012}:expiry:m4xk", "{012}:expiries", "{999}:expiry:6uxt"]
+    others = ["{012}:user:m4xk", "{012}:number:expiry", "{012}:events:m4xk", "cedula:keycheck"]
+    with machine.client() as client:
+        client.mset(dict.fromkeys(noted + others, "x"))
+        machine.run(commands("going forward again"))
+        assert sorted(key.decode() for key in client.scan_iter()) == sorted(others)
+        machine.run(commands("going forward again"))  # there is nothing to remove, and nothing to complain of

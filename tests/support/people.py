@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass, field
 
-import redis
-
 from app.domain.address import Address
 from app.domain.budget import Budget
 from app.domain.event import Endpoint
@@ -18,6 +16,7 @@ from app.repositories.reports import Reports
 from app.repositories.sealing import Sealer
 from app.repositories.users import Users
 from app.storage.storage import Storage
+from tests.support.scan import Client
 from tests.support.values import text
 
 DIGITS = 10
@@ -31,7 +30,7 @@ def ada() -> Address:
     return Address.parse("ada@example.com")
 
 
-def age_mark(store: redis.Redis, seconds: int) -> None:
+def age_mark(store: Client, seconds: int) -> None:
     """Makes the one idempotency mark older, as if so much time had passed."""
     (mark,) = store.scan_iter("*:idempotency:*")
     fingerprint, registration, created_ms, expires_ms, answer = text(store.get(mark)).split("|")

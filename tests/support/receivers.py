@@ -35,7 +35,7 @@ LONG_S = 3600
 @dataclass(frozen=True)
 class Reply:
     """One answer. `status`: 0 closes the connection without an answer. `after_s`: silence before it.
-    `drip_s`: silence before each of its bytes."""
+    `drip_s`: silence before each of its bytes; it comes too late."""
 
     status: int = 200
     headers: tuple[tuple[str, str], ...] = ()
@@ -204,7 +204,8 @@ class Receiver:
             reply = replies.popleft() if replies else self._then.get(service) or self._choose()
             fault = fault_of(body, headers, self.secrets.get(service, ()))
             text = body.decode(errors="replace")
-            self._keep(Receipt(method, path, headers, text, time.time(), reply.status, fault))
+            status = 0 if reply.drip_s else reply.status
+            self._keep(Receipt(method, path, headers, text, time.time(), status, fault))
         return reply
 
 

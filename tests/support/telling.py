@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import redis
-
 from app.domain.address import Address
 from app.domain.event import EventKind
 from app.domain.registration import Delivery, Stored
@@ -12,6 +10,7 @@ from app.domain.report import ReportKind
 from app.repositories.events import Claim, Left, Queue
 from app.repositories.outbox import Settled
 from tests.support.people import HOUR_MS, Process
+from tests.support.scan import Client
 from tests.support.values import text, there
 
 KINDS_OF_KEY = ("events", "schedule", "waiting", "expiry", "expiries")
@@ -31,7 +30,7 @@ class Person:
     """One address at the service of a process, and what happens to it."""
 
     process: Process
-    store: redis.Redis
+    store: Client
     address: Address
 
     @property

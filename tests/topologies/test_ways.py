@@ -104,6 +104,7 @@ ALLOWED_NOWHERE = [
 FROM_PYTHON = {
     *("ping", "select", "client|setname", "eval", "evalsha", "wait", "time", "scan", "dbsize"),
     *("get", "set", "del", "hget", "hmget", "hgetall", "zcard", "zrange", "zrangebyscore"),
+    *("rpush", "lpop", "hset", "hincrby", "hdel", "zadd", "pexpire"),
     *("info", "config|get"),
 }
 """What is called without a script, by the service, its commands and the doctor."""

@@ -2,19 +2,26 @@
 
 import math
 import re
+import time
 from collections.abc import Callable, Iterator, Sized
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import click
 import pytest
 
+from app import create_app
 from app.cli import COMMANDS
 from app.config import Settings
+from app.domain.moment import rfc3339
 from app.domain.number import NumberGenerator
 from app.errors import PROBLEMS
 from app.repositories.users import WRONG_IN_A_ROW
+from app.telemetry.metrics import KINDS
+from app.webhook.signing import signed
+from tests.support.events import NEXT_SECRET, SECRET, event
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -28,12 +35,15 @@ VARIABLE_READ = re.compile(r'os\.environ\.get\("([A-Z_]+)"')
 COMMAND = re.compile(r"flask (?:--app wsgi )?([a-z]+)(?: ([a-z]+))?")
 CONSOLE_COMMENT = re.compile(r" +# .*$", re.MULTILINE)
 CODE = re.compile(r"`([^`]+)`")
-TABLE_ROW = re.compile(r"^\|([^|]*)\|([^|]*)\|", re.MULTILINE)
+SUBJECT = re.compile(r"^- (\w+)", re.MULTILINE)
+STAYS = re.compile(r"[\d-]+|`[^`]+`")
 METRIC = re.compile(r"\bcedula_[a-z_]+\b")
 TEST = re.compile(r"`(test_[a-z0-9_]+)`")
 FILE = re.compile(r"`((?:app|dev|docs|deploy|tests|benchmarks|\.ci)/[\w./-]*)`")
 OWN_VARIABLE = "CEDULA_"
 """Variables by which the project's own processes talk to each other; nobody sets them."""
+
+MAX_PICTURE_BYTES = 150_000
 
 WITHOUT_A_VALUE = {
     "SECRET_KEY",
@@ -84,6 +94,14 @@ def rows(chapter: str) -> dict[str, str]:
     return dict(ROW.findall(found))
 
 
+def reference(chapter: str) -> list[list[str]]:
+    """The rows of one table in docs/reference.md, as cells without code letters."""
+    page = text(ROOT / "docs/reference.md")
+    (found,) = re.findall(rf"^## {chapter}\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL)
+    lines = re.findall(r"^\| (`.*) \|$", found, re.MULTILINE)
+    return [[cell.strip().replace("`", "") for cell in line.split("|")] for line in lines]
+
+
 def test_every_relative_link_leads_somewhere() -> None:
     """A link names a file of the project and, after #, one of its headings."""
     broken = []
@@ -107,6 +125,24 @@ def test_every_test_that_a_page_names_exists() -> None:
     named = {name for page in PAGES for name in TEST.findall(text(page))}
     assert {name for name in named if f"def {name}(" not in sources} == set()
     assert len(named) > 50
+
+
+def test_the_example_of_a_receiver_takes_each_event_once_and_believes_nobody_else() -> None:
+    """docs/events.md, as it stands there."""
+    (example,) = re.findall(r"^```python\n(.*?)^```", text(ROOT / "docs/events.md"), re.MULTILINE | re.DOTALL)
+    new = {event().event_id: True}
+    taken: list[tuple[str, ...]] = []
+    known: dict[str, Any] = {
+        "is_new": lambda name: new.pop(name, False),
+        "take": lambda *event: taken.append(event),
+    }
+    exec(example.replace("whsec_...", SECRET), known)
+    message = signed(event(), (NEXT_SECRET, SECRET), time.time())
+    old = signed(event(1), (SECRET,), time.time() - 600)
+    stranger = signed(event(2), (NEXT_SECRET,), time.time())
+    statuses = [known["receive"](each.body, each.headers) for each in (message, message, old, stranger)]
+    assert statuses == [204, 204, 400, 400]
+    assert taken == [("registration.sent", "u" * 26, rfc3339(event().created_ms))]
 
 
 def test_every_setting_is_documented_and_every_documented_setting_exists() -> None:
@@ -137,8 +173,11 @@ def test_a_documented_default_is_the_default(
 
 
 def rows_of_tables(page: str) -> list[list[str]]:
-    """Status and problem of each row; the first row has the columns' names."""
-    return [[cell.strip() for cell in row] for row in TABLE_ROW.findall(page)][1:]
+    """The rows without what is translated: numbers and words in code letters stay."""
+    rows = [
+        [cell.strip() for cell in line.split("|")] for line in re.findall(r"^\|(.*)\|$", page, re.MULTILINE)
+    ]
+    return [[cell if STAYS.fullmatch(cell) else "" for cell in row] for row in rows]
 
 
 def words_in_code_letters(page: str) -> list[str]:
@@ -165,6 +204,32 @@ def test_both_readmes_say_the_same(kept: Callable[[str], Sized]) -> None:
     assert len(english) > 5
 
 
+def test_every_row_of_the_comparison_is_shown_row_by_row() -> None:
+    """docs/compare.md has a chapter for each, with what shows it for each of those that are compared."""
+    (table,) = re.findall(r"^\| \| Cedula \|.*\n(?:\|.*\n)+", text(READMES[0]), re.MULTILINE)
+    rows = [line.split("|")[1].strip() for line in table.splitlines()[2:]]
+    _, *chapters = re.split(r"^## ", text(ROOT / "docs/compare.md"), flags=re.MULTILINE)
+    assert [chapter.partition("\n")[0] for chapter in chapters] == rows
+    assert [
+        chapter for chapter in chapters if "- Cedula" not in chapter or "- otpgateway" not in chapter
+    ] == []
+
+
+@pytest.mark.parametrize("readme", READMES, ids=lambda page: page.name)
+def test_every_picture_is_there_and_small(readme: Path) -> None:
+    """`make screenshots` writes them."""
+    pictures = re.findall(r'(?:src|srcset)="([^"]+)"', text(readme))
+    assert len(pictures) == 2
+    assert [name for name in pictures if (ROOT / name).stat().st_size > MAX_PICTURE_BYTES] == []
+
+
+def test_commands_of_the_project_s_own_python_are_printed_so_that_they_run() -> None:
+    """`flask` is in the virtual environment, which a reader need not have activated."""
+    for page in PAGES:
+        for block in CODE_BLOCK.findall(text(page)):
+            assert re.findall(r"(?<![\w/.-])(?:flask|pip|gunicorn|python) .*", block) == []
+
+
 @pytest.mark.parametrize("readme", READMES, ids=lambda page: page.name)
 @pytest.mark.parametrize("slug", PROBLEMS)
 def test_every_problem_is_in_the_readme_with_its_status(slug: str, readme: Path) -> None:
@@ -183,6 +248,37 @@ def test_every_command_that_is_named_exists() -> None:
                 assert not subcommand or subcommand in group.commands, (
                     f"{page.name}: flask {name} {subcommand}"
                 )
+
+
+def test_every_command_is_in_the_reference() -> None:
+    """And none that is gone. Its order is the alphabet's, in which somebody looks."""
+    known = [
+        f"{command.name} {name}".strip()
+        for command in COMMANDS
+        for name in (command.commands if isinstance(command, click.Group) else [""])
+    ]
+    assert [command for command, _ in reference("Commands")] == sorted(known)
+
+
+def test_every_endpoint_is_in_the_reference() -> None:
+    """And none that is gone."""
+    rules = create_app(Settings(redis_url="redis://127.0.0.1:1/0")).url_map.iter_rules()
+    known = {
+        f"{method} {re.sub('<.*:user_id>', '<id>', rule.rule)}"
+        for rule in rules
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
+    }
+    assert {endpoint for endpoint, _, _ in reference("Endpoints")} == known
+
+
+def test_every_metric_is_in_the_reference_with_its_labels() -> None:
+    """By the name under which it is scraped; a histogram by its sum."""
+    counted = {name + ("_sum" if kind.buckets else "_total"): kind.labels for name, kind in KINDS.items()}
+    source = text(ROOT / "app/telemetry/metrics.py") + text(ROOT / "app/telemetry/board.py")
+    gauges = {name for name in re.findall(r'"(cedula_[a-z_]+)"', source) if name not in KINDS}
+    told = {name: tuple(labels.split(", ")) if labels else () for name, labels, _ in reference("Metrics")}
+    assert set(told) == set(counted) | gauges
+    assert {name: labels for name, labels in told.items() if name in counted} == counted
 
 
 def test_every_metric_that_is_named_exists() -> None:

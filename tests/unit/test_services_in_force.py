@@ -50,6 +50,17 @@ def test_the_first_start_is_stopped_by_a_wrong_file(file: Path, shared: pytest.M
         directory(file)
 
 
+def test_a_reload_is_a_new_start_for_what_a_master_has_loaded(file: Path, shared: pytest.MonkeyPatch) -> None:
+    """Without gunicorn, each process has a start of its own."""
+    loaded = in_force(file)
+    before = loaded.start
+    assert in_force(file).start == before
+    shared.setenv(RELOAD, "2")
+    assert loaded.start == in_force(file).start != before
+    shared.delenv(RELOAD)
+    assert loaded.start == loaded.start != in_force(file).start
+
+
 def test_what_is_in_force_changes_with_a_reload_only(file: Path, shared: pytest.MonkeyPatch) -> None:
     """A worker that takes another's place has what the others have, whatever becomes of the file."""
     assert directory(file).get("shop")

@@ -39,6 +39,9 @@ COMMANDS: Final[tuple[tuple[str, ...], ...]] = (
     ("GET", f"{TAGGED}:a"),
     ("HSET", f"{TAGGED}:b", "field", "1"),
     ("PEXPIRE", f"{TAGGED}:b", str(PROBE_MS)),
+    ("HSETNX", f"{TAGGED}:b", "field", "1"),
+    ("HINCRBY", f"{TAGGED}:b", "field", "1"),
+    ("HGET", f"{TAGGED}:b", "field"),
     ("HMGET", f"{TAGGED}:b", "field"),
     ("HGETALL", f"{TAGGED}:b"),
     ("HDEL", f"{TAGGED}:b", "field"),
@@ -52,6 +55,10 @@ COMMANDS: Final[tuple[tuple[str, ...], ...]] = (
     ("ZREM", f"{TAGGED}:c", "member"),
     ("RPUSH", f"{TAGGED}:d", "value"),
     ("PEXPIRE", f"{TAGGED}:d", str(PROBE_MS)),
+    ("LLEN", f"{TAGGED}:d"),
+    ("LINDEX", f"{TAGGED}:d", "0"),
+    ("LSET", f"{TAGGED}:d", "0", "other"),
+    ("LTRIM", f"{TAGGED}:d", "0", "0"),
     ("LPOP", f"{TAGGED}:d", "1"),
     ("EVAL", SAY_TIME, "1", f"{TAGGED}:a"),
     ("DEL", *(f"{TAGGED}:{name}" for name in "abcd")),
@@ -114,10 +121,14 @@ def _writes(storage: Storage) -> Iterator[Finding]:
     except StorageUnavailable as error:
         yield _refused(error.code)
         return
-    if other := next((code for code in refusals if code not in ("", "NOPERM")), None):
+    forbidden = "NOPERM" in refusals
+    harmless = (
+        ("", "NOPERM", "ERR") if forbidden else ("",)
+    )  # ERR: LSET finds no list where RPUSH is forbidden
+    if other := next((code for code in refusals if code not in harmless), None):
         yield _refused(other)
         return
-    refused = [command for command, code in zip(COMMANDS, refusals, strict=True) if code]
+    refused = [command for command, code in zip(COMMANDS, refusals, strict=True) if code == "NOPERM"]
     allowed = {command[0] for command in COMMANDS if command not in refused}
     if any(command[0] in allowed for command in refused) or not allowed:  # here and not there: it is the keys
         yield REDIS.problem(

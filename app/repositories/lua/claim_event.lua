@@ -1,12 +1,12 @@
 -- Hands out the first event of one user, for an attempt to deliver it.
 -- Keeps: one attempt a user at a time, so that the next event waits for this one. No event waits longer than a wait can
--- be, whatever becomes of the clock of Redis.
+-- be, whatever becomes of the clock of Redis. What is tried lives on.
 --
 -- KEYS[1] events   KEYS[2] schedule
 -- ARGV[1] its entry in the schedule   ARGV[2] ms in which the attempt is made   ARGV[3] the longest wait, in ms
 --
--- Returns {'claimed', event, when the claim ends in ms, which is also its proof, now in ms}: see events.lua; this
---      attempt is counted in the event      or {'later', ms}      or {'none'}: no event waits
+-- Returns {'claimed', event, now in ms}: see events.lua; this attempt is counted in the event, which so proves the claim
+--      or {'later', ms}      or {'none'}: no event waits
 local events, schedule = KEYS[1], KEYS[2]
 local member, claim_ms, longest_wait_ms = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local time = redis.call('TIME')
@@ -23,6 +23,7 @@ if left_ms > 0 and left_ms <= longest_wait_ms then return {'later', left_ms} end
 local what, attempts = string.match(event, '^(.*)|(%d+)$')
 event = what .. '|' .. attempts + 1
 redis.call('LSET', events, 0, event)
-redis.call('ZADD', schedule, now + claim_ms, member)
-if not due then redis.call('PEXPIRE', schedule, EVENTS_LIVE_MS) end  -- somebody has removed it
-return {'claimed', event, now + claim_ms, now}
+redis.call('ZADD', schedule, now + claim_ms + CLAIMED, member)
+redis.call('PEXPIRE', events, EVENTS_LIVE_MS)
+redis.call('PEXPIRE', schedule, EVENTS_LIVE_MS)
+return {'claimed', event, now}

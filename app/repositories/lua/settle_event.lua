@@ -1,19 +1,21 @@
 -- Writes down what came of an attempt to deliver the first event of one user.
--- Keeps: an event goes only with the claim under which it was handed out.
+-- Keeps: an event goes only with the last claim under which it was handed out, also where that has ended and nobody
+-- claimed it since.
 --
 -- KEYS[1] events   KEYS[2] schedule   KEYS[3] waiting
--- ARGV[1] its entry in the schedule   ARGV[2] service   ARGV[3] when the claim ends, in ms
+-- ARGV[1] its entry in the schedule   ARGV[2] service   ARGV[3] the event, as it was claimed
 -- ARGV[4] ms until the next attempt, -1 = there is none: it was taken, or given up
 --
 -- Returns 'waits', 'more' where the next event is due, 'empty' where there is none,
---      or 'lost' with nothing changed: the claim has ended, or the events were dropped
+--      or 'lost' with nothing changed: somebody else has claimed it since, or it is gone
 local events, schedule, waiting = KEYS[1], KEYS[2], KEYS[3]
 local member, service, claim, wait_ms = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
 local left = redis.call('LLEN', events)
-if tonumber(redis.call('ZSCORE', schedule, member) or 0) ~= tonumber(claim) or left == 0 then return 'lost' end
+redis.call('ZSCORE', schedule, member)
+if redis.call('LINDEX', events, 0) ~= claim then return 'lost' end
 if wait_ms >= 0 then
   redis.call('ZADD', schedule, now + wait_ms, member)
   return 'waits'

@@ -1,17 +1,22 @@
--- Makes due what waits for one service in one shard. What is being delivered is left alone.
+-- Makes due what waits for some services in one shard. What is being delivered is left alone.
 --
 -- KEYS[1] schedule
--- ARGV[1] what the entries of the service begin with   ARGV[2] the longest claim, in ms
+-- ARGV[1] the longest claim, in ms   ARGV[2..] services
 --
 -- Returns how many users' events are due now and were not
-local schedule = KEYS[1]
-local prefix, claim_ms = ARGV[1], tonumber(ARGV[2])
+local schedule, claim_ms = KEYS[1], tonumber(ARGV[1])
+local FIRST_SERVICE = 2
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
+local wanted = {}
+for index = FIRST_SERVICE, #ARGV do wanted[ARGV[index]] = true end
 local woken = 0
-for _, member in ipairs(redis.call('ZRANGEBYSCORE', schedule, '(' .. now + claim_ms, '+inf')) do
-  if string.sub(member, 1, #prefix) == prefix then
+local later = redis.call('ZRANGEBYSCORE', schedule, '(' .. now, '+inf', 'WITHSCORES')
+for index = 1, #later, 2 do
+  local member, due = later[index], tonumber(later[index + 1])
+  local claimed = due % 1 == CLAIMED and due - now <= claim_ms + CLAIMED
+  if wanted[string.match(member, '^[^|]*')] and not claimed then
     redis.call('ZADD', schedule, now, member)
     woken = woken + 1
   end

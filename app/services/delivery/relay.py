@@ -17,6 +17,7 @@ from app.services.delivery.breaker import MailBreaker
 from app.services.delivery.leases import Leases
 from app.services.delivery.queue import JobQueue
 from app.services.delivery.senders import Senders
+from app.telemetry.traces import OFF, Traces
 from app.threads import WatchedThread
 
 BEGIN_AFTER_S = 1.0
@@ -50,6 +51,7 @@ class Relay:
         breaker: MailBreaker,
         leases: Leases,
         senders: Senders,
+        traces: Traces = OFF,
     ) -> None:
         self._outbox = outbox
         self._guard = guard
@@ -58,6 +60,7 @@ class Relay:
         self._breaker = breaker
         self._leases = leases
         self._senders = senders
+        self._traces = traces
         self._owner = fresh_token()
         self._sweep_s = outbox.lease_ms / 1000 / 2
         self._sweeping = False
@@ -122,7 +125,8 @@ class Relay:
         self._next_batch_at = now + self._sweep_s * SHARDS_A_TIME / SHARDS
         ours = self._outbox.hold_relay(self._owner, int(self._sweep_s * 1000))
         if ours:
-            self._sweep(thread, SHARDS_A_TIME if self._sweeping else SHARDS)
+            with self._traces.work("sweep"):
+                self._sweep(thread, SHARDS_A_TIME if self._sweeping else SHARDS)
         self._sweeping = ours
 
     def _sweep(self, thread: WatchedThread, count: int) -> None:

@@ -24,6 +24,7 @@ from app.services.delivery.breaker import MailBreaker
 from app.services.delivery.leases import Leases
 from app.services.delivery.queue import Job, JobQueue
 from app.telemetry.metrics import Metrics, Stage
+from app.telemetry.traces import OFF, Traces
 
 FIRST_WAIT_S = 2.0
 LONGEST_WAIT_S = 900.0
@@ -74,9 +75,10 @@ class Worker:
         *,
         jitter: Callable[[], float] = random.random,
         metrics: Metrics | None = None,
-        noticed: Callable[[str, str], None] = nobody,
+        happened: Callable[[str, str, Stage], None] = nobody,
+        traces: Traces = OFF,
     ) -> None:
-        """`noticed`: told of a service and a user of whom an event may be written now."""
+        """`happened`: told how far a registration has come, by service and user."""
         self._outbox = outbox
         self._messages = messages
         self._queue = queue
@@ -84,7 +86,8 @@ class Worker:
         self._leases = leases
         self._jitter = jitter
         self._metrics = metrics or Metrics()
-        self._noticed = noticed
+        self._happened = happened
+        self._traces = traces
 
     def deliver(self, job: Job, session: SmtpSession, *, only: bool = False) -> None:
         """Does the job. Whatever happens, the address is remembered while it is owed a mail, and the request
@@ -94,7 +97,8 @@ class Worker:
         the `only` connection of the process, such a server is down.
         """
         try:
-            self._deliver(job, session, only)
+            with self._traces.work("mail", job.cause.traceparent):
+                self._deliver(job, session, only)
         except Crowded:
             self._leases.drop(job.owner)
             raise
@@ -142,8 +146,10 @@ class Worker:
             if registration is None:
                 return
             attempt = self._attempt(job, registration, session, only)
+            self._traces.note("cedula.delivery", attempt.delivery.value)
+            if attempt.fault is not None:
+                self._traces.note("cedula.mail_error", attempt.error)
             settled = self._settle(job, registration, attempt, go_on=turn < SENDS_IN_A_ROW)
-            self._noticed(registration.service, job.user_id)
             self._report(job, registration, attempt, settled)
             job.registration = settled.replacement
 
@@ -163,7 +169,6 @@ class Worker:
             job.tell(Delivery.PENDING)  # another mail is owed, or none; its request has nothing to wait for
         job.registration, job.leased_at = claim.registration, now
         if claim.given_up is not None:
-            self._noticed(claim.given_up.service, job.user_id)
             self._report_too_old(job, claim.given_up)
         if claim.unreadable:  # a process that has its key may be luckier
             self._log("error", "record_unreadable", job, reason=UNREADABLE)
@@ -241,12 +246,12 @@ class Worker:
         return settled
 
     def _report(self, job: Job, registration: Registration, attempt: Attempt, settled: Settled) -> None:
-        """Tells the metrics and the log, once all is written down; of test registrations only the counts of
-        their service."""
+        """Tells what happened, once all is written down; of test registrations neither the log nor the counts
+        of mails."""
         if attempt.delivery is Delivery.SENT:
-            self._metrics.stage(registration.service, Stage.SENT)
+            self._happened(registration.service, job.user_id, Stage.SENT)
         elif settled.delivery is Delivery.FAILED:
-            self._metrics.stage(registration.service, Stage.FAILED)
+            self._happened(registration.service, job.user_id, Stage.FAILED)
         if registration.test:
             return
         given_up = attempt.delivery is Delivery.PENDING and settled.delivery is Delivery.FAILED
@@ -262,7 +267,7 @@ class Worker:
 
     def _report_too_old(self, job: Job, given_up: Contents) -> None:
         """Likewise, where a mail was given up before it could be tried again."""
-        self._metrics.stage(given_up.service, Stage.FAILED)
+        self._happened(given_up.service, job.user_id, Stage.FAILED)
         if not given_up.test:
             self._metrics.delivery(Delivery.FAILED)
             self._log("error", "mail_given_up", job, fault="too old")

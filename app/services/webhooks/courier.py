@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from contextlib import suppress
 
 import structlog
 
@@ -79,7 +80,8 @@ class Courier:
         except NotTaken as fault:
             return self._put_off(queue, claim, fault.code)
         except Exception as error:  # noqa: BLE001 a courier must outlive whatever one event does to it
-            log.error("courier_failed", service=queue.service, exception=error)
+            with suppress(Exception):  # even a log that breaks its promise
+                log.error("courier_failed", service=queue.service, exception=error)
             return self._put_off(queue, claim, ACCIDENT)
         left = self._events.settle(queue, claim)
         self._metrics.event(queue.service, "taken")

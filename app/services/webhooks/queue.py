@@ -6,8 +6,15 @@ from collections.abc import Callable
 
 from app.repositories.events import Queue
 
+MAX_COURIERS = 64
+"""Attempts of this process at a time, for all services."""
+
 AT_ONCE = 16
-"""Attempts of this process at one service's receiver at a time; one while it fails."""
+"""Attempts of this process at one service's receiver at a time; one while it fails. Fewer where many go on:
+half of those that are left, so that a few receivers that are slow leave some for the next service."""
+
+AT_ONCE_FAILING = 32
+"""Attempts of this process at all receivers that fail: however many hang, half is left for the others."""
 
 MAX_QUEUED = 1000
 """Users of one service that are kept in mind; beyond them Redis knows, and a sweep finds them."""
@@ -74,7 +81,7 @@ class EventQueue:
     def needs_more(self) -> bool:
         """Somebody has a turn, and nobody rests who would take it."""
         with self._changed:
-            return not self._resting and self._next() is not None
+            return not (self.closed or self._resting) and self._next() is not None
 
     def close(self) -> None:
         """Ends the queue. What is in it stays in Redis."""
@@ -84,7 +91,11 @@ class EventQueue:
 
     def _next(self) -> str | None:
         """The service whose turn it is."""
-        return next((service for service in self._services if self._may_run(service)), None)
-
-    def _may_run(self, service: str) -> bool:
-        return self._running[service] < (1 if self._failing(service) else AT_ONCE)
+        left = MAX_COURIERS - self._running.total()
+        at_failing = sum(count for service, count in self._running.items() if self._failing(service))
+        most_failing = 1 if at_failing < AT_ONCE_FAILING else 0
+        most = min(AT_ONCE, 1 + left // 2)
+        for service in self._services:
+            if self._running[service] < (most_failing if self._failing(service) else most):
+                return service
+        return None

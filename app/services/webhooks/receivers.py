@@ -1,14 +1,18 @@
 """Which receivers fail, and which want no more events. Soon all processes know the same."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from app.repositories.events import Events
 
 LOOK_AGAIN_S = 1.0
 
 FAILING = "failing"
+RECOVERED = "recovered"
 GONE = "gone"
+GONE_FIELD = f":{GONE}"
+"""Follows the service where the start is noted at which its receiver answered 410. Attempts that were under
+way then may still fail or succeed, and must not put that out."""
 
 
 class Receivers:
@@ -18,7 +22,7 @@ class Receivers:
     def __init__(self, events: Events, start: str, clock: Callable[[], float] = time.monotonic) -> None:
         """`start`: what names this start or reload of the service, the same for all its processes."""
         self._events = events
-        self._gone = f"{GONE} {start}"
+        self._start = start
         self._clock = clock
         self._states: dict[str, str] = {}
         self._is_gone: set[str] = set()
@@ -30,7 +34,8 @@ class Receivers:
         if now - self._looked_at >= LOOK_AGAIN_S:
             self._looked_at = now
             self._states = self._events.receivers()
-            self._is_gone |= {service for service, state in self._states.items() if state == self._gone}
+            gone = {name for name, state in self._states.items() if state == self._start}
+            self._is_gone |= {name.removesuffix(GONE_FIELD) for name in gone if name.endswith(GONE_FIELD)}
 
     @property
     def unwell(self) -> dict[str, str]:
@@ -54,10 +59,23 @@ class Receivers:
 
     def succeeded(self, service: str) -> None:
         """An event was taken: if the attempts before failed, all that waits for the service is due now."""
-        if self._states.pop(service, None) is not None and self._events.forget_receiver(service):
-            self._events.wake(service)
+        if self.failing(service):
+            self._states[service] = RECOVERED
+            self._events.note_receiver(service, RECOVERED)
+
+    @property
+    def recovered(self) -> set[str]:
+        """Services for which all that waits is due, until `woken` follows. Whoever sweeps makes it so: once
+        for all of them, however many recover at once or fail time and again."""
+        return {service for service, state in self._states.items() if state == RECOVERED}
+
+    def woken(self, services: Collection[str]) -> None:
+        """What waited for them is due."""
+        self._events.forget_receivers(services)
+        for service in services:
+            self._states.pop(service, None)
 
     def left(self, service: str) -> None:
         """It answered 410."""
         self._is_gone.add(service)
-        self._events.note_receiver(service, self._gone)
+        self._events.note_receiver(service + GONE_FIELD, self._start)

@@ -112,17 +112,23 @@ class EventRelay:
         self._count()
         if slow:
             self._events.keep_receivers()
+        recovered = self._receivers.recovered
         for shards in _shards():
             thread.beat()
+            if recovered:
+                self._events.wake(recovered, shards)
             due = self._events.due(shards)
             if slow:
-                self._end(self._events.expired(shards))
+                self._end(self._events.expired(shards), thread)
                 due += self._events.due_never(shards)
             self._put_off([queue for queue in due if not self._queue.put(queue)])
             self._tend()
+        if recovered:  # at last: if this process dies before, the next one does it all
+            self._receivers.woken(recovered)
 
-    def _end(self, user_ids: list[str]) -> None:
+    def _end(self, user_ids: list[str], thread: WatchedThread) -> None:
         for user_id in user_ids:
+            thread.beat()  # there may be thousands, and Redis slow
             try:
                 self._events.note_expiry(user_id)
             except StorageUnavailable as error:

@@ -46,13 +46,14 @@ def wait_for_a_retry(server: Gunicorn, service: str, receiver: Receiver) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("arguments", [(), ("--preload",)], ids=["", "preload"])
 def test_410_stops_the_events_of_a_service_until_a_reload(
-    tmp_path: Path, told: Told, receiver: Receiver, other: str, another: str
+    tmp_path: Path, told: Told, receiver: Receiver, other: str, another: str, arguments: tuple[str, ...]
 ) -> None:
     """In every worker, and in one that takes the place of a dead one. What waits is dropped; other services'
     events go on."""
     settings = told(**{name: receiver.table(name, test=True) for name in (other, another)})
-    with gunicorn(tmp_path, settings) as server:
+    with gunicorn(tmp_path, settings, *arguments) as server:
         wait_for_workers(server, WORKERS)
         receiver.says(other, then=Reply(500))
         registered(server, other, 6)

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, contextmanager
 
 import redis
 
+from tests.support.scan import Client
 from tests.support.servers import Valkey, free_port
 from tests.support.waiting import wait_until
 
@@ -82,6 +83,6 @@ REFUSALS: dict[str, Fault] = {
 """Redis answers and takes no writes; by the code word it says."""
 
 
-def everything(store: redis.Redis, pattern: str = "*") -> dict[bytes, tuple[bytes | None, int]]:
+def everything(store: Client, pattern: str = "*") -> dict[bytes, tuple[bytes | None, int]]:
     """Every key, its value and when it ends (Unix milliseconds), to compare with later."""
     return {key: (store.dump(key), store.pexpiretime(key)) for key in store.scan_iter(pattern, count=1000)}

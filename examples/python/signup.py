@@ -1,0 +1,198 @@
+"""A sign-up page whose addresses Cedula confirms, in one file to copy. docs/integrate.md explains it."""
+
+import json
+import os
+import secrets
+import time
+import uuid
+from typing import Any
+
+import requests
+from flask import Flask, Response, abort, flash, redirect, render_template_string, request, session, url_for
+from standardwebhooks import Webhook, WebhookVerificationError
+from werkzeug.wrappers import Response as AnyResponse
+
+CEDULA = os.environ.get("CEDULA_URL", "http://127.0.0.1:8000")
+KEY = os.environ.get("CEDULA_KEY", "")  # the API key of your service: it stays on the server
+EVENTS_SECRET = os.environ.get("CEDULA_EVENTS_SECRET", "")  # whsec_..., as in `events_secrets`
+
+app = Flask(__name__)
+app.secret_key = os.environ.get("SITE_SECRET") or secrets.token_hex()
+app.config["SESSION_COOKIE_SAMESITE"] = "Lax"  # other sites cannot send these forms in somebody's name
+
+accounts: dict[str, str] = {}  # names by address. Your database
+mails: dict[tuple[str, str], str] = {}  # what became of the last mail of a registration. Your database, too
+
+WORDS = {
+    "invalid-request": "Please check the address.",
+    "undeliverable-address": "No mail reaches this address. Is it spelled right?",
+    "too-many-registrations": "This address has had many mails. Please try again in {minutes} min.",
+    "mistyped-number": "This number has a typing error. Please compare it with the mail.",
+    "verification-failed": "This is not the number of the newest mail. {tries_left} tries left.",
+    "too-many-attempts": "These were too many wrong numbers. Please try again in {minutes} min.",
+    "not-found": "This number has ended, or was used. Please begin again.",
+    "idempotency-key-reused": "This form was sent before. Please send it once more.",
+}
+OTHERWISE = "This did not work. Please try again in a moment."
+NEWS = {
+    "sent": "The mail has left. Look into your spam folder, too.",
+    "failed": "The mail could not be delivered. Is the address right?",
+    "bounced": "The mail came back. Is the address right?",
+}
+
+
+class Refused(Exception):
+    """Cedula answered with a problem, which is kept; or not at all."""
+
+    def __init__(self, problem: dict[str, Any], retry_after_s: int = 60) -> None:
+        self.slug = str(problem.get("type", "")).rpartition("/")[2]
+        values = {"tries_left": problem.get("tries_left", "Some"), "minutes": -(-retry_after_s // 60)}
+        super().__init__(WORDS.get(self.slug, OTHERWISE).format(**values))
+        if self.slug not in WORDS:
+            app.logger.error("Cedula: %s", problem.get("detail", "no answer"))
+
+
+def cedula(path: str, body: dict[str, Any] | None = None, once: str = "") -> dict[str, Any]:
+    """The answer to a POST. `once`: the Idempotency-Key, with which a lost answer is asked for again."""
+    headers = {"Authorization": f"Bearer {KEY}"} if KEY else {}
+    headers |= {"Idempotency-Key": once} if once else {}
+    for tries_left in (1, 0) if once else (0,):
+        problem, wait_s = {}, 1
+        try:
+            answer = requests.post(f"{CEDULA}{path}", json=body, headers=headers, timeout=15)
+            if answer.ok:
+                return dict(answer.json())
+            problem, wait_s = answer.json(), int(answer.headers.get("Retry-After", 60))
+        except requests.RequestException:
+            app.logger.exception("Cedula does not answer")
+        if not tries_left or problem.get("status", 503) not in (409, 503):
+            break
+        time.sleep(min(wait_s, 5))
+    raise Refused(problem, wait_s)
+
+
+@app.get("/")
+def ask() -> str:
+    """Step 1: name and address."""
+    return page(ADDRESS)
+
+
+@app.post("/")
+def register() -> AnyResponse:
+    """The number is mailed. What the person entered waits in Cedula, as the token, until it comes back."""
+    name, email, once = (request.form.get(field, "").strip() for field in ("name", "email", "once"))
+    body = {
+        "email": email,
+        "token": json.dumps({"name": name, "once": once}),
+        "locale": request.accept_languages.best_match(["en", "es", "pt", "fr", "de", "it", "ar"], "en"),
+    }
+    try:
+        registered = cedula("/api/users", body, once)
+    except Refused as refusal:
+        return Response(page(ADDRESS, fault=str(refusal)), 422)
+    session["signup"] = {**registered, "once": once}
+    return redirect(url_for("ask_number"), 303)
+
+
+@app.get("/number")
+def ask_number() -> str | AnyResponse:
+    """Step 2: the number."""
+    return page(NUMBER) if "signup" in session else redirect(url_for("ask"))
+
+
+@app.post("/resend")
+def resend() -> AnyResponse:
+    """The same number by a new mail."""
+    if "signup" not in session:
+        return redirect(url_for("ask"))
+    try:
+        session["signup"] |= cedula(f"/api/users/{session['signup']['id']}/resend")
+    except Refused as refusal:
+        return Response(page(NUMBER, fault=str(refusal)), 422)
+    flash("We have sent it again.")
+    return redirect(url_for("ask_number"), 303)
+
+
+@app.post("/number")
+def verify() -> AnyResponse:
+    """The right number brings the token back, and with it what the person entered."""
+    if "signup" not in session:
+        return redirect(url_for("ask"))
+    body = {"email": session["signup"]["email"], "number": request.form.get("number", "")}
+    try:
+        confirmed = cedula("/api/users/verify", body, request.form.get("once", ""))
+    except Refused as refusal:
+        return Response(page(NUMBER, fault=str(refusal)), 422)
+    entered = json.loads(confirmed["token"])
+    if entered["once"] != session["signup"]["once"]:  # somebody else's sign-up with this address
+        return Response(page(ADDRESS, fault="This address was entered elsewhere. Please begin again."), 422)
+    accounts[confirmed["email"]] = entered["name"]
+    session["account"] = confirmed["email"]
+    return redirect(url_for("welcome"), 303)
+
+
+@app.get("/welcome")
+def welcome() -> str | AnyResponse:
+    """The account is there."""
+    return page(WELCOME) if session.get("account") in accounts else redirect(url_for("ask"))
+
+
+@app.post("/hooks/cedula")
+def told() -> tuple[str, int]:
+    """An event: what became of a mail or a registration. It may come twice; 2xx takes it."""
+    if not EVENTS_SECRET:
+        abort(404)
+    try:
+        event = Webhook(EVENTS_SECRET).verify(request.get_data(), dict(request.headers))
+    except (WebhookVerificationError, ValueError):
+        abort(400)
+    about = (event["data"]["id"], event["data"]["created_at"])
+    mails[about] = event["type"].removeprefix("registration.")
+    if mails[about] in ("verified", "expired"):
+        del mails[about]  # nothing more will be told of it
+    return "", 204
+
+
+def page(step: str, fault: str = "") -> str:
+    """HTML. Every form has a fresh `once`, so that a second click on it is the same request."""
+    signup = session.get("signup", {})
+    news = NEWS.get(mails.get((signup.get("id"), signup.get("created_at")), ""), "")
+    name = accounts.get(session.get("account", ""), "")
+    return render_template_string(
+        FRAME + step + "</main>", fault=fault, news=news, signup=signup, name=name, once=uuid.uuid4()
+    )
+
+
+FRAME = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Sign up</title>
+<meta name="viewport" content="width=device-width">
+<style>
+  :root { color-scheme: light dark; background: Canvas; font: 1.1rem/1.5 system-ui, sans-serif }
+  body { max-width: 26rem; margin: 3rem auto; padding: 0 1rem }
+  form, label { display: grid; gap: .5rem; margin-block: 1rem }
+  input, button { font: inherit; padding: .5rem }
+  [role=alert] { border-left: .3rem solid #c0341d; padding-left: .7rem }
+</style>
+<main>{% if fault %}<p role="alert">{{ fault }}</p>{% endif %}"""
+ADDRESS = """<h1>Sign up</h1>
+<form method="post" action="{{ url_for('register') }}">
+  <label>Name <input name="name" autocomplete="name" required value="{{ request.form.name }}"></label>
+  <label>E-mail
+    <input name="email" type="email" autocomplete="email" required value="{{ request.form.email }}"></label>
+  <input type="hidden" name="once" value="{{ once }}">
+  <button>Send me a number</button>
+</form>"""
+NUMBER = """<h1>Look into your mailbox</h1>
+<p>Your identification number is on its way to {{ signup.email }}.</p>
+<p role="status">{{ get_flashed_messages() | join(" ") }} {{ news }}</p>
+<form method="post" action="{{ url_for('verify') }}">
+  <label>Identification number
+    <input name="number" autocomplete="one-time-code" inputmode="numeric" required></label>
+  <input type="hidden" name="once" value="{{ once }}">
+  <button>Confirm</button>
+</form>
+<form method="post" action="{{ url_for('resend') }}"><button>Send it again</button></form>
+<p><a href="{{ url_for('ask') }}">Another address</a></p>"""
+WELCOME = "<h1>Welcome, {{ name }}</h1><p>Your address is confirmed.</p>"
+
+if __name__ == "__main__":
+    app.run(port=int(os.environ.get("PORT", "5000")))

@@ -1,0 +1,192 @@
+"""The sign-up pages of examples/, each at a service of its own of one Cedula, and people who use them."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import html5lib
+import pytest
+import requests
+
+from tests.api.conftest import Api
+from tests.support.bounces import BOUNCE_ADDRESS, INDEX
+from tests.support.npm import node_modules
+from tests.support.receivers import secrets_of
+from tests.support.servers import INHERITED, ROOT, Gunicorn, Valkey, free_port, gunicorn, stopping
+from tests.support.smtp import ScriptedSmtp
+from tests.support.tenants import key_of, services_file
+from tests.support.waiting import wait_until
+
+LANGUAGES = ("python", "typescript")
+"""Each example is the service of its name."""
+
+
+@dataclass
+class Site:
+    """A sign-up page that runs. `api`: Cedula, as the site calls it."""
+
+    url: str
+    api: Api
+    smtp: ScriptedSmtp
+
+
+class Person:
+    """Somebody who signs up in a browser of their own, without JavaScript."""
+
+    def __init__(self, site: Site, email: str, name: str = "Ada") -> None:
+        self.site, self.email, self.name = site, email, name
+        self._browser = requests.Session()
+        self._browser.headers["Accept-Language"] = "es-MX,es;q=0.8"
+        self.url = self._page = ""
+
+    def opens(self, path: str) -> None:
+        self._shown(self._browser.get(self.site.url + path, timeout=30))
+
+    def sends(self, action: str, **fields: str) -> None:
+        """Fills in a form of the page and sends it."""
+        self._shown(self._browser.post(self.site.url + action, self.form(action) | fields, timeout=60))
+
+    def form(self, action: str) -> dict[str, str]:
+        """The fields of a form as the page fills them in."""
+        (form,) = (each for each in self.tree.iter("form") if each.get("action") == action)
+        return {field.get("name"): field.get("value") or "" for field in form.iter("input")}
+
+    def registers(self) -> None:
+        self.opens("/")
+        self.sends("/", name=self.name, email=self.email)
+
+    def verifies(self, number: str) -> None:
+        self.sends("/number", number=number)
+
+    def _shown(self, response: requests.Response) -> None:
+        self.url, self._page = response.url.removeprefix(self.site.url), response.text
+
+    @property
+    def tree(self) -> Any:
+        return html5lib.parse(self._page, namespaceHTMLElements=False)
+
+    @property
+    def text(self) -> str:
+        """What the page says."""
+        return " ".join("".join(self.tree.find("body").itertext()).split())
+
+    @property
+    def alert(self) -> str:
+        """What is wrong."""
+        return "".join(each.text for each in self.tree.iter("p") if each.get("role") == "alert")
+
+    def number(self, mails: int = 1) -> str:
+        """That of the newest mail, of so many."""
+        return self.site.smtp.wait_for(self.email, mails)[-1].number
+
+
+@pytest.fixture(scope="package")
+def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
+    """One of these tests' own: its index key is not that of other services."""
+    with stopping(Valkey(tmp_path_factory.mktemp("valkey"), save="")) as server:
+        yield server
+
+
+@pytest.fixture(scope="package")
+def smtp() -> Iterator[ScriptedSmtp]:
+    server = ScriptedSmtp()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="package")
+def ports() -> dict[str, int]:
+    """Where each site listens."""
+    return {language: free_port() for language in LANGUAGES}
+
+
+@pytest.fixture(scope="package")
+def cedula(
+    valkey_server: Valkey, smtp: ScriptedSmtp, ports: dict[str, int], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Gunicorn]:
+    """It tells each site what becomes of its registrations."""
+    tables: dict[str, dict[str, Any]] = {
+        language: {
+            "events_url": f"http://127.0.0.1:{port}/hooks/cedula",
+            "events_secrets": secrets_of(language),
+        }
+        for language, port in ports.items()
+    }
+    settings = {
+        "REDIS_URL": valkey_server.url,
+        "MAIL_SERVER": "127.0.0.1",
+        "MAIL_PORT": str(smtp.port),
+        "INDEX_KEY": INDEX,
+        "BOUNCE_ADDRESS": BOUNCE_ADDRESS,
+        "SERVICES_FILE": str(services_file(tmp_path_factory.mktemp("services"), **tables)),
+    }
+    with gunicorn(tmp_path_factory.mktemp("cedula"), settings) as server:
+        yield server
+
+
+@contextmanager
+def running(command: list[str], folder: Path, environment: dict[str, str]) -> Iterator[str]:
+    """A site that answers; its URL."""
+    inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
+    url = f"http://127.0.0.1:{environment['PORT']}"
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            command, cwd=folder, env=inherited | environment, stdout=log, stderr=subprocess.STDOUT
+        )
+    try:
+        wait_until(lambda: _answers(url) or process.poll() is not None, 30, "the site answers")
+        assert process.poll() is None, (folder / "log").read_text()
+        yield url
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _answers(url: str) -> bool:
+    try:
+        return requests.get(url, timeout=10).ok
+    except requests.ConnectionError:
+        return False
+
+
+def program(language: str, folder: Path) -> list[str]:
+    """The command that runs an example, of which there is a copy in the folder."""
+    shutil.copytree(
+        ROOT / "examples" / language,
+        folder,
+        dirs_exist_ok=True,
+        ignore=shutil.ignore_patterns("node_modules", "*.js"),
+    )
+    if language == "python":
+        return [sys.executable, "signup.py"]
+    (folder / "node_modules").symlink_to(node_modules(ROOT / "examples/typescript"))
+    built = subprocess.run(["npm", "run", "--silent", "build"], cwd=folder, capture_output=True, text=True)
+    assert built.returncode == 0, built.stdout
+    return ["node", "signup.js"]
+
+
+@pytest.fixture(scope="package", params=[LANGUAGES[0], pytest.param(LANGUAGES[1], marks=pytest.mark.system)])
+def site(
+    request: pytest.FixtureRequest,
+    cedula: Gunicorn,
+    smtp: ScriptedSmtp,
+    ports: dict[str, int],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Site]:
+    """Each example in turn."""
+    language = request.param
+    folder = tmp_path_factory.mktemp(language)
+    settings = {
+        "PORT": str(ports[language]),
+        "CEDULA_URL": cedula.url,
+        "CEDULA_KEY": key_of(language),
+        "CEDULA_EVENTS_SECRET": secrets_of(language)[0],
+    }
+    with running(program(language, folder), folder, settings) as url:
+        yield Site(url, Api(cedula, key=key_of(language)), smtp)
