@@ -77,6 +77,19 @@ def test_every_language_is_shown(opened: Any, size: tuple[int, int]) -> None:
         tab.check_behaviour(refusals=0)
 
 
+@pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
+@pytest.mark.parametrize(("language", "title"), [("es", "Todos los correos"), ("pt", "Todos os e-mails")])
+def test_the_tab_speaks_the_language_of_the_browser(
+    opened: Any, language: str, title: str, size: tuple[int, int]
+) -> None:
+    """As the story does."""
+    with opened(f"?service=shop&language={language}", size, language) as tab:
+        expect(tab.page.locator("h1")).to_contain_text(title)
+        expect(shown(tab.page, ".number")).to_be_visible()
+        tab.check_accessibility()
+        tab.check_behaviour(refusals=0)
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_both_widths_and_both_schemes_are_shown_whatever_the_browser_has(opened: Any, scheme: Any) -> None:
     """A frame is as wide for the mail as the screen that it stands for, and on the page as there is room."""

@@ -7,7 +7,7 @@ const OUTSIDE = LIFELINES.length;
 const LABEL = 13; // px: as large as a label is
 const SMALLEST_LABEL = 11.5; // where one would have to be smaller, it does not stay between its lifelines
 const BESIDE_BARS = 16; // px between two lifelines that are the bars' and some air
-const SELF = 36; // px from a lifeline to the label of what it does by itself
+const SELF = 36; // px from a lifeline to the label of what it does by itself; where it is narrow, the label stands before it
 const TIME_WIDTH = 74;
 const TIME_ROOM = 70; // kept free for the time at the end of a label, where there is no column
 const LIGHT_EVERY_MS = 190;
@@ -195,8 +195,8 @@ class Drawing {
 
   #room({ from, to }) {
     const [start, end] = [this.x(from), this.x(to)];
-    if (from === to) return Math.min(start + 2 * this.column, this.right) - start - SELF - BESIDE_BARS / 2;
-    return this.wide ? Math.abs(end - start) - BESIDE_BARS : this.right;
+    if (!this.wide) return from === to ? start - BESIDE_BARS / 2 : this.right;
+    return (from === to ? 2 * this.column - SELF : Math.abs(end - start)) - BESIDE_BARS;
   }
 
   draw() {
@@ -247,9 +247,10 @@ class Drawing {
     const centre = Math.min(Math.max(middle, longest / 2 + 1), this.right - longest / 2 - 2);
     this.y += 6;
     const firstLine = this.y + this.lineHeight - (self ? -4 : 4);
-    const look = { class: "label", "font-size": this.fontSize, "text-anchor": self ? "start" : "middle" };
+    const look = { class: "label", "font-size": this.fontSize };
+    const [x, anchor] = !self ? [centre, "middle"] : this.wide ? [start + SELF, "start"] : [start - BESIDE_BARS / 2, "end"];
     lines.forEach((line, number) =>
-      text(line, { ...look, x: self ? start + SELF : centre, y: firstLine + number * this.lineHeight }, group));
+      text(line, { ...look, x, y: firstLine + number * this.lineHeight, "text-anchor": anchor }, group));
     // What is said instead when the request was refused; there is room before the first lifeline.
     if (id.endsWith("answered")) {
       const place = this.wide ? { x: start - BESIDE_BARS / 2, "text-anchor": "end" } : { x: 1, "text-anchor": "start" };
