@@ -66,7 +66,7 @@ def test_a_sentence_of_the_service_takes_the_place_of_ours() -> None:
     spanish = messages(service).shown(REGISTRATION._replace(locale="es"))
     assert "Hola" in spanish.text
     assert "Hola" in spanish.html
-    assert "Ingrese este número" in spanish.text
+    assert "Ingrese su número para" in spanish.text
     assert "Hola" not in messages(service).shown(REGISTRATION).text
 
 
@@ -93,7 +93,7 @@ def test_a_variety_of_a_language_needs_only_what_differs() -> None:
     for tag in ("es-AR", "es-x-formal"):
         service = replace(SHOP, templates={f"{tag}.toml": "title = 'Che'"})
         shown = messages(service).shown(REGISTRATION._replace(locale=tag))
-        assert (shown.locale, "Che" in shown.text, "Ingrese este" in shown.text) == (tag, True, True)
+        assert (shown.locale, "Che" in shown.text, "Ingrese su número" in shown.text) == (tag, True, True)
         assert "de noviembre de" in shown.text
         assert messages(service).shown(REGISTRATION._replace(locale="es")).locale == "es"
 
