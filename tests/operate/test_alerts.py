@@ -83,6 +83,37 @@ def test_a_day_without_trouble_fires_nothing(tmp_path: Path, changes: Series) ->
     assert told(tmp_path, story(None, changes, LONGEST)) == ""
 
 
+@pytest.mark.system
+@pytest.mark.parametrize(
+    "source", ["", "https://git.example.com/acme/cedula/blob/main/"], ids=["path", "url"]
+)
+def test_an_alert_links_to_the_runbook_where_the_operator_has_it(tmp_path: Path, source: str) -> None:
+    """By an external label of Prometheus; without it the annotation names the file."""
+    played = story("CedulaNotScraped", FIRES_ON["CedulaNotScraped"])
+    expected = {
+        "exp_labels": {"job": "cedula", "severity": "critical"},
+        "exp_annotations": {
+            "summary": "Prometheus knows no instance of Cedula",
+            "runbook_url": f"{source}docs/runbook.md#cedulanotscraped",
+        },
+    }
+    played["alert_rule_test"] = [
+        {"alertname": "CedulaNotScraped", "eval_time": f"{MINUTES}m", "exp_alerts": [expected]}
+    ]
+    if source:
+        played["external_labels"] = {"runbook_source": source}
+    assert told(tmp_path, played) == ""
+
+
+def test_panels_of_the_dashboard_link_to_the_runbook() -> None:
+    """Every alert has a panel that shows what it is about, and leads to its section."""
+    panels = json.loads((ROOT / "deploy/grafana/dashboard.json").read_text())["panels"]
+    links = [link for panel in panels for link in panel.get("links", [])]
+    for link in links:
+        assert link["url"] == f"${{source:raw}}docs/runbook.md#{link['title'].lower()}"
+    assert {link["title"] for link in links} == set(rules())
+
+
 def told(folder: Path, played: dict[str, object]) -> str:
     """What promtool has to object."""
     path = folder / "story.json"
@@ -102,6 +133,7 @@ def test_every_alert_has_its_section_in_the_runbook() -> None:
     sections = re.findall(r"^## (Cedula\w+)$", text, re.MULTILINE)
     assert sections == list(rules())
     for alert, rule in rules().items():
-        assert rule["annotations"]["runbook"] == f"docs/runbook.md#{alert.lower()}"
+        path = f"docs/runbook.md#{alert.lower()}"
+        assert rule["annotations"]["runbook_url"] == "{{ $externalLabels.runbook_source }}" + path
         assert rule["annotations"]["summary"]
         assert rule["labels"]["severity"] in ("critical", "warning")
