@@ -16,6 +16,9 @@ import pytest
 from app.version import VERSION
 from tests.support.servers import ROOT
 
+pytestmark = pytest.mark.slow
+"""Each reads all of the locks."""
+
 BIN = Path(sys.executable).parent
 NEEDED = ("Dockerfile", "requirements.txt", "requirements-otel.txt", "app/version.py", "deploy/build-image")
 PIN = re.compile(r"^([a-z0-9.-]+)==(\S+)", re.MULTILINE)

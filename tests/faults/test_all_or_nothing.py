@@ -231,7 +231,12 @@ def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
         yield server
 
 
-@pytest.fixture(params=list(CASES.values()), ids=list(CASES))
+@pytest.fixture(
+    params=[
+        pytest.param(case, id=name, marks=() if case[1] else pytest.mark.slow)  # told scripts touch all
+        for name, case in CASES.items()
+    ]
+)
 def case(request: pytest.FixtureRequest, valkey_server: Valkey, store: redis.Redis) -> Iterator[Case]:
     deed, listens = request.param
     with closing(Process(valkey_server.url, mailbox_limit=9, listens=listens)) as process:
