@@ -23,6 +23,7 @@ from app.services.delivery import sandbox
 from app.services.delivery.breaker import MailBreaker
 from app.services.delivery.leases import Leases
 from app.services.delivery.queue import Job, JobQueue
+from app.services.waits import growing
 from app.telemetry.metrics import Metrics, Stage
 from app.telemetry.traces import OFF, Traces
 
@@ -209,8 +210,7 @@ class Worker:
         return Attempt(Delivery.PENDING, wait_s, fault)
 
     def _wait_s(self, attempts: int) -> float:
-        longest = min(FIRST_WAIT_S * 2.0 ** min(attempts, 20), LONGEST_WAIT_S)
-        return longest * (0.5 + self._jitter() / 2)
+        return growing(FIRST_WAIT_S, LONGEST_WAIT_S, attempts, self._jitter)
 
     def _settle(self, job: Job, registration: Registration, attempt: Attempt, *, go_on: bool) -> Settled:
         """Writes down what the mail server said, until the lease ends if need be, and answers the request."""

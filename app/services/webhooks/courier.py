@@ -9,6 +9,7 @@ import structlog
 from app.domain.event import Endpoint
 from app.domain.service import Service
 from app.repositories.events import LONGEST_WAIT_MS, Claim, Events, Left, Queue
+from app.services.waits import growing
 from app.services.webhooks.receivers import Receivers
 from app.telemetry.metrics import Metrics
 from app.webhook.answers import Gone, NotTaken
@@ -104,8 +105,7 @@ class Courier:
         return self._events.settle(queue, claim, self._wait_ms(claim.attempts))
 
     def _wait_ms(self, attempts: int) -> int:
-        longest = min(FIRST_WAIT_MS * 2 ** min(attempts - 1, 20), LONGEST_WAIT_MS)
-        return int(longest * (0.5 + self._jitter() / 2))
+        return int(growing(FIRST_WAIT_MS, LONGEST_WAIT_MS, attempts - 1, self._jitter))
 
     def _drop(self, queue: Queue) -> None:
         self._metrics.event(queue.service, "dropped", self._events.drop(queue))
