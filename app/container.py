@@ -32,8 +32,10 @@ from app.services.messaging import MessagingService
 from app.services.monitoring import Monitoring
 from app.services.registration import RegistrationService
 from app.services.reports import ReportService
+from app.services.traced import TracedRegistration, TracedVerification
 from app.services.verification import VerificationService
 from app.storage.storage import Storage
+from app.storage.traced import TracedStorage
 from app.telemetry.collector import traces_from_environment
 from app.telemetry.metrics import Metrics, Stage
 from app.threads import forget_greenlets
@@ -46,12 +48,8 @@ class Container:
     def __init__(self, app: Flask, settings: Settings, randbelow: RandBelow = secrets.randbelow) -> None:
         self.settings = settings
         self.traces = traces_from_environment()
-        self.storage = Storage(
-            settings.redis_url,
-            settings.redis_timeout_s,
-            settings.redis_wait_replicas,
-            traces=self.traces,
-        )
+        where = settings.redis_url, settings.redis_timeout_s, settings.redis_wait_replicas
+        self.storage = TracedStorage(self.traces, *where) if self.traces.on else Storage(*where)
         self._in_force = InForce(settings, faults)
         self.metrics = Metrics()
         self._read_services()
@@ -67,12 +65,9 @@ class Container:
         tagged = (settings.bounce_address, self.tags.make) if settings.bounce_address else ()
         self.messages = Messages(self.service, *tagged)
         self.numbers = NumberGenerator(settings.number_digits, randbelow)
-        self.verification = VerificationService(
-            self.users,
-            self.guard,
-            settings.number_digits,
-            happened=self._happened,
-            traces=self.traces,
+        verifying = self.users, self.guard, settings.number_digits, self._happened
+        self.verification = (
+            TracedVerification(self.traces, *verifying) if self.traces.on else VerificationService(*verifying)
         )
         self.reports = ReportService(
             self.users, self.suppressions, self.guard, self.tags, self.metrics, happened=self._happened
@@ -121,8 +116,11 @@ class Container:
             metrics=self.metrics,
             traces=self.traces,
         )
-        self.registration = RegistrationService(
-            self.users, self.guard, self.numbers, self.messaging, self.metrics, self.traces
+        registering = self.users, self.guard, self.numbers, self.messaging, self.metrics
+        self.registration = (
+            TracedRegistration(self.traces, *registering)
+            if self.traces.on
+            else RegistrationService(*registering)
         )
 
     def service(self, service_id: str) -> Service | None:

@@ -156,7 +156,7 @@ def metrics() -> ResponseReturnValue:
 
 def _cause(request: Request) -> Cause:
     """What a mail remembers of the request that asked for it."""
-    return Cause(request.request_id, request.caller, services().traces.here())
+    return Cause(request.request_id, request.caller)
 
 
 def without_body() -> Response:

@@ -13,7 +13,7 @@ from app.domain.number import SHARDS
 from app.domain.registration import Delivery
 from app.errors import RecordUnreadable
 from app.repositories.batches import ask_each
-from app.repositories.keys import SEALED, Field, keys_of, outbox_key
+from app.repositories.keys import SEALED, Field, keys_of, shard_keys
 from app.repositories.outbox import name_of, time_ms
 from app.repositories.records import LAYOUT_VERSION, RecordSeal
 from app.repositories.sealing import Sealer
@@ -63,7 +63,9 @@ class Census:
     def pending(self) -> Iterator[Owed]:
         """The mails in the outbox."""
         shards = ask_each(
-            self._storage, range(SHARDS), lambda shard: ("ZRANGE", outbox_key(shard), 0, -1, "WITHSCORES")
+            self._storage,
+            range(SHARDS),
+            lambda shard: ("ZRANGE", shard_keys(shard).outbox, 0, -1, "WITHSCORES"),
         )
         yield from self._owed((name_of(user), time_ms(due)) for _, found in shards for user, due in found)
 
@@ -83,10 +85,12 @@ class Census:
 
     def owed(self) -> OutboxSize:
         """The outbox: exact in its depth; its oldest entry among the first 2,000."""
-        depths = dict(ask_each(self._storage, range(SHARDS), lambda shard: ("ZCARD", outbox_key(shard))))
+        depths = dict(
+            ask_each(self._storage, range(SHARDS), lambda shard: ("ZCARD", shard_keys(shard).outbox))
+        )
         crowded = [shard for shard, depth in depths.items() if depth]
         last = max(1, ENTRIES_LOOKED_AT // max(1, len(crowded))) - 1
-        heads = ask_each(self._storage, crowded, lambda shard: ("ZRANGE", outbox_key(shard), 0, last))
+        heads = ask_each(self._storage, crowded, lambda shard: ("ZRANGE", shard_keys(shard).outbox, 0, last))
         users = (name_of(user) for _, head in heads for user in head)
         asked_for = ask_each(self._storage, users, lambda user: ("HMGET", keys_of(user).user, *ASKED_FOR_MS))
         times = [again or created for _, (again, created) in asked_for]

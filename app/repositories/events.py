@@ -22,10 +22,8 @@ from app.repositories.keys import (
     EVENTS_WAITING,
     RECEIVERS,
     Names,
-    expiries_key,
     keys_of,
-    schedule_key,
-    waiting_key,
+    shard_keys,
 )
 from app.repositories.scripts import ClaimEvent, DropEvents, HoldLock, NoteExpiry, SettleEvent, WakeEvents
 from app.storage.storage import Storage
@@ -164,7 +162,9 @@ class Events:
     def expired(self, shards: Iterable[int]) -> list[str]:
         """Users whose registration has reached its end, at most USERS_A_SHARD a shard."""
         first = ("-inf", self._storage.now_ms(), "LIMIT", 0, USERS_A_SHARD)
-        found = ask_each(self._storage, shards, lambda shard: ("ZRANGEBYSCORE", expiries_key(shard), *first))
+        found = ask_each(
+            self._storage, shards, lambda shard: ("ZRANGEBYSCORE", shard_keys(shard).expiries, *first)
+        )
         return [user.decode(errors="replace") for _, users in found for user in users]
 
     def note_expiry(self, user_id: str) -> bool:
@@ -177,14 +177,16 @@ class Events:
         """Makes due what waits for services; what is in somebody's hands just now stays there."""
         for shard in shards:
             try:
-                self._storage.run(WakeEvents(schedule_key(shard), CLAIM_MS, [*services]))
+                self._storage.run(WakeEvents(shard_keys(shard).schedule, CLAIM_MS, [*services]))
             except StorageUnavailable as error:
                 if not error.of_one_key:
                     raise
 
     def queues_of(self, service: str) -> list[Queue]:
         """Users with events of one service."""
-        found = ask_each(self._storage, range(SHARDS), lambda shard: ("ZRANGE", schedule_key(shard), 0, -1))
+        found = ask_each(
+            self._storage, range(SHARDS), lambda shard: ("ZRANGE", shard_keys(shard).schedule, 0, -1)
+        )
         queues = (_queue(member) for _, members in found for member in members)
         return [queue for queue in queues if queue.service == service]
 
@@ -192,7 +194,7 @@ class Events:
         """Counts over all shards. What was left out is told once: it is then taken off."""
         waiting, dropped = Counter[str](), Counter[str]()
         taken_off: list[tuple[str, str, bytes, int]] = []
-        found = ask_each(self._storage, range(SHARDS), lambda shard: ("HGETALL", waiting_key(shard)))
+        found = ask_each(self._storage, range(SHARDS), lambda shard: ("HGETALL", shard_keys(shard).waiting))
         for shard, fields in found:
             for field, value in fields.items():
                 service, _, what = field.decode(errors="replace").partition(":")
@@ -201,7 +203,7 @@ class Events:
                     waiting[service] += count
                 elif what == "dropped" and count:
                     dropped[service] += count
-                    taken_off.append(("HINCRBY", waiting_key(shard), field, -count))
+                    taken_off.append(("HINCRBY", shard_keys(shard).waiting, field, -count))
         if taken_off:
             self._storage.pipeline(taken_off)
         return Waiting(waiting, dropped)
@@ -210,7 +212,7 @@ class Events:
         """Lets the scripts leave out the events of a service for FULL_MS."""
         until_ms = self._storage.now_ms() + FULL_MS
         commands: list[tuple[str, str, *tuple[str | int, ...]]] = []
-        for key in map(waiting_key, range(SHARDS)):
+        for key in (shard_keys(shard).waiting for shard in range(SHARDS)):
             commands += [
                 ("HSET", key, f"{service}:full", until_ms),
                 ("PEXPIRE", key, EVENTS_LIVE_MS),
@@ -259,7 +261,9 @@ class Events:
 
     def _scheduled(self, shards: Iterable[int], first: int | str, last: int | str) -> list[Queue]:
         limits = (first, last, "LIMIT", 0, USERS_A_SHARD)
-        found = ask_each(self._storage, shards, lambda shard: ("ZRANGEBYSCORE", schedule_key(shard), *limits))
+        found = ask_each(
+            self._storage, shards, lambda shard: ("ZRANGEBYSCORE", shard_keys(shard).schedule, *limits)
+        )
         return [_queue(member) for _, members in found for member in members]
 
 

@@ -44,7 +44,6 @@ COUNTS = "cedula:counts"
 EVENT_RELAY_LOCK = "cedula:event-relay"
 RECEIVERS = "cedula:receivers"
 EVENTS_WAITING = "cedula:waiting"
-COUNTS = "cedula:counts"
 
 
 def derive_key(secret: str, purpose: str) -> bytes:
@@ -78,9 +77,38 @@ SEALED = ("d0", "d1", "d2", "d3")
 """The fields that hold the sealed record, in order; those that a short one does not need are missing."""
 
 
+class ShardKeys(NamedTuple):
+    """The keys of one shard (0 to 999). All start with its hash tag, the part in braces, which decides about
+    the slot. `numbers`: what the key of every number starts with.
+
+    `schedule`: when the events of its users are due. `waiting`: how many events of each service wait.
+    `expiries`: when the registrations end whose services want to know.
+    """
+
+    tag: str
+    numbers: str
+    outbox: str
+    schedule: str
+    waiting: str
+    expiries: str
+
+
+@lru_cache(maxsize=SHARDS)
+def shard_keys(shard: int) -> ShardKeys:
+    tag = f"{{{shard:03}}}"
+    return ShardKeys(
+        tag=tag,
+        numbers=f"{tag}:number:",
+        outbox=f"{tag}:outbox",
+        schedule=f"{tag}:schedule",
+        waiting=f"{tag}:waiting",
+        expiries=f"{tag}:expiries",
+    )
+
+
 class UserKeys(NamedTuple):
-    """The keys of one user, that is, of one address of one service: all start with the hash tag of its shard,
-    so all lie in one slot."""
+    """The keys of one user, that is, of one address of one service, and those of its shard: all lie in one
+    slot."""
 
     user_id: str
     shard: int
@@ -121,48 +149,28 @@ class UserKeys(NamedTuple):
         return f"{self.tag}:mailbox:{digest}"
 
 
-def outbox_key(shard: int) -> str:
-    """The outbox of a shard (0 to 999). What is in braces is the hash tag, which decides about the slot."""
-    return f"{{{shard:03}}}:outbox"
-
-
-def schedule_key(shard: int) -> str:
-    """When the events of a shard's users are due."""
-    return f"{{{shard:03}}}:schedule"
-
-
-def waiting_key(shard: int) -> str:
-    """How many events of each service wait in a shard."""
-    return f"{{{shard:03}}}:waiting"
-
-
-def expiries_key(shard: int) -> str:
-    """When the registrations of a shard end whose services want to know."""
-    return f"{{{shard:03}}}:expiries"
-
-
 @lru_cache(maxsize=1024)  # from the request to the settling of its mail
 def keys_of(user_id: str) -> UserKeys:
     """The keys of a user whose id is known. Its first two characters say the shard, so it needs no key."""
     shard = 32 * BASE32.find(user_id[:1]) + BASE32.find(user_id[1:2])
-    tag = f"{{{shard:03}}}"
+    tag, numbers, outbox, schedule, waiting, expiries = shard_keys(shard)
     return UserKeys(
         user_id=user_id,
         shard=shard,
         tag=tag,
         user=f"{tag}:user:{user_id}",
         sender=f"{tag}:sender:{user_id}",
-        outbox=outbox_key(shard),
+        outbox=outbox,
         sends=f"{tag}:sends:{user_id}",
         tries=f"{tag}:tries:{user_id}",
         verified=f"{tag}:verified:{user_id}",
         suppressed=f"{tag}:suppressed:{user_id}",
-        number_prefix=f"{tag}:number:",
+        number_prefix=numbers,
         events=f"{tag}:events:{user_id}",
-        schedule=schedule_key(shard),
-        waiting=waiting_key(shard),
+        schedule=schedule,
+        waiting=waiting,
         expiry=f"{tag}:expiry:{user_id}",
-        expiries=expiries_key(shard),
+        expiries=expiries,
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 from app.domain.registration import Contents, Delivery, Registration, mail_id
 from app.errors import RecordUnreadable, StorageUnavailable
 from app.repositories.batches import ask_each
-from app.repositories.keys import RELAY_LOCK, keys_of, outbox_key
+from app.repositories.keys import RELAY_LOCK, keys_of, shard_keys
 from app.repositories.records import LAYOUT_VERSION, RecordSeal, checked
 from app.repositories.scripts import ClaimMail, DropMail, HoldLock, RenewLease, RetryMail, SettleMail
 from app.repositories.sealing import Sealer
@@ -207,7 +207,9 @@ class Outbox:
     ) -> list[tuple[int, list[tuple[bytes, float]]]]:
         """The first entries of each shard that are due at `first_ms` or later."""
         first = (first_ms, "+inf", "WITHSCORES", "LIMIT", 0, limit)
-        found = ask_each(self._storage, shards, lambda shard: ("ZRANGEBYSCORE", outbox_key(shard), *first))
+        found = ask_each(
+            self._storage, shards, lambda shard: ("ZRANGEBYSCORE", shard_keys(shard).outbox, *first)
+        )
         return list(found)
 
     def hold_relay(self, owner: str, ttl_ms: int) -> bool:

@@ -65,6 +65,7 @@ class MessagingService:
         self._connections = connections
         self._timeout_s = timeout_s
         self._mail = mail
+        self._traces = traces
         self._queue = JobQueue()
         self._breaker = MailBreaker(metrics=metrics)
         leases = Leases(outbox)
@@ -102,6 +103,8 @@ class MessagingService:
         if self._stands_by:
             self._stands_by = False
             self._relay.start()
+        if self._traces.on:
+            cause = cause._replace(traceparent=self._traces.here())
         user_id = stored.registration.user_id
         if stored.owner is None:
             # No lease. If we asked for one, another sender holds it and mails the new number; we look again

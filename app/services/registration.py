@@ -11,7 +11,6 @@ from app.repositories.guard import Guard
 from app.repositories.users import Once, Users
 from app.services.messaging import MessagingService
 from app.telemetry.metrics import Metrics
-from app.telemetry.traces import OFF, Traces, step
 
 FIRST_CANDIDATES = 4
 """At 90 % full four candidates fail in 66 of 100 cases, and only then the next call brings many."""
@@ -38,9 +37,7 @@ class RegistrationService:
         numbers: NumberGenerator,
         messaging: MessagingService,
         metrics: Metrics | None = None,
-        traces: Traces = OFF,
     ) -> None:
-        self.traces = traces
         self._users = users
         self._guard = guard
         self._numbers = numbers
@@ -48,7 +45,6 @@ class RegistrationService:
         self._metrics = metrics or Metrics()
         self._free_in_a_row = 0
 
-    @step("registration")
     def register(
         self, draft: Draft, cause: Cause, *, awaited: bool = True, idempotency_key: str = ""
     ) -> Registered:
@@ -75,7 +71,6 @@ class RegistrationService:
         self._keep_answer(once, registration, answer)
         return answer
 
-    @step("resend")
     def resend(self, service: Service, user_id: str, cause: Cause, *, awaited: bool = True) -> UserRecord:
         """Mails the live number again, and returns the record with what came of it.
 

@@ -10,7 +10,6 @@ from app.errors import MistypedNumber, VerificationFailed
 from app.repositories.guard import Guard
 from app.repositories.users import Handed, Users
 from app.telemetry.metrics import Stage
-from app.telemetry.traces import OFF, Traces, step
 
 LONGEST_TYPED = 256
 """Characters of a number as it was typed or pasted. Each is looked up in Unicode's tables, and a body may
@@ -25,18 +24,14 @@ class VerificationService:
         users: Users,
         guard: Guard,
         digits: int,
-        *,
         happened: Callable[[str, str, Stage], None] = nobody,
-        traces: Traces = OFF,
     ) -> None:
         """`happened`: told how far a registration has come, by service and user."""
-        self.traces = traces
         self._users = users
         self._guard = guard
         self._digits = digits
         self._happened = happened
 
-    @step("verification")
     def verify(self, service: Service, address: Address, typed: str, idempotency_key: str = "") -> Handed:
         """Consumes the registration of the address and returns what was registered.
 

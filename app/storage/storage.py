@@ -20,7 +20,6 @@ from app.storage.line import Line
 from app.storage.scripts import SCRIPTS
 from app.storage.servers import Cluster, OneServer
 from app.storage.url import CLUSTER, RedisUrl
-from app.telemetry.traces import OFF, Traces
 from app.threads import WatchedThread, in_children
 
 SCAN_COUNT = 500
@@ -80,9 +79,7 @@ class Storage:
     Nothing is asked of Redis until a method is called, so it may be away when this is made.
     """
 
-    def __init__(
-        self, url: str, timeout_s: float, replicas: int = 0, *, logs: bool = True, traces: Traces = OFF
-    ) -> None:
+    def __init__(self, url: str, timeout_s: float, replicas: int = 0, *, logs: bool = True) -> None:
         """`replicas`: how many must have what an acknowledged script wrote before it counts.
 
         Raises ValueError for a URL that cannot be read.
@@ -91,7 +88,6 @@ class Storage:
         self._timeout_s = self._where.options.get("socket_timeout", timeout_s)
         self._replicas = replicas
         self._boundary = ErrorBoundary(logs=logs)
-        self._traces = traces
         self._servers = self._new_servers()
         self._inherited: list[OneServer | Cluster] = []
         in_children(self._start_over)
@@ -105,7 +101,7 @@ class Storage:
         script = SCRIPTS[type(call)]
         arguments = script.arguments(call)
         replicas = self._replicas if script.acknowledged else 0
-        with self._traces.redis(script.name), self._boundary:
+        with self._boundary:
             answer = self._servers.call(arguments[1], ("EVALSHA", script.sha1, *arguments), replicas)
             if isinstance(answer, NoScriptError):
                 answer = self._servers.call(arguments[1], ("EVAL", script.text, *arguments), replicas)
@@ -113,12 +109,12 @@ class Storage:
 
     def command(self, *words: Any) -> Any:
         """The answer to one command; its key follows its name."""
-        with self._traces.redis(words[0]), self._boundary:
+        with self._boundary:
             return checked(self._servers.call(words[1], words))
 
     def pipeline(self, commands: Sequence[Command]) -> list[Any]:
         """The answers to commands with one key each, in one round trip for each server."""
-        with self._traces.redis("pipeline"), self._boundary:
+        with self._boundary:
             return [checked(answer) for answer in self._servers.pipeline(commands)]
 
     def refusals(self, commands: Sequence[Command]) -> list[str]:

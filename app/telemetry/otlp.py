@@ -72,8 +72,8 @@ class CollectedTraces(Traces):
         facts = {"db.system.name": "redis", "db.operation.name": operation}
         return self._span(f"redis {operation}", SpanKind.CLIENT, facts=facts)
 
-    def note(self, name: str, value: str | int) -> None:
-        trace.get_current_span().set_attribute(name, value)
+    def note(self, name: str, value: str) -> None:
+        trace.get_current_span().set_attribute(name, str(value))  # an enum, too
 
     def here(self) -> str:
         found = trace.get_current_span().get_span_context()

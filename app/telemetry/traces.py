@@ -1,17 +1,11 @@
 """Traces: how long each step of a request, of its mail and of a sweep took. Off by default.
 
 Names and facts of steps are words of this code, codes and counts: nothing that a client or a person sent, and
-no text of an exception. Off, a step costs 0.1 µs. Whether they are on: app/telemetry/collector.py. May import
-nothing of the app.
+no text of an exception. Whether they are on: app/telemetry/collector.py. What every request passes is traced
+by subclasses that are only made then (`traced` in storage and services). May import nothing of the app.
 """
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from functools import wraps
-from typing import Concatenate, ParamSpec, Protocol, TypeVar
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 NOTHING: AbstractContextManager[None] = nullcontext()
 """The step that is not traced."""
@@ -51,7 +45,7 @@ class Traces:
         """A step that waits for Redis. `operation`: the name of a script or a command, and no key."""
         return NOTHING
 
-    def note(self, name: str, value: str | int) -> None:
+    def note(self, name: str, value: str) -> None:
         """A fact about the present step."""
 
     def here(self) -> str:
@@ -63,29 +57,3 @@ class Traces:
 
 
 OFF = Traces()
-
-
-class Traced(Protocol):
-    """An object whose methods can be steps."""
-
-    @property
-    def traces(self) -> Traces: ...
-
-
-S = TypeVar("S", bound=Traced)
-
-
-def step(name: str) -> Callable[[Callable[Concatenate[S, P], R]], Callable[Concatenate[S, P], R]]:
-    """Makes a method a step of the present request or work."""
-
-    def around(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
-        @wraps(method)
-        def call(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
-            if not self.traces.on:
-                return method(self, *args, **kwargs)
-            with self.traces.step(name):
-                return method(self, *args, **kwargs)
-
-        return call
-
-    return around

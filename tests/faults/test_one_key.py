@@ -9,7 +9,7 @@ import redis
 
 from app.domain.address import Address
 from app.domain.registration import Delivery
-from app.repositories.keys import Field, keys_of, outbox_key
+from app.repositories.keys import Field, keys_of, shard_keys
 from app.repositories.outbox import GIVE_UP_MS
 from app.repositories.sealing import Sealer
 from app.repositories.seals import Seals
@@ -49,7 +49,7 @@ def due(process: Process) -> set[str]:
 def test_a_spoiled_outbox_costs_its_shard_alone(process: Process, store: redis.Redis) -> None:
     """The sweep finds the mails of all other shards; so do listings and counts."""
     ada = process.registered(ADA, lease_ms=0).registration
-    spoil(store, outbox_key(EMPTY_SHARD))
+    spoil(store, shard_keys(EMPTY_SHARD).outbox)
     spoil(store, process.keys(BOB).outbox)
     assert due(process) == {ada.user_id}
     assert [mail.user_id for mail in process.census.pending()] == [ada.user_id]
@@ -90,7 +90,7 @@ def test_an_entry_that_no_process_of_ours_has_written_is_due_and_hurts_nobody(
 ) -> None:
     """A time without end, or a member that is no name."""
     ada = process.registered(ADA, lease_ms=0).registration
-    store.zadd(outbox_key(EMPTY_SHARD), {b"\xff\xfe": float(score)})
+    store.zadd(shard_keys(EMPTY_SHARD).outbox, {b"\xff\xfe": float(score)})
     assert ada.user_id in due(process)
     assert len(due(process)) == 2
     assert [mail.user_id for mail in process.census.pending()] == [ada.user_id]
@@ -126,7 +126,7 @@ def test_mails_of_a_dead_process_go_out_beside_keys_that_are_spoiled(
     spoil(store, keys.user)
     store.zadd(keys.outbox, {late.user_id: late.asked_for_ms - 2 * GIVE_UP_MS})
     spoilt_shard = keys.shard // 100 * 100 + (keys.shard + 1) % 100
-    spoil(store, outbox_key(spoilt_shard))
+    spoil(store, shard_keys(spoilt_shard).outbox)
     addresses = (Address.parse(f"neighbour{turn}@example.com") for turn in count())
     shards = ((address, process.keys(address).shard) for address in addresses)
     close_by = (address for address, at in shards if at // 100 == keys.shard // 100 and at != spoilt_shard)

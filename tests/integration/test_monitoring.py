@@ -9,7 +9,7 @@ import redis
 from app.domain.number import SHARDS
 from app.repositories.census import Census
 from app.repositories.guard import Guard
-from app.repositories.keys import Field, keys_of, outbox_key
+from app.repositories.keys import Field, keys_of, shard_keys
 from app.repositories.sealing import Sealer
 from app.services.monitoring import LOOK_AGAIN_S, Monitoring
 from app.telemetry.metrics import Metrics
@@ -70,7 +70,7 @@ def test_the_age_of_the_oldest_mail_counts_from_when_it_was_asked_for(
         record = {Field.CREATED_MS: asked_for_ms - 86_400_000, Field.SINCE_MS: asked_for_ms}
     store.hset(keys.user, mapping={name.value: ms for name, ms in record.items()})
     store.zadd(keys.outbox, {keys.user_id: (int(seconds) + 900) * 1000})
-    store.zadd(outbox_key(keys_of("a" * 26).shard), {"a" * 26: 1})
+    store.zadd(shard_keys(keys_of("a" * 26).shard).outbox, {"a" * 26: 1})
     found = read(monitoring(CountingGuard()).exposition().decode())
     assert found["cedula_outbox_depth"] == 2
     assert 3599 <= found["cedula_outbox_oldest_age_seconds"] <= 3605
@@ -81,7 +81,7 @@ def test_a_look_costs_the_same_however_much_is_owed(store: redis.Redis) -> None:
     pipeline = store.pipeline(transaction=False)
     for number in range(20_000):
         shard = number % SHARDS
-        pipeline.zadd(outbox_key(shard), {f"{number:026}": number})
+        pipeline.zadd(shard_keys(shard).outbox, {f"{number:026}": number})
     pipeline.execute()
     store.config_resetstat()
     assert Census(storage_of(store), Sealer([])).owed().depth == 20_000

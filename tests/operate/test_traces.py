@@ -73,7 +73,7 @@ def test_a_registration_is_a_part_of_its_caller_s_trace_down_to_redis_and_mail(
             "POST /api/users": CALLER,
             "registration": "POST /api/users",
             "redis Register": "registration",
-            "mail": "POST /api/users",
+            "mail": "registration",
             "redis SettleMail": "mail",
         }
         assert (root.kind, root.facts) == (

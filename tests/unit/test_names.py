@@ -10,7 +10,7 @@ from redis.crc import key_slot
 
 from app.domain.address import Address
 from app.domain.registration import USER_ID
-from app.repositories.keys import Names, UserKeys, derive_key, keys_of, outbox_key
+from app.repositories.keys import Names, UserKeys, derive_key, keys_of, shard_keys
 
 KEY = "an index key that is long enough to be one"
 OTHER_KEY = "another index key, also long enough to be one"
@@ -141,7 +141,7 @@ def test_every_key_begins_with_the_shard_in_three_digits(service: str, address: 
     assert 0 <= keys.shard <= 999
     for key in keys_in_redis(names, keys, address):
         assert key.startswith(f"{{{keys.shard:03}}}:")
-    assert keys.outbox == outbox_key(keys.shard)
+    assert keys.outbox == shard_keys(keys.shard).outbox
 
 
 @given(SERVICES, ADDRESSES)

@@ -147,7 +147,7 @@ class Worker:
             if registration is None:
                 return
             attempt = self._attempt(job, registration, session, only)
-            self._traces.note("cedula.delivery", attempt.delivery.value)
+            self._traces.note("cedula.delivery", attempt.delivery)
             if attempt.fault is not None:
                 self._traces.note("cedula.mail_error", attempt.error)
             settled = self._settle(job, registration, attempt, go_on=turn < SENDS_IN_A_ROW)
