@@ -104,6 +104,7 @@ class Container:
             service=self.service,
             listening=lambda: self.directory.listens,
             metrics=self.metrics,
+            traces=self.traces,
         )
         self.messaging = MessagingService(
             self.outbox,

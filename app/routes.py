@@ -45,7 +45,7 @@ def register(body: dict[str, Any]) -> ResponseReturnValue:
     draft = Draft(body["email"], body["token"], body.get("locale", ""), request.service)
     found = services().registration.register(
         draft,
-        _cause(request),
+        Cause(request.request_id, request.caller),
         awaited=not at_once,
         idempotency_key=idempotency_key(request),
     )
@@ -53,7 +53,7 @@ def register(body: dict[str, Any]) -> ResponseReturnValue:
         "id": found.user_id,
         "email": draft.address.email,
         "status": "registered",
-        "delivery": found.delivery.value,
+        "delivery": str(found.delivery),
         "created_at": rfc3339(found.created_ms),
     }
     if found.expires_ms is not None:
@@ -85,7 +85,9 @@ def resend(user_id: str) -> ResponseReturnValue:
     """Mail the live number again: the same number, by a new mail. No body. Counts as a registration does."""
     request = current()
     at_once = prefers_async(request)
-    found = services().registration.resend(request.service, user_id, _cause(request), awaited=not at_once)
+    found = services().registration.resend(
+        request.service, user_id, Cause(request.request_id, request.caller), awaited=not at_once
+    )
     sent = found.delivery is Delivery.SENT
     return UserAnswer().dump(found), 200 if sent else 202, preference_applied(at_once and not sent)
 
@@ -152,11 +154,6 @@ def readyz() -> ResponseReturnValue:
 def metrics() -> ResponseReturnValue:
     """What the service has counted, for Prometheus. Nothing personal."""
     return Response(services().monitoring.exposition(), content_type=CONTENT_TYPE)
-
-
-def _cause(request: Request) -> Cause:
-    """What a mail remembers of the request that asked for it."""
-    return Cause(request.request_id, request.caller)
 
 
 def without_body() -> Response:

@@ -117,8 +117,6 @@ class UserKeys(NamedTuple):
     sender: str
     outbox: str
     sends: str
-    tries: str
-    verified: str
     suppressed: str
     number_prefix: str
     events: str
@@ -142,6 +140,14 @@ class UserKeys(NamedTuple):
         """Where the end of a registration is noted, for the event of it."""
         return self.expiry, self.expiries
 
+    @property
+    def tries(self) -> str:
+        return f"{self.tag}:tries:{self.user_id}"
+
+    @property
+    def verified(self) -> str:
+        return f"{self.tag}:verified:{self.user_id}"
+
     def idempotency(self, digest: str) -> str:
         return f"{self.tag}:idempotency:{digest}"
 
@@ -162,8 +168,6 @@ def keys_of(user_id: str) -> UserKeys:
         sender=f"{tag}:sender:{user_id}",
         outbox=outbox,
         sends=f"{tag}:sends:{user_id}",
-        tries=f"{tag}:tries:{user_id}",
-        verified=f"{tag}:verified:{user_id}",
         suppressed=f"{tag}:suppressed:{user_id}",
         number_prefix=numbers,
         events=f"{tag}:events:{user_id}",

@@ -17,6 +17,7 @@ from app.services.webhooks.queue import MAX_COURIERS, EventQueue
 from app.services.webhooks.receivers import Receivers
 from app.services.webhooks.relay import EventRelay
 from app.telemetry.metrics import Metrics
+from app.telemetry.traces import OFF, Traces
 from app.threads import WatchedThread
 from app.webhook.webhooks import Webhooks
 
@@ -39,6 +40,7 @@ class EventService:
         service: Callable[[str], Service | None],
         listening: Callable[[], bool],
         metrics: Metrics,
+        traces: Traces = OFF,
     ) -> None:
         """`start`: as for Receivers. `service`: the service in force with an id. `listening`: whether any of
         them wants events."""
@@ -48,7 +50,7 @@ class EventService:
         self._listening = listening
         self._receivers = Receivers(events, start)
         self._queue = EventQueue(self._receivers.failing)
-        self._courier = Courier(events, webhooks, self._receivers, service, metrics)
+        self._courier = Courier(events, webhooks, self._receivers, service, metrics, traces)
         self._relay = EventRelay(
             events, guard, self._queue, self._receivers, listening, self._tend, webhooks.close_idle, metrics
         )

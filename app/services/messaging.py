@@ -8,6 +8,7 @@ their mails.
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 from app.domain.event import nobody
@@ -23,6 +24,7 @@ from app.services.delivery.leases import Leases
 from app.services.delivery.queue import Job, JobQueue
 from app.services.delivery.relay import Relay
 from app.services.delivery.senders import Senders
+from app.services.delivery.traced import TracedWorker
 from app.services.delivery.worker import Worker
 from app.telemetry.metrics import Metrics, Stage
 from app.telemetry.traces import OFF, Traces
@@ -69,15 +71,9 @@ class MessagingService:
         self._queue = JobQueue()
         self._breaker = MailBreaker(metrics=metrics)
         leases = Leases(outbox)
-        self._worker = Worker(
-            outbox,
-            messages,
-            self._queue,
-            self._breaker,
-            leases,
-            metrics=metrics,
-            happened=happened,
-            traces=traces,
+        make: Callable[..., Worker] = partial(TracedWorker, traces) if traces.on else Worker
+        self._worker = make(
+            outbox, messages, self._queue, self._breaker, leases, metrics=metrics, happened=happened
         )
         self._senders = Senders(mail, self._queue, self._breaker, self._worker, connections)
         self._relay = Relay(outbox, guard, mail, self._queue, self._breaker, leases, self._senders, traces)

@@ -172,7 +172,7 @@ class Metrics:
 
     def registered(self, service_id: str, candidates: int, seconds: float) -> None:
         """A registration was stored, with the last of so many numbers."""
-        self.stage(service_id, Stage.REGISTERED)
+        self._count(1, "cedula_service_registrations", service_id, Stage.REGISTERED)
         self._count(candidates, "cedula_registration_candidates")
         self._count(seconds, "cedula_registration_duration_seconds")
 

@@ -3,7 +3,7 @@
 A thread of its SDK sends them in batches. Where the collector is away or slow, OTEL_BSP_MAX_QUEUE_SIZE of
 them (2,048) wait for it at most, older ones are dropped, and one line of the log tells when that begins and
 ends. What the library itself would log comes with each batch and can quote a collector, so it is not written.
-May import `threads` and `errors`.
+May import `threads`, `errors` and `version`.
 """
 
 import logging
@@ -24,6 +24,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from app.errors import PROBLEMS, CedulaError
 from app.telemetry.traces import NOTHING, Traces
 from app.threads import Steps, in_children
+from app.version import VERSION
 
 CLOSE_WITHIN_S = 3.0
 """For the last batch. A collector that is away must not hold up the end of a process."""
@@ -125,7 +126,8 @@ class CollectedTraces(Traces):
 
 def _new_provider() -> TracerProvider:
     """As OpenTelemetry's variables say; OTEL_SERVICE_NAME comes before our name."""
-    provider = TracerProvider(resource=Resource.create({"service.name": "cedula"}), shutdown_on_exit=False)
+    resource = Resource.create({"service.name": "cedula", "service.version": VERSION})
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(_Told(OTLPSpanExporter())))
     return provider
 

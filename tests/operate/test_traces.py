@@ -13,15 +13,19 @@ import requests
 
 from app.telemetry.collector import traces_from_environment
 from app.telemetry.traces import OFF
+from app.version import VERSION
 from tests.api.conftest import API_KEYS, SHOP, bearer, wrong
 from tests.support.collector import Collector, Span
+from tests.support.receivers import TAKEN, Reply, receiving
 from tests.support.servers import ROOT, Gunicorn, MailServer, Valkey, gunicorn, stopping
 from tests.support.smtp import Conversation, ScriptedSmtp, say
+from tests.support.tenants import key_of, services_file
 from tests.support.waiting import wait_until
 
 TRACE, CALLER = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 TRACEPARENT = {"traceparent": f"00-{TRACE}-{CALLER}-01"}
 ADA = "ada@example.com"
+SENT_IS_TOLD = {"cedula.event": "registration.sent"}
 SERVER, ERROR = 2, 2
 """As OTLP numbers the kind of a span, and its status."""
 
@@ -97,6 +101,7 @@ def test_a_registration_is_a_part_of_its_caller_s_trace_down_to_redis_and_mail(
         collector.named("sweep")
         assert TRACE in server.log  # the request's line leads to its trace
     assert collector.resources[0]["service.name"] == "cedula"
+    assert collector.resources[0]["service.version"] == VERSION
 
 
 def test_a_mail_that_is_put_off_belongs_to_the_trace_at_each_attempt(
@@ -115,6 +120,25 @@ def test_a_mail_that_is_put_off_belongs_to_the_trace_at_each_attempt(
         {"cedula.delivery": "sent"},
     ]
     assert len({span.parent for span in mails}) == 1
+
+
+def test_each_attempt_to_deliver_an_event_is_a_trace_and_tells_what_kept_it(
+    tmp_path: Path, environment: dict[str, str], collector: Collector
+) -> None:
+    """It belongs to no request: what happened may have been found in Redis by another process."""
+    with receiving() as receiver:
+        file = services_file(tmp_path, shop=receiver.table("shop"))
+        receiver.says("shop", Reply(500), then=TAKEN)
+        with gunicorn(tmp_path, environment | collector.settings | {"SERVICES_FILE": str(file)}) as server:
+            assert server.register(ADA, headers=bearer(key_of("shop")) | TRACEPARENT).status_code == 201
+            collector.wait_for(lambda span: span.facts == SENT_IS_TOLD, "the event")
+    attempts = [span for span in collector.spans if span.name == "event"]
+    assert [span.facts for span in attempts] == [
+        {**SENT_IS_TOLD, "cedula.event_error": "status 500"},
+        SENT_IS_TOLD,
+    ]
+    assert not any(span.parent or span.trace == TRACE for span in attempts)
+    assert "redis SettleEvent" in family(collector.trace(attempts[0].trace))
 
 
 def test_a_collector_learns_nothing_of_a_person_a_secret_or_what_a_client_sent(

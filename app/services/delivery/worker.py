@@ -25,7 +25,6 @@ from app.services.delivery.leases import Leases
 from app.services.delivery.queue import Job, JobQueue
 from app.services.waits import growing
 from app.telemetry.metrics import Metrics, Stage
-from app.telemetry.traces import OFF, Traces
 
 FIRST_WAIT_S = 2.0
 LONGEST_WAIT_S = 900.0
@@ -77,7 +76,6 @@ class Worker:
         jitter: Callable[[], float] = random.random,
         metrics: Metrics | None = None,
         happened: Callable[[str, str, Stage], None] = nobody,
-        traces: Traces = OFF,
     ) -> None:
         """`happened`: told how far a registration has come, by service and user."""
         self._outbox = outbox
@@ -88,7 +86,6 @@ class Worker:
         self._jitter = jitter
         self._metrics = metrics or Metrics()
         self._happened = happened
-        self._traces = traces
 
     def deliver(self, job: Job, session: SmtpSession, *, only: bool = False) -> None:
         """Does the job. Whatever happens, the address is remembered while it is owed a mail, and the request
@@ -98,8 +95,7 @@ class Worker:
         the `only` connection of the process, such a server is down.
         """
         try:
-            with self._traces.work("mail", job.cause.traceparent):
-                self._deliver(job, session, only)
+            self._deliver(job, session, only)
         except Crowded:
             self._leases.drop(job.owner)
             raise
@@ -147,9 +143,6 @@ class Worker:
             if registration is None:
                 return
             attempt = self._attempt(job, registration, session, only)
-            self._traces.note("cedula.delivery", attempt.delivery)
-            if attempt.fault is not None:
-                self._traces.note("cedula.mail_error", attempt.error)
             settled = self._settle(job, registration, attempt, go_on=turn < SENDS_IN_A_ROW)
             self._report(job, registration, attempt, settled)
             job.registration = settled.replacement

@@ -12,6 +12,7 @@ from app.repositories.events import LONGEST_WAIT_MS, Claim, Events, Left, Queue
 from app.services.waits import growing
 from app.services.webhooks.receivers import Receivers
 from app.telemetry.metrics import Metrics
+from app.telemetry.traces import OFF, Traces
 from app.webhook.answers import Gone, NotTaken
 from app.webhook.webhooks import Webhooks
 
@@ -43,6 +44,7 @@ class Courier:
         receivers: Receivers,
         service: Callable[[str], Service | None],
         metrics: Metrics,
+        traces: Traces = OFF,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         """`service`: the service in force with an id."""
@@ -51,6 +53,7 @@ class Courier:
         self._receivers = receivers
         self._service = service
         self._metrics = metrics
+        self._traces = traces
         self._jitter = jitter
 
     def deliver(self, queue: Queue) -> bool:
@@ -64,7 +67,9 @@ class Courier:
             claim = self._events.claim(queue)
             if claim is None:
                 return False
-            left = self._attempt(queue, claim, service.events if service else None)
+            with self._traces.work("event"):
+                self._traces.note("cedula.event", claim.event.kind.type)
+                left = self._attempt(queue, claim, service.events if service else None)
             if left is not Left.MORE:
                 return False
         return True
@@ -96,6 +101,7 @@ class Courier:
 
     def _put_off(self, queue: Queue, claim: Claim, code: str) -> Left:
         self._receivers.failed(queue.service)
+        self._traces.note("cedula.event_error", code)
         if claim.now_ms - claim.event.at_ms >= GIVE_UP_MS:
             log.error("event_given_up", service=queue.service, kind=claim.event.kind, fault=code)
             self._metrics.event(queue.service, "given_up")
