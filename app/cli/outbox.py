@@ -1,6 +1,7 @@
 """`flask --app wsgi outbox list | retry | drop`: mails that did not go out."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from itertools import chain
 
 import click
@@ -8,8 +9,10 @@ from flask.cli import AppGroup
 
 from app.cli.common import told_in_words
 from app.container import services
+from app.errors import RecordUnreadable
 from app.repositories.census import Owed
 from app.repositories.outbox import Dropped
+from app.telemetry.metrics import Stage
 
 outbox = AppGroup("outbox", help="Mails that did not go out: those still due, and those given up.")
 
@@ -62,11 +65,21 @@ def drop(user_id: str) -> None:
     with told_in_words():
         match services().outbox.drop(user_id):
             case Dropped.DROPPED:
+                _count_failed(user_id)
                 click.echo("dropped")
             case Dropped.SENDING:
                 raise click.ClickException("It is being sent right now; try again in half a minute.")
             case Dropped.NONE:
                 raise click.ClickException("No mail of this id is due.")
+
+
+def _count_failed(user_id: str) -> None:
+    """For the metrics of those who serve. Of a record that does not open nobody knows the service."""
+    with suppress(RecordUnreadable):
+        record = services().users.find(user_id)
+        if record is not None:
+            services().metrics.stage(record.contents.service, Stage.FAILED)
+            services().counts.leave(services().metrics.series())
 
 
 def _mails(kind: str | None) -> Iterator[Owed]:

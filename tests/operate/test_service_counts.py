@@ -10,6 +10,7 @@ import redis
 
 from app.http.auth import digest
 from tests.api.conftest import Api, named, wrong
+from tests.operate.test_commands import run
 from tests.support.bounces import BOUNCE_ADDRESS, INDEX, read_by_command
 from tests.support.metrics import Samples, folders_of, latest, stages
 from tests.support.servers import Gunicorn, MailServer, Valkey, gunicorn, stopping
@@ -134,6 +135,18 @@ def test_a_mail_that_came_back_is_counted_once_however_often_and_wherever_it_is_
     wait_until(lambda: scraped(shop.server).get(reports, 0) == before.get(reports, 0) + 2, 30, "its reports")
     expected = {"registered": 1, "sent": 1, "bounced": 1, "complained": 1}
     assert come_since(before, shop.server, "shop") == expected
+
+
+def test_a_mail_that_the_operator_gives_up_counts_as_failed(
+    rehearsal: Api, settings_here: dict[str, str]
+) -> None:
+    """A command counts it, and who serves tells it."""
+    before = scraped(rehearsal.server)
+    answer = rehearsal.register(f"deferred@{uuid.uuid4().hex}.example.com")
+    dropped = run(settings_here, "outbox", "drop", answer.json()["id"])
+    assert (dropped.returncode, dropped.stdout) == (0, "dropped\n")
+    expected = {"registered": 1, "failed": 1}
+    wait_until(lambda: come_since(before, rehearsal.server, "rehearsal") == expected, 30, "it is counted")
 
 
 def test_a_test_service_is_counted_as_what_its_callers_are_told(rehearsal: Api, email: str) -> None:
