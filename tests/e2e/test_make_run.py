@@ -203,6 +203,20 @@ def test_the_environment_of_the_caller_sets_the_service_but_not_its_servers(
         assert re.search(r"^ +\d{4} \d{4} \d{4} \d{4}\r$", run.mails()[0]["text"], re.MULTILINE)
 
 
+def test_a_mail_comes_back_by_the_printed_lines(instance: Path, tmp_path: Path) -> None:
+    """docs/bounces.md, as it stands there."""
+    (lines,) = re.findall(
+        r"^```sh\n(.*?)^```", (ROOT / "docs/bounces.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    with running(instance, tmp_path / "run.log", BOUNCE_ADDRESS="bounce@acme.example") as run:
+        user = register_with(run.curl_lines()[0]).json()["id"]
+        for name, port in (("PORT", "8000"), ("MAILBOX_PORT", "8025")):
+            lines = lines.replace(port, str(run.ports[name]))
+        subprocess.run(["bash", "-euo", "pipefail", "-c", f"KEY=; {lines}"], check=True, capture_output=True)
+        found = requests.get(f"http://127.0.0.1:{run.ports['PORT']}/api/users/{user}", timeout=15).json()
+        assert found["delivery"] == "bounced"
+
+
 def test_what_the_service_was_told_is_kept_for_commands_beside_it(instance: Path, tmp_path: Path) -> None:
     """With a key: the printed lines ask for it; commands find the same data and SIGHUP its way."""
     settings = {
