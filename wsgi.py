@@ -27,12 +27,11 @@ if os.environ.get("FLASK_RUN_FROM_CLI") != "true":
 
 try:
     app = patient() if asked_for() else create_app()
+    if os.environ.get("FLASK_RUN_FROM_CLI") != "true" or "run" in sys.argv:
+        start(app)
 except (SettingsError, WrongIndexKey) as error:
     sys.stderr.write(f"cedula cannot start. {error}\n`flask --app wsgi doctor` tells more.\n")
     sys.exit(CANNOT_START)
-
-if os.environ.get("FLASK_RUN_FROM_CLI") != "true" or "run" in sys.argv:
-    start(app)
 
 # What is there now stays: the collector need not look at it again, nor come after every few requests.
 gc.collect()

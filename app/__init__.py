@@ -16,10 +16,9 @@ from app.telemetry import logs
 
 
 def create_app(settings: Settings | None = None, randbelow: RandBelow | None = None) -> Flask:
-    """The application. Reads the environment where no settings are given.
+    """The application. Reads the environment where no settings are given, and does not touch Redis.
 
-    Raises SettingsError, and WrongIndexKey when the data in Redis belongs to another key. `randbelow`
-    is the source of randomness for numbers; tests bring their own.
+    Raises SettingsError. `randbelow` is the source of randomness for numbers; tests bring their own.
     """
     logs.configure()
     settings = settings or Settings.from_environment()
@@ -28,13 +27,6 @@ def create_app(settings: Settings | None = None, randbelow: RandBelow | None = N
 
     container = Container(app, settings, randbelow) if randbelow else Container(app, settings)
     app.extensions["cedula"] = container
-    try:
-        container.guard.check()
-    except WrongIndexKey:  # a start into another key's data
-        raise
-    except StorageUnavailable:  # it is checked again before the first registration
-        pass
-
     hooks.install(app, container.metrics, container.traces)
     auth.install(app, settings)
     openapi.install(app, (api, operations), is_open=container.directory.anyone is not None)
@@ -46,8 +38,17 @@ def create_app(settings: Settings | None = None, randbelow: RandBelow | None = N
 
 
 def start(app: Flask) -> None:
-    """Lets the application serve in this process; a command of the operator does without."""
+    """Lets the application serve in this process; a command of the operator does without.
+
+    Raises WrongIndexKey when the data in Redis belongs to another key.
+    """
     container: Container = app.extensions["cedula"]
+    try:
+        container.guard.check()
+    except WrongIndexKey:  # a start into another key's data
+        raise
+    except StorageUnavailable:  # it is checked again before the first registration
+        pass
     _warn(container)
     container.start()
 

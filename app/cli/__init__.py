@@ -1,8 +1,8 @@
 """The operator's commands, in one place: `flask --app wsgi --help`.
 
-Promise: they work beside the running service; none of them starts the relay or sends a mail; and a Redis that
-is away is a sentence, not a traceback. May import every other room; only `create_app` and `wsgi.py`
-import this one.
+Promise: they work beside the running service; none of them starts the relay or sends a mail. Those that
+use Redis do so within `told_in_words`: one that is away, or another key's, is a sentence; the others need
+none. May import every other room; only `create_app` and `wsgi.py` import this one.
 """
 
 from app.cli.bounces import bounces

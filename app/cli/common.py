@@ -10,7 +10,7 @@ from app.container import services
 from app.domain.address import Address
 from app.domain.registration import USER_ID
 from app.domain.service import DEFAULT
-from app.errors import InvalidAddress, RecordUnreadable, StorageUnavailable
+from app.errors import InvalidAddress, RecordUnreadable, StorageUnavailable, WrongIndexKey
 
 of_service = click.option(
     "--service",
@@ -24,9 +24,12 @@ of_service = click.option(
 
 @contextmanager
 def told_in_words() -> Iterator[None]:
-    """Redis being away is a sentence, not a traceback."""
+    """Around all that uses the store: raises ClickException where it is another key's, or away."""
     try:
+        services().guard.check()
         yield
+    except WrongIndexKey as error:
+        raise click.ClickException(str(error)) from error
     except RecordUnreadable as error:
         raise click.ClickException(str(error)) from error
     except StorageUnavailable as error:

@@ -33,6 +33,8 @@ def check(file: str | None) -> None:
         settings = Settings.from_environment()
     except SettingsError as error:
         raise click.ClickException(str(error)) from error
+    if not (file or settings.services_file):
+        raise click.ClickException("SERVICES_FILE is not set: nothing to check")
     reading = read_disk(replace(settings, services_file=file) if file else settings, faults)
     for line in _columns([HEAD, *_rows(reading)]):
         click.echo(line)

@@ -4,8 +4,8 @@ import json
 import os
 import secrets
 import time
-import uuid
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, NoReturn
 
 import requests
 from flask import Flask, Response, abort, flash, redirect, render_template_string, request, session, url_for
@@ -20,7 +20,7 @@ app = Flask(__name__)
 app.secret_key = os.environ.get("SITE_SECRET") or secrets.token_hex()
 app.config["SESSION_COOKIE_SAMESITE"] = "Lax"  # other sites cannot send these forms in somebody's name
 
-accounts: dict[str, str] = {}  # names by address. Your database
+accounts: dict[str, str] = {}  # names by id, which is unique; an address is not. Your database
 mails: dict[tuple[str, str], str] = {}  # what became of the last mail of a registration. Your database, too
 
 WORDS = {
@@ -28,11 +28,14 @@ WORDS = {
     "undeliverable-address": "No mail reaches this address. Is it spelled right?",
     "too-many-registrations": "This address has had many mails. Please try again in {minutes} min.",
     "mistyped-number": "This number has a typing error. Please compare it with the mail.",
-    "verification-failed": "This is not the number of the newest mail. {tries_left} tries left.",
+    "verification-failed": "This is not the number of the newest mail. Tries left: {tries_left}.",
     "too-many-attempts": "These were too many wrong numbers. Please try again in {minutes} min.",
     "not-found": "This number has ended, or was used. Please begin again.",
     "idempotency-key-reused": "This form was sent before. Please send it once more.",
+    "ended": "This number has ended. Please begin again.",
+    "elsewhere": "This address was entered elsewhere. Please begin again.",
 }
+BEGIN_AGAIN = ("not-found", "ended", "elsewhere")
 OTHERWISE = "This did not work. Please try again in a moment."
 NEWS = {
     "sent": "The mail has left. Look into your spam folder, too.",
@@ -41,34 +44,45 @@ NEWS = {
 }
 
 
-class Refused(Exception):
-    """Cedula answered with a problem, which is kept; or not at all."""
-
-    def __init__(self, problem: dict[str, Any], retry_after_s: int = 60) -> None:
-        self.slug = str(problem.get("type", "")).rpartition("/")[2]
-        values = {"tries_left": problem.get("tries_left", "Some"), "minutes": -(-retry_after_s // 60)}
-        super().__init__(WORDS.get(self.slug, OTHERWISE).format(**values))
-        if self.slug not in WORDS:
-            app.logger.error("Cedula: %s", problem.get("detail", "no answer"))
+def refuse(slug: str, unclear: bool = False, **values: Any) -> NoReturn:
+    """The form once more, with what is wrong. `unclear`: it may be done, so the form keeps its key."""
+    step = ADDRESS if slug in BEGIN_AGAIN or request.path == "/" else NUMBER
+    fault = WORDS.get(slug, OTHERWISE).format(**values)
+    abort(Response(page(step, fault, request.form.get("once") if unclear else None), 422))
 
 
 def cedula(path: str, body: dict[str, Any] | None = None, once: str = "") -> dict[str, Any]:
-    """The answer to a POST. `once`: the Idempotency-Key, with which a lost answer is asked for again."""
+    """The answer to a POST. With `once`, the Idempotency-Key, an unclear one is asked for again for 8 s."""
     headers = {"Authorization": f"Bearer {KEY}"} if KEY else {}
     headers |= {"Idempotency-Key": once} if once else {}
-    for tries_left in (1, 0) if once else (0,):
+    until = None
+    while True:
         problem, wait_s = {}, 1
         try:
             answer = requests.post(f"{CEDULA}{path}", json=body, headers=headers, timeout=15)
             if answer.ok:
                 return dict(answer.json())
-            problem, wait_s = answer.json(), int(answer.headers.get("Retry-After", 60))
+            problem, wait = answer.json(), answer.headers.get("Retry-After", "")
+            wait_s = int(wait) if wait.isdecimal() else 60  # it may be a date
         except requests.RequestException:
             app.logger.exception("Cedula does not answer")
-        if not tries_left or problem.get("status", 503) not in (409, 503):
+        unclear = problem.get("status", 503) in (409, 500, 502, 503, 504)
+        until = until or time.monotonic() + 8
+        if not once or not unclear or time.monotonic() + wait_s > until:
             break
-        time.sleep(min(wait_s, 5))
-    raise Refused(problem, wait_s)
+        time.sleep(wait_s)
+    can_mend = "email" in problem.get("errors", ["email"])  # of the fields, the person knows this one
+    slug = str(problem.get("type", "")).rpartition("/")[2] if can_mend else ""
+    if slug not in WORDS:
+        app.logger.error("Cedula: %s", problem)
+    refuse(slug, unclear, tries_left=problem.get("tries_left", "some"), minutes=-(-wait_s // 60))
+
+
+@app.before_request
+def begin() -> AnyResponse | None:
+    """Step 1 comes first."""
+    late = request.endpoint in ("ask_number", "resend", "verify")
+    return redirect(url_for("ask")) if late and "signup" not in session else None
 
 
 @app.get("/")
@@ -86,29 +100,22 @@ def register() -> AnyResponse:
         "token": json.dumps({"name": name, "once": once}),
         "locale": request.accept_languages.best_match(["en", "es", "pt", "fr", "de", "it", "ar"], "en"),
     }
-    try:
-        registered = cedula("/api/users", body, once)
-    except Refused as refusal:
-        return Response(page(ADDRESS, fault=str(refusal)), 422)
-    session["signup"] = {**registered, "once": once}
+    session["signup"] = {**cedula("/api/users", body, once), "once": once}
     return redirect(url_for("ask_number"), 303)
 
 
 @app.get("/number")
-def ask_number() -> str | AnyResponse:
+def ask_number() -> str:
     """Step 2: the number."""
-    return page(NUMBER) if "signup" in session else redirect(url_for("ask"))
+    return page(NUMBER)
 
 
 @app.post("/resend")
 def resend() -> AnyResponse:
     """The same number by a new mail."""
-    if "signup" not in session:
-        return redirect(url_for("ask"))
-    try:
-        session["signup"] |= cedula(f"/api/users/{session['signup']['id']}/resend")
-    except Refused as refusal:
-        return Response(page(NUMBER, fault=str(refusal)), 422)
+    signup = session["signup"]
+    if cedula(f"/api/users/{signup['id']}/resend")["created_at"] != signup["created_at"]:
+        refuse("elsewhere")
     flash("We have sent it again.")
     return redirect(url_for("ask_number"), 303)
 
@@ -116,18 +123,16 @@ def resend() -> AnyResponse:
 @app.post("/number")
 def verify() -> AnyResponse:
     """The right number brings the token back, and with it what the person entered."""
-    if "signup" not in session:
-        return redirect(url_for("ask"))
-    body = {"email": session["signup"]["email"], "number": request.form.get("number", "")}
-    try:
-        confirmed = cedula("/api/users/verify", body, request.form.get("once", ""))
-    except Refused as refusal:
-        return Response(page(NUMBER, fault=str(refusal)), 422)
+    signup = session["signup"]
+    if "expires_at" in signup and datetime.fromisoformat(signup["expires_at"]) < datetime.now(UTC):
+        refuse("ended")
+    body = {"email": signup["email"], "number": request.form.get("number", "")}
+    confirmed = cedula("/api/users/verify", body, request.form.get("once", ""))
     entered = json.loads(confirmed["token"])
-    if entered["once"] != session["signup"]["once"]:  # somebody else's sign-up with this address
-        return Response(page(ADDRESS, fault="This address was entered elsewhere. Please begin again."), 422)
-    accounts[confirmed["email"]] = entered["name"]
-    session["account"] = confirmed["email"]
+    if entered["once"] != signup["once"]:  # somebody else's sign-up with this address
+        refuse("elsewhere")
+    accounts[confirmed["id"]] = entered["name"]  # here the address is confirmed, and by no event
+    session["account"] = confirmed["id"]
     return redirect(url_for("welcome"), 303)
 
 
@@ -153,43 +158,38 @@ def told() -> tuple[str, int]:
     return "", 204
 
 
-def page(step: str, fault: str = "") -> str:
-    """HTML. Every form has a fresh `once`, so that a second click on it is the same request."""
+def page(step: str, fault: str = "", once: str | None = None) -> str:
+    """HTML. A form has a `once`, so that it is one request however often it is sent."""
     signup = session.get("signup", {})
     news = NEWS.get(mails.get((signup.get("id"), signup.get("created_at")), ""), "")
-    name = accounts.get(session.get("account", ""), "")
-    return render_template_string(
-        FRAME + step + "</main>", fault=fault, news=news, signup=signup, name=name, once=uuid.uuid4()
-    )
+    name, once = accounts.get(session.get("account", ""), ""), once or secrets.token_urlsafe()
+    return render_template_string(FRAME + step, fault=fault, news=news, signup=signup, name=name, once=once)
 
 
 FRAME = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Sign up</title>
-<meta name="viewport" content="width=device-width">
-<style>
+<meta name="viewport" content="width=device-width"><style>
   :root { color-scheme: light dark; background: Canvas; font: 1.1rem/1.5 system-ui, sans-serif }
   body { max-width: 26rem; margin: 3rem auto; padding: 0 1rem }
-  form, label { display: grid; gap: .5rem; margin-block: 1rem }
-  input, button { font: inherit; padding: .5rem }
+  form, label { display: grid; gap: .5rem; margin: 1rem 0 } input, button { font: inherit; padding: .5rem }
   [role=alert] { border-left: .3rem solid #c0341d; padding-left: .7rem }
-</style>
-<main>{% if fault %}<p role="alert">{{ fault }}</p>{% endif %}"""
+</style><main>{% if fault %}<p role="alert">{{ fault }}</p>{% endif %}"""
 ADDRESS = """<h1>Sign up</h1>
 <form method="post" action="{{ url_for('register') }}">
-  <label>Name <input name="name" autocomplete="name" required value="{{ request.form.name }}"></label>
+  <label>Name <input name="name" autocomplete="name" required maxlength="100"
+    value="{{ request.form.name }}"></label>
   <label>E-mail
     <input name="email" type="email" autocomplete="email" required value="{{ request.form.email }}"></label>
   <input type="hidden" name="once" value="{{ once }}">
-  <button>Send me a number</button>
-</form>"""
+  <button>Send me a number</button></form>"""
 NUMBER = """<h1>Look into your mailbox</h1>
 <p>Your identification number is on its way to {{ signup.email }}.</p>
 <p role="status">{{ get_flashed_messages() | join(" ") }} {{ news }}</p>
-<form method="post" action="{{ url_for('verify') }}">
+<form method="post" action="{{ url_for('verify') }}" onsubmit="this.lastElementChild.disabled = true">
   <label>Identification number
-    <input name="number" autocomplete="one-time-code" inputmode="numeric" required></label>
+    <input name="number" autocomplete="one-time-code" inputmode="numeric" required
+      value="{{ request.form.number }}"></label>
   <input type="hidden" name="once" value="{{ once }}">
-  <button>Confirm</button>
-</form>
+  <button>Confirm</button></form>
 <form method="post" action="{{ url_for('resend') }}"><button>Send it again</button></form>
 <p><a href="{{ url_for('ask') }}">Another address</a></p>"""
 WELCOME = "<h1>Welcome, {{ name }}</h1><p>Your address is confirmed.</p>"

@@ -7,14 +7,14 @@ import { Webhook } from "standardwebhooks";
 const CEDULA = process.env.CEDULA_URL ?? "http://127.0.0.1:8000";
 const KEY = process.env.CEDULA_KEY; // the API key of your service: it stays on the server
 const EVENTS_SECRET = process.env.CEDULA_EVENTS_SECRET; // whsec_..., as in `events_secrets`
-type Registered = { id: string; email: string; created_at: string };
-type Confirmed = { email: string; token: string };
-type Problem = { type?: string; status?: number; detail?: string; tries_left?: number };
+type Registered = { id: string; email: string; created_at: string; expires_at?: string };
+type Confirmed = { id: string; token: string };
+type Problem = { type?: string; status?: number; errors?: object; tries_left?: number };
 type Signup = Registered & { once: string };
 type Browser = { signup?: Signup; account?: string; news?: string };
 type Reply = { status: number; body?: string; location?: string };
 
-const accounts = new Map<string, string>(); // names by address. Your database
+const accounts = new Map<string, string>(); // names by id, which is unique; an address is not. Your database
 const mails = new Map<string, string>(); // what became of the mail of a registration. Your database, too
 const browsers = new Map<string, Browser>(); // your sessions
 
@@ -23,11 +23,14 @@ const WORDS: Record<string, string> = {
   "undeliverable-address": "No mail reaches this address. Is it spelled right?",
   "too-many-registrations": "This address has had many mails. Please try again in {minutes} min.",
   "mistyped-number": "This number has a typing error. Please compare it with the mail.",
-  "verification-failed": "This is not the number of the newest mail. {tries_left} tries left.",
+  "verification-failed": "This is not the number of the newest mail. Tries left: {tries_left}.",
   "too-many-attempts": "These were too many wrong numbers. Please try again in {minutes} min.",
   "not-found": "This number has ended, or was used. Please begin again.",
   "idempotency-key-reused": "This form was sent before. Please send it once more.",
+  ended: "This number has ended. Please begin again.",
+  elsewhere: "This address was entered elsewhere. Please begin again.",
 };
+const BEGIN_AGAIN = ["not-found", "ended", "elsewhere"];
 const OTHERWISE = "This did not work. Please try again in a moment.";
 const NEWS: Record<string, string> = {
   sent: "The mail has left. Look into your spam folder, too.",
@@ -35,80 +38,71 @@ const NEWS: Record<string, string> = {
   bounced: "The mail came back. Is the address right?",
 };
 
-/** Cedula answered with a problem, or not at all. The message is for the person. */
+/** Why it does not go on. `unclear`: it may be done, so the form keeps its key. */
 class Refused extends Error {
-  constructor(problem: Problem, retryAfterS: number) {
-    const words = WORDS[problem.type?.split("/").pop() ?? ""];
-    const [tries, minutes] = [`${problem.tries_left ?? "Some"}`, `${Math.ceil(retryAfterS / 60)}`];
-    super((words ?? OTHERWISE).replace("{tries_left}", tries).replace("{minutes}", minutes));
-    if (!words) console.error("Cedula:", problem.detail ?? "no answer");
+  constructor(readonly slug: string, readonly unclear = false, tries: unknown = "some", waitS = 60) {
+    const words = WORDS[slug] ?? OTHERWISE;
+    super(words.replace("{tries_left}", `${tries}`).replace("{minutes}", `${Math.ceil(waitS / 60)}`));
   }
 }
 
-/** The answer to a POST. `once`: the Idempotency-Key, with which a lost answer is asked for again. */
+/** The answer to a POST. With `once`, the Idempotency-Key, an unclear one is asked for again for 8 s. */
 async function cedula<Answer>(path: string, body?: object, once = ""): Promise<Answer> {
   const headers: Record<string, string> = body ? { "Content-Type": "application/json" } : {};
   if (KEY) headers["Authorization"] = `Bearer ${KEY}`;
   if (once) headers["Idempotency-Key"] = once;
-  for (let triesLeft = once ? 1 : 0; ; triesLeft--) {
-    let [problem, waitS]: [Problem, number] = [{}, 1];
+  for (let [until, waitS] = [0, 1]; ; await sleep(waitS * 1000)) {
+    let problem: Problem = {};
     try {
       const more = { headers, body: body ? JSON.stringify(body) : null, signal: AbortSignal.timeout(15_000) };
       const answer = await fetch(CEDULA + path, { method: "POST", ...more });
       if (answer.ok) return (await answer.json()) as Answer;
-      waitS = Number(answer.headers.get("Retry-After") ?? 60);
       problem = (await answer.json()) as Problem;
+      waitS = Number(answer.headers.get("Retry-After")) || 60; // it may be a date
     } catch (lost) {
+      waitS = 1;
       console.error("Cedula does not answer:", lost);
     }
-    if (!triesLeft || ![409, 503].includes(problem.status ?? 503)) throw new Refused(problem, waitS);
-    await sleep(Math.min(waitS, 5) * 1000);
+    const unclear = [409, 500, 502, 503, 504].includes(problem.status ?? 503);
+    until ||= performance.now() + 8000;
+    if (once && unclear && performance.now() + waitS * 1000 < until) continue;
+    const canMend = "email" in (problem.errors ?? { email: "" }); // of the fields, the person knows this one
+    const slug = canMend ? (problem.type?.split("/").pop() ?? "") : "";
+    if (!WORDS[slug]) console.error("Cedula:", problem);
+    throw new Refused(slug, unclear, problem.tries_left, waitS);
   }
 }
 
 const show = (body: string, status = 200): Reply => ({ status, body });
 const goTo = (location: string): Reply => ({ status: 303, location });
 
-/** What `act` replies, or a page that tells the person why Cedula refused. */
-async function unless(refusedPage: (fault: string) => string, act: () => Promise<Reply>): Promise<Reply> {
-  return act().catch((refusal: unknown) => {
-    if (refusal instanceof Refused) return show(refusedPage(refusal.message), 422);
-    throw refusal;
-  });
-}
-
 /** The number is mailed. What the person entered waits in Cedula, as the token, until it comes back. */
-function register(browser: Browser, form: URLSearchParams, languages = ""): Promise<Reply> {
+async function register(browser: Browser, form: URLSearchParams, languages = ""): Promise<Reply> {
   const [name, email, once] = ["name", "email", "once"].map((field) => form.get(field)?.trim() ?? "");
   const locale = /^(en|es|pt|fr|de|it|ar)/.exec(languages.toLowerCase())?.[1] ?? "en";
   const body = { email, token: JSON.stringify({ name, once }), locale };
-  return unless((fault) => addressPage(fault, name, email), async () => {
-    browser.signup = { ...(await cedula<Registered>("/api/users", body, once)), once: once! };
-    return goTo("/number");
-  });
+  browser.signup = { ...(await cedula<Registered>("/api/users", body, once)), once: once! };
+  return goTo("/number");
 }
 
 /** The same number by a new mail. */
-function resend(browser: Browser, signup: Signup): Promise<Reply> {
-  return unless((fault) => numberPage(browser, fault), async () => {
-    await cedula(`/api/users/${signup.id}/resend`);
-    browser.news = "We have sent it again.";
-    return goTo("/number");
-  });
+async function resend(browser: Browser, signup: Signup): Promise<Reply> {
+  const { created_at } = await cedula<Registered>(`/api/users/${signup.id}/resend`);
+  if (created_at !== signup.created_at) throw new Refused("elsewhere");
+  browser.news = "We have sent it again.";
+  return goTo("/number");
 }
 
 /** The right number brings the token back, and with it what the person entered. */
-function verify(browser: Browser, signup: Signup, form: URLSearchParams): Promise<Reply> {
+async function verify(browser: Browser, signup: Signup, form: URLSearchParams): Promise<Reply> {
+  if (signup.expires_at && Date.parse(signup.expires_at) < Date.now()) throw new Refused("ended");
   const body = { email: signup.email, number: form.get("number") ?? "" };
-  return unless((fault) => numberPage(browser, fault), async () => {
-    const confirmed = await cedula<Confirmed>("/api/users/verify", body, form.get("once") ?? "");
-    const entered = JSON.parse(confirmed.token) as { name: string; once: string };
-    if (entered.once !== signup.once) // somebody else's sign-up with this address
-      return show(addressPage("This address was entered elsewhere. Please begin again."), 422);
-    accounts.set(confirmed.email, entered.name);
-    browser.account = confirmed.email;
-    return goTo("/welcome");
-  });
+  const confirmed = await cedula<Confirmed>("/api/users/verify", body, form.get("once") ?? "");
+  const entered = JSON.parse(confirmed.token) as { name: string; once: string };
+  if (entered.once !== signup.once) throw new Refused("elsewhere"); // somebody else's, with this address
+  accounts.set(confirmed.id, entered.name); // here the address is confirmed, and by no event
+  browser.account = confirmed.id;
+  return goTo("/welcome");
 }
 
 /** An event: what became of a mail or a registration. It may come twice; 2xx takes it. */
@@ -130,14 +124,19 @@ async function route(request: IncomingMessage, browser: Browser): Promise<Reply>
   let body = "";
   for await (const part of request.setEncoding("utf8"))
     if ((body += part).length > 65_536) return { status: 413 };
-  const { signup, account } = browser;
-  const form = new URLSearchParams(body);
+  const [form, { signup, account }] = [new URLSearchParams(body), browser];
+  const refused = (refusal: unknown): Reply => {
+    if (!(refusal instanceof Refused)) throw refusal;
+    if (!refusal.unclear) form.delete("once");
+    const step = BEGIN_AGAIN.includes(refusal.slug) || request.url === "/" ? addressPage : numberPage;
+    return show(step(browser, form, refusal.message), 422);
+  };
   switch (`${request.method} ${request.url}`) {
-    case "GET /": return show(addressPage());
-    case "POST /": return register(browser, form, request.headers["accept-language"]);
+    case "GET /": return show(addressPage(browser));
+    case "POST /": return register(browser, form, request.headers["accept-language"]).catch(refused);
     case "GET /number": return signup ? show(numberPage(browser)) : goTo("/");
-    case "POST /number": return signup ? verify(browser, signup, form) : goTo("/");
-    case "POST /resend": return signup ? resend(browser, signup) : goTo("/");
+    case "POST /number": return signup ? verify(browser, signup, form).catch(refused) : goTo("/");
+    case "POST /resend": return signup ? resend(browser, signup).catch(refused) : goTo("/");
     case "GET /welcome": return account ? show(welcomePage(accounts.get(account))) : goTo("/");
     case "POST /hooks/cedula": return hook(body, request.headers);
     default: return { status: 404 };
@@ -145,9 +144,9 @@ async function route(request: IncomingMessage, browser: Browser): Promise<Reply>
 }
 
 /** HTML, with whatever is filled in escaped. */
-function html(text: TemplateStringsArray, ...values: string[]): string {
-  const escaped = (value: string) => value.replace(/[&<>"']/g, (sign) => `&#${sign.charCodeAt(0)};`);
-  return String.raw({ raw: text }, ...values.map(escaped));
+function html(text: TemplateStringsArray, ...values: (string | null)[]): string {
+  const escaped = (sign: string) => `&#${sign.charCodeAt(0)};`;
+  return String.raw({ raw: text }, ...values.map((value) => value?.replace(/[&<>"']/g, escaped) ?? ""));
 }
 
 const page = (content: string, fault = ""): string => `<!doctype html><html lang="en"><meta charset="utf-8">
@@ -156,41 +155,42 @@ const page = (content: string, fault = ""): string => `<!doctype html><html lang
   main { max-width: 26rem; margin: auto } input, button { font: inherit; padding: .5rem }
   form, label { display: grid; gap: .5rem; margin-block: 1rem }
   [role=alert] { border-left: .3rem solid #c0341d; padding-left: .7rem }
-</style>
-<main>${fault && html`<p role="alert">${fault}</p>`}${content}</main>`;
+</style><main>${fault && html`<p role="alert">${fault}</p>`}${content}</main>`;
 
 const welcomePage = (name = "") => page(html`<h1>Welcome, ${name}</h1><p>Your address is confirmed.</p>`);
 
-/** Every form has a fresh `once`, so that a second click on it is the same request. */
-const addressPage = (fault = "", name = "", email = ""): string => page(html`<h1>Sign up</h1>
+/** A form has a `once`, so that it is one request however often it is sent. `form`: what was entered. */
+const addressPage = (_: Browser, form = new URLSearchParams(), fault = "") => page(html`<h1>Sign up</h1>
 <form method="post" action="/">
-  <label>Name <input name="name" autocomplete="name" required value="${name}"></label>
-  <label>E-mail <input name="email" type="email" autocomplete="email" required value="${email}"></label>
-  <input type="hidden" name="once" value="${randomUUID()}">
+  <label>Name <input name="name" autocomplete="name" required maxlength="100"
+    value="${form.get("name")}"></label>
+  <label>E-mail <input name="email" type="email" autocomplete="email" required
+    value="${form.get("email")}"></label>
+  <input type="hidden" name="once" value="${form.get("once") ?? randomUUID()}">
   <button>Send me a number</button></form>`, fault);
 
-function numberPage(browser: Browser, fault = ""): string {
+function numberPage(browser: Browser, form = new URLSearchParams(), fault = ""): string {
   const { email = "", id = "", created_at = "" } = browser.signup ?? {};
   const news = `${browser.news ?? ""} ${NEWS[mails.get(`${id} ${created_at}`) ?? ""] ?? ""}`;
   delete browser.news;
   return page(html`<h1>Look into your mailbox</h1>
 <p>Your identification number is on its way to ${email}.</p>
 <p role="status">${news}</p>
-<form method="post" action="/number">
+<form method="post" action="/number" onsubmit="this.lastElementChild.disabled = true">
   <label>Identification number
-    <input name="number" autocomplete="one-time-code" inputmode="numeric" required></label>
-  <input type="hidden" name="once" value="${randomUUID()}">
+    <input name="number" autocomplete="one-time-code" inputmode="numeric" required
+      value="${form.get("number")}"></label>
+  <input type="hidden" name="once" value="${form.get("once") ?? randomUUID()}">
   <button>Confirm</button></form>
 <form method="post" action="/resend"><button>Send it again</button></form>
 <p><a href="/">Another address</a></p>`, fault);
 }
 
-const failed = (error: unknown): Reply => (console.error(error), { status: 500 });
 createServer(async (request, response) => {
   const known = /(?:^|; )session=([^;]+)/.exec(request.headers.cookie ?? "")?.[1] ?? "";
   const session = browsers.has(known) ? known : randomUUID();
   const browser = browsers.get(session) ?? {};
-  const reply = await route(request, browser).catch(failed);
+  const reply = await route(request, browser).catch((bug): Reply => (console.error(bug), { status: 500 }));
   if (browser.signup) browsers.set(session, browser);
   response.setHeader("Content-Type", "text/html; charset=utf-8");
   response.setHeader("Set-Cookie", `session=${session}; Path=/; HttpOnly; SameSite=Lax`); // Secure, with TLS

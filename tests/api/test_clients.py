@@ -50,7 +50,7 @@ def check(said: str) -> None:
     """Every answer was understood by its type."""
     first, *rest = said.replace("The number in the mail: ", "").splitlines()
     assert first.startswith("sent, until 20")
-    assert rest == ["Mistyped; it cost no try", "Wrong; 4 tries left", "Confirmed: order 4711"]
+    assert rest == ["Mistyped; it cost no try", "Wrong; tries left: 4", "Confirmed: order 4711"]
 
 
 def test_a_python_client_is_generated_and_tells_the_story(tmp_path: Path, keyed: Api, email: str) -> None:

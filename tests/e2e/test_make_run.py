@@ -6,17 +6,24 @@ import signal
 import smtplib
 import socket
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import redis
 import requests
 
+from app.http.auth import digest
 from tests.support.dev_run import END_WITHIN_S, Run, running, status_of
 from tests.support.scan import contradictions, kinds
+from tests.support.servers import ROOT
 from tests.support.waiting import wait_until
+
+KEY = "a-key-of-the-shop"
 
 
 def lives(pid: int) -> bool:
@@ -29,12 +36,13 @@ def listens(port: int) -> bool:
         return connection.connect_ex(("127.0.0.1", port)) == 0
 
 
-def register_with(words: list[str]) -> requests.Response:
+def register_with(words: list[str], key: str = "") -> requests.Response:
     """Send what a printed curl command sends."""
     assert words[:2] == ["curl", "-i"]
-    name, _, value = words[words.index("-H") + 1].partition(": ")
+    printed = (value.partition(": ") for option, value in pairwise(words) if option == "-H")
+    headers = {name: value.replace("$KEY", key) for name, _, value in printed}
     body = words[words.index("-d") + 1]
-    return requests.post(words[2], data=body.encode(), headers={name: value}, timeout=15)
+    return requests.post(words[2], data=body.encode(), headers=headers, timeout=15)
 
 
 def settings_of(pid: int) -> Mapping[str, str]:
@@ -193,6 +201,44 @@ def test_the_environment_of_the_caller_sets_the_service_but_not_its_servers(
     with running(instance, tmp_path / "run.log", **settings) as run:
         assert register_with(run.curl_lines()[0]).status_code == 201
         assert re.search(r"^ +\d{4} \d{4} \d{4} \d{4}\r$", run.mails()[0]["text"], re.MULTILINE)
+
+
+def test_a_mail_comes_back_by_the_printed_lines(instance: Path, tmp_path: Path) -> None:
+    """docs/bounces.md, as it stands there."""
+    (lines,) = re.findall(
+        r"^```sh\n(.*?)^```", (ROOT / "docs/bounces.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    with running(instance, tmp_path / "run.log", BOUNCE_ADDRESS="bounce@acme.example") as run:
+        user = register_with(run.curl_lines()[0]).json()["id"]
+        for name, port in (("PORT", "8000"), ("MAILBOX_PORT", "8025")):
+            lines = lines.replace(port, str(run.ports[name]))
+        subprocess.run(["bash", "-euo", "pipefail", "-c", f"KEY=; {lines}"], check=True, capture_output=True)
+        found = requests.get(f"http://127.0.0.1:{run.ports['PORT']}/api/users/{user}", timeout=15).json()
+        assert found["delivery"] == "bounced"
+
+
+def test_what_the_service_was_told_is_kept_for_commands_beside_it(instance: Path, tmp_path: Path) -> None:
+    """With a key: the printed lines ask for it; commands find the same data and SIGHUP its way."""
+    settings = {
+        "API_KEYS": f"shop:{digest(KEY)}",
+        "NUMBER_DIGITS": "16",
+        "MAIL_DEFAULT_SENDER": "A <a@b.example>",
+    }
+    with running(instance, tmp_path / "run.log", **settings) as run:
+        kept = instance / "env"
+        assert str(kept) in run.output
+        assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+        for words in run.curl_lines():
+            assert "Authorization: Bearer $KEY" in words
+            assert register_with(words, KEY).status_code == 201
+        command = f"set -a; . {kept}; exec {sys.executable} -m flask --app wsgi users show ada@example.com"
+        found = subprocess.run(
+            ["sh", "-c", command], cwd=ROOT, env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True
+        )
+        assert (found.returncode, "sent" in found.stdout) == (0, True), found.stderr
+        told = settings_of(run.children()["gunicorn"])
+        assert set(settings.items()) <= set(told.items())
+        assert (instance / "gunicorn.pid").read_text().strip() == str(run.children()["gunicorn"])
 
 
 def test_the_mailbox_shows_a_hostile_mail_as_harmless_text(shared_run: Run) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -51,6 +52,7 @@ def run(reader: Reader, tmp_path: Path) -> Iterator[Run]:
     before, started, after = made.partition(START)
     assert (bool(started), after) == (True, "")
     assert "trial" in reader.types(before)
+    assert {stat.S_IMODE(file.stat().st_mode) for file in reader.folder.iterdir()} == {0o600}
     file = str(reader.folder / "services.toml")
     run = Run(tmp_path / "instance", tmp_path / "log", SERVICES_FILE=file)
     run.wait_until_ready()

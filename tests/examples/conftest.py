@@ -1,14 +1,17 @@
 """The sign-up pages of examples/, each at a service of its own of one Cedula, and people who use them."""
 
+import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import html5lib
 import pytest
@@ -27,13 +30,68 @@ LANGUAGES = ("python", "typescript")
 """Each example is the service of its name."""
 
 
+class Reply(NamedTuple):
+    """An answer of Cedula."""
+
+    status: int
+    body: dict[str, Any]
+    headers: dict[str, str]
+
+
+Ask = Callable[[], Reply]
+"""Hands a request on to Cedula."""
+
+
+class Way:
+    """Leads from the sites to Cedula. `script`: what the next requests are answered; None: nothing, and the
+    connection ends."""
+
+    def __init__(self, cedula: Gunicorn) -> None:
+        self.script: list[Callable[[Ask], Reply | None]] = []
+        self._cedula = cedula
+        way = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                reply = way.reply(lambda: way.hand_on(self.path, body, dict(self.headers)))
+                if reply is None:
+                    return
+                content = json.dumps(reply.body).encode()
+                self.send_response(reply.status)
+                for name, value in {**reply.headers, "Content-Length": str(len(content))}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *_: Any) -> None:
+                """Nothing: the tests' output is their own."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", free_port()), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def reply(self, ask: Ask) -> Reply | None:
+        return self.script.pop(0)(ask) if self.script else ask()
+
+    def hand_on(self, path: str, body: bytes, headers: dict[str, str]) -> Reply:
+        answer = requests.post(self._cedula.url + path, body, headers=headers, timeout=30)
+        kept = {name: answer.headers[name] for name in ("Retry-After",) if name in answer.headers}
+        return Reply(answer.status_code, answer.json(), kept)
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
 @dataclass
 class Site:
-    """A sign-up page that runs. `api`: Cedula, as the site calls it."""
+    """A sign-up page that runs. `api`: Cedula, as the site calls it; `way`: what lies in between."""
 
     url: str
     api: Api
     smtp: ScriptedSmtp
+    way: Way
 
 
 class Person:
@@ -130,6 +188,12 @@ def cedula(
         yield server
 
 
+@pytest.fixture(scope="package")
+def way(cedula: Gunicorn) -> Iterator[Way]:
+    with stopping(Way(cedula)) as between:
+        yield between
+
+
 @contextmanager
 def running(command: list[str], folder: Path, environment: dict[str, str]) -> Iterator[str]:
     """A site that answers; its URL."""
@@ -175,6 +239,7 @@ def program(language: str, folder: Path) -> list[str]:
 def site(
     request: pytest.FixtureRequest,
     cedula: Gunicorn,
+    way: Way,
     smtp: ScriptedSmtp,
     ports: dict[str, int],
     tmp_path_factory: pytest.TempPathFactory,
@@ -184,9 +249,9 @@ def site(
     folder = tmp_path_factory.mktemp(language)
     settings = {
         "PORT": str(ports[language]),
-        "CEDULA_URL": cedula.url,
+        "CEDULA_URL": way.url,
         "CEDULA_KEY": key_of(language),
         "CEDULA_EVENTS_SECRET": secrets_of(language)[0],
     }
     with running(program(language, folder), folder, settings) as url:
-        yield Site(url, Api(cedula, key=key_of(language)), smtp)
+        yield Site(url, Api(cedula, key=key_of(language)), smtp, way)

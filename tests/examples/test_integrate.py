@@ -2,6 +2,7 @@
 
 import os
 import re
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from tests.support.servers import ROOT
 PAGE = (ROOT / "docs/integrate.md").read_text(encoding="utf-8")
 PYTHON = (ROOT / "examples/python/signup.py").read_text(encoding="utf-8")
 TYPESCRIPT = (ROOT / "examples/typescript/signup.ts").read_text(encoding="utf-8")
-START = "make run SERVICES_FILE=instance/services.toml\n"
+START = "make run SERVICES_FILE=instance/signup.toml\n"
 
 
 def blocks(language: str) -> list[str]:
@@ -48,11 +49,12 @@ def test_the_commands_make_a_service_with_events_and_the_settings_of_the_page(tm
         timeout=60,
     )
     assert done.returncode == 0, done.stderr
+    assert {stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()} == {0o600}
     key, secret = done.stdout.split()
     assert key.startswith("cedula_")
-    found = read_disk(Settings(services_file=str(tmp_path / "services.toml")))
+    found = read_disk(Settings(services_file=str(tmp_path / "signup.toml")))
     assert found.wrong == []
-    (events,) = (service.events for service in found.services if service.id == "shop")
+    (events,) = (service.events for service in found.services if service.id == "signup")
     assert events is not None
     assert (events.url, events.secrets) == ("http://127.0.0.1:5000/hooks/cedula", (secret,))
 

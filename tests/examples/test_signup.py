@@ -7,11 +7,14 @@ import pytest
 import requests
 
 from tests.api.conftest import wrong
-from tests.examples.conftest import LANGUAGES, Person, Site
+from tests.examples.conftest import LANGUAGES, Ask, Person, Reply, Site
 from tests.support.browser import PHONE, Watched, axe_source, chromium_running
 from tests.support.servers import ROOT
 from tests.support.smtp import say
 from tests.support.waiting import wait_until
+
+TWO_CLICKS = "button => { button.click(); setTimeout(() => button.click(), 3) }"
+"""The second one before the answer."""
 
 SMALL_PAGE = 8
 """Rules of axe-core that apply to it."""
@@ -26,6 +29,7 @@ def email() -> str:
 @pytest.fixture
 def ada(site: Site, email: str) -> Person:
     site.smtp.script.clear()
+    site.way.script.clear()
     return Person(site, email)
 
 
@@ -38,7 +42,7 @@ def test_a_person_signs_up_with_the_number_of_the_mail(ada: Person) -> None:
     ada.verifies(number[:-1])
     assert "typing error" in ada.alert
     ada.verifies(wrong(number))
-    assert "4 tries left" in ada.alert
+    assert "Tries left: 4." in ada.alert
     ada.sends("/resend")
     assert (ada.url, "We have sent it again." in ada.text) == ("/number", True)
     assert ada.number(mails=2) == number
@@ -76,6 +80,66 @@ def test_a_second_click_makes_no_second_mail_and_loses_no_account(ada: Person) -
     ada.sends("/number", number=number, once=once)
     assert ada.url == "/welcome"
     assert len(ada.site.smtp.wait_for(ada.email)) == 1
+
+
+def problem(slug: str, status: int, retry_after: str) -> Reply:
+    return Reply(status, {"type": f"/problems/{slug}", "status": status}, {"Retry-After": retry_after})
+
+
+def lost(ask: Ask) -> None:
+    """Cedula has done it; the answer does not arrive."""
+    ask()
+
+
+def late(ask: Ask) -> Reply:
+    """Likewise, and what stands in between says so at once."""
+    ask()
+    return problem("storage-unavailable", 503, "60")
+
+
+def test_lost_answers_are_asked_for_again(ada: Person) -> None:
+    """Without a word to the person, and without a second mail."""
+    ada.site.way.script = [lost, lost]
+    ada.registers()
+    assert ada.url == "/number"
+    ada.site.way.script = [lost, lost]
+    ada.verifies(ada.number())
+    assert ada.url == "/welcome"
+    assert len(ada.site.smtp.wait_for(ada.email)) == 1
+
+
+def test_a_form_whose_answer_stays_out_can_be_sent_again_and_again(ada: Person) -> None:
+    """It is the same request, until there is an answer: no second mail, no token lost."""
+    ada.site.way.script = [late, late]
+    ada.registers()
+    for _ in range(2):
+        assert "did not work" in ada.alert
+        ada.sends("/")
+    assert ada.url == "/number"
+    once = ada.form("/number")["once"]
+    ada.verifies("1")
+    assert ada.form("/number")["once"] != once
+    ada.site.way.script = [late, late]
+    ada.verifies(ada.number())
+    for _ in range(2):
+        assert "did not work" in ada.alert
+        ada.sends("/number")
+    assert ada.url == "/welcome"
+    assert len(ada.site.smtp.wait_for(ada.email)) == 1
+
+
+def test_a_request_that_is_still_being_answered_is_waited_for(ada: Person) -> None:
+    """Cedula says 409 for up to 5 s."""
+    ada.site.way.script = [lambda _: problem("request-in-progress", 409, "1")] * 3
+    ada.registers()
+    assert ada.url == "/number"
+
+
+def test_a_wait_may_be_a_date(ada: Person) -> None:
+    """A proxy may say it so (RFC 9110)."""
+    ada.site.way.script = [lambda _: problem("too-many-registrations", 429, "Wed, 25 Nov 2026 07:28:00 GMT")]
+    ada.registers()
+    assert "Please try again in 1 min." in ada.alert
 
 
 def test_a_form_that_is_changed_and_sent_once_more_works_then(ada: Person) -> None:
@@ -126,6 +190,27 @@ def test_an_address_that_no_mail_reaches_is_told(ada: Person) -> None:
     assert ada.form("/")["name"] == "<b>Ada"
 
 
+def test_the_address_is_blamed_only_where_it_is_wrong(ada: Person) -> None:
+    """Not for a name that is too long for a token, which browsers do not send."""
+    ada.name = "x" * 5000
+    ada.registers()
+    assert "did not work" in ada.alert
+    (field,) = (each for each in ada.tree.iter("input") if each.get("name") == "name")
+    assert int(field.get("maxlength")) < 500
+
+
+def test_a_number_that_has_ended_is_told_before_it_costs_a_try(ada: Person) -> None:
+    """Cedula calls it wrong."""
+    ended = {"expires_at": "2026-11-25T02:30:53.414Z"}
+    ada.site.way.script = [lambda ask: (reply := ask())._replace(body=reply.body | ended)]
+    ada.registers()
+    ada.verifies(ada.number())
+    assert "This number has ended. Please begin again." in ada.alert
+    ada.sends("/", name=ada.name, email=ada.email)
+    ada.verifies(ada.number(mails=2))
+    assert ada.url == "/welcome"
+
+
 def test_too_much_is_told_with_the_wait(ada: Person) -> None:
     """Too many wrong numbers."""
     ada.registers()
@@ -145,6 +230,26 @@ def test_a_number_confirms_only_what_was_entered_in_the_same_browser(ada: Person
     assert ada.url == "/"
 
 
+def test_a_number_that_was_asked_for_elsewhere_is_not_waited_for(ada: Person) -> None:
+    """Somebody else has entered Ada's address; she asks for another mail."""
+    ada.registers()
+    Person(ada.site, ada.email, "Mallory").registers()
+    ada.sends("/resend")
+    assert "entered elsewhere" in ada.alert
+    assert ada.form("/")["once"]
+
+
+def test_an_address_has_one_account_however_it_is_written(ada: Person) -> None:
+    """Its id is the same."""
+    ada.registers()
+    ada.verifies(ada.number())
+    again = Person(ada.site, ada.email.replace("ada", "ADA"), "Adda")
+    again.registers()
+    again.verifies(again.number())
+    ada.opens("/welcome")
+    assert "Welcome, Adda" in ada.text
+
+
 @pytest.mark.system
 def test_everybody_can_use_the_pages(ada: Person) -> None:
     """No violation of axe-core's rules on any page, on a phone, in light and in dark."""
@@ -156,10 +261,13 @@ def test_everybody_can_use_the_pages(ada: Person) -> None:
         page.get_by_label("Name").fill(ada.name)
         page.get_by_label("E-mail").fill(ada.email)
         page.get_by_role("button").click()
-        page.get_by_label("Identification number").fill("1")
-        page.get_by_role("button", name="Confirm").click()
+        page.get_by_label("Identification number").fill(wrong(ada.number()))
+        page.get_by_role("button", name="Confirm").evaluate(TWO_CLICKS)
         page.get_by_role("alert").wait_for()
         watched.check_accessibility(rules=SMALL_PAGE)
+        page.get_by_label("Identification number").fill(wrong(ada.number(), 2))
+        page.get_by_role("button", name="Confirm").click()
+        page.get_by_text("Tries left: 3.").wait_for()  # the double click was one try
         page.get_by_label("Identification number").fill(ada.number())
         page.get_by_role("button", name="Confirm").click()
         page.get_by_role("heading", name="Welcome").wait_for()

@@ -3,7 +3,7 @@
 import pytest
 import redis
 
-from app import create_app
+from app import create_app, start
 from app.config import Settings
 from app.errors import StorageUnavailable, WrongIndexKey
 from app.repositories.guard import Guard
@@ -105,7 +105,7 @@ def test_a_start_on_data_of_another_version_is_refused(valkey_server: Valkey, st
     """The process ends, with the message."""
     store.set(KEY_CHECK, FORMER[0])
     with pytest.raises(WrongIndexKey, match=r"docs/operate\.md"):
-        create_app(Settings(redis_url=valkey_server.url, secret_key=KEY, index_key=KEY))
+        start(create_app(Settings(redis_url=valkey_server.url, secret_key=KEY, index_key=KEY)))
 
 
 def test_data_of_another_version_that_appears_later_is_a_503(valkey: Valkey) -> None:

@@ -246,6 +246,32 @@ def test_wrong_settings_are_told_before_the_file_is_read() -> None:
     assert (found.returncode, "NUMBER_DIGITS: " in found.stderr) == (1, True)
 
 
+def test_without_a_file_there_is_nothing_to_check() -> None:
+    """Somebody has forgotten to say which."""
+    found = run(AWAY, "services", "check")
+    assert (found.returncode, found.stdout) == (1, "")
+    assert "SERVICES_FILE is not set: nothing to check" in found.stderr
+
+
+@pytest.mark.parametrize("command", [("keys", "new", "shop"), ("mail", "preview", "--into")], ids=" ".join)
+def test_a_command_that_uses_no_store_works_without_it(command: tuple[str, ...], tmp_path: Path) -> None:
+    """And says nothing of it."""
+    more = [str(tmp_path)] if command[-1] == "--into" else []
+    found = run(AWAY, *command, *more)
+    assert (found.returncode, found.stderr) == (0, "")
+
+
+def test_commands_look_whose_data_it_is_before_they_use_it(valkey_server: Valkey, store: redis.Redis) -> None:
+    """A key is made whatever is stored; a user is looked for only in one's own data."""
+    ours, theirs = ({"REDIS_URL": valkey_server.url, "INDEX_KEY": letter * 40} for letter in "ab")
+    for command in (("users", "show", "ada@example.com"), ("outbox", "list"), ("suppressions", "list")):
+        assert "another INDEX_KEY" not in run(ours, *command).stderr
+        refused = run(theirs, *command)
+        assert (refused.returncode, "another INDEX_KEY" in refused.stderr) == (1, True)
+        assert "Traceback" not in refused.stderr
+    assert run(theirs, "keys", "new", "shop").returncode == 0
+
+
 def test_a_key_may_be_called_like_a_command() -> None:
     """Which command is asked for is decided by the first word that is one."""
     found = run(AWAY, "keys", "new", "services")

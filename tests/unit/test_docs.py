@@ -140,8 +140,11 @@ def test_the_example_of_a_receiver_takes_each_event_once_and_believes_nobody_els
     message = signed(event(), (NEXT_SECRET, SECRET), time.time())
     old = signed(event(1), (SECRET,), time.time() - 600)
     stranger = signed(event(2), (NEXT_SECRET,), time.time())
-    statuses = [known["receive"](each.body, each.headers) for each in (message, message, old, stranger)]
-    assert statuses == [204, 204, 400, 400]
+    nonsense = message._replace(headers={**message.headers, "webhook-signature": "v1,no base64"})
+    binary = signed(event(3), (SECRET,), time.time())._replace(body=b"\xff")
+    come = (message, message, old, stranger, nonsense, binary)
+    statuses = [known["receive"](each.body, each.headers) for each in come]
+    assert statuses == [204, 204, 400, 400, 400, 400]
     assert taken == [("registration.sent", "u" * 26, rfc3339(event().created_ms))]
 
 

@@ -1,6 +1,7 @@
 """SERVICES_FILE: where the events of a service go, and with what they are signed."""
 
 import base64
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,11 +9,12 @@ import pytest
 
 from app.config import Settings
 from app.directory.in_force import RELOAD, InForce
-from app.directory.reading import Reading, read_disk
+from app.directory.reading import Reading, read, read_disk
 from app.directory.source import Source
 from app.domain.event import Endpoint
 from app.telemetry.board import FOLDER
-from tests.support.tenants import SENDER, B, table, told
+from tests.support.servers import ROOT
+from tests.support.tenants import ENVIRONMENT, SENDER, A, B, table, told
 
 URL = "https://acme.example/hooks/cedula"
 
@@ -40,6 +42,18 @@ def test_a_service_is_told_of_its_events_where_its_table_says() -> None:
     """And only there: the service of the environment has none, nor has a table without the keys."""
     reading = told(table(lines(url=URL, secrets=[secret()])) + table("", "bank", B))
     assert [service.events for service in reading.services] == [None, Endpoint(URL, (secret(),)), None]
+
+
+def test_the_documented_file_has_two_services_that_are_told_and_send_in_their_own_names() -> None:
+    """docs/services.md, with keys and secrets put in."""
+    chapter = (ROOT / "docs/services.md").read_text(encoding="utf-8").partition("## Where events go")[2]
+    (file,) = re.findall(r"\A\s*^```toml\n(.*?)^```", chapter, re.MULTILINE | re.DOTALL)
+    filled = file.replace("<sha256 hex>", A).replace("<sha256 hex of another key>", B)
+    secrets = {name: secret() for name in re.findall(r'secrets_file = "(.*)"', filled)}
+    reading = read(ENVIRONMENT, Source(filled.replace("whsec_<base64>", secret()), {}, None, secrets))
+    assert reading.wrong == []
+    _, shop, club = reading.services
+    assert len({shop.sender, club.sender, shop.events, club.events} - {None, SENDER}) == 4
 
 
 def test_two_secrets_sign_and_a_private_address_must_be_wanted() -> None:

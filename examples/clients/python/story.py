@@ -41,6 +41,6 @@ while True:
     if answer.type_ is ProblemAnswerType.MISTYPED_NUMBER:
         print("Mistyped; it cost no try")
     elif answer.type_ is ProblemAnswerType.VERIFICATION_FAILED:
-        print(f"Wrong; {answer.tries_left} tries left")
+        print(f"Wrong; tries left: {answer.tries_left}")
     else:
         sys.exit(f"{answer.status} {answer.title}")

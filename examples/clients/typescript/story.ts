@@ -36,7 +36,7 @@ for await (const typed of createInterface({ input: process.stdin })) {
       console.log("Mistyped; it cost no try");
       break;
     case "/problems/verification-failed":
-      console.log(`Wrong; ${error.tries_left} tries left`);
+      console.log(`Wrong; tries left: ${error.tries_left}`);
       break;
     default:
       throw new Error(`${error.status} ${error.title}`);
