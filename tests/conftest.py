@@ -9,6 +9,7 @@ import redis
 from hypothesis import settings
 
 from tests.support.servers import Gunicorn, MailServer, Valkey, gunicorn, settings_for, stopping
+from tests.support.stores import own_valkey
 
 settings.register_profile("cedula", deadline=None)  # a busy machine is no wrong answer
 settings.load_profile("cedula")
@@ -17,10 +18,7 @@ WITHOUT_TTL = ("user", "number", "outbox", "keycheck")
 """The kinds of key that may live for ever; whatever else has no TTL is a leak."""
 
 
-@pytest.fixture(scope="session")
-def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
-    with stopping(Valkey(tmp_path_factory.mktemp("valkey"), save="")) as server:
-        yield server
+valkey_server = own_valkey("session")
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ from app.http.bodies import MAX_MESSAGE_BYTES
 from tests.api.conftest import API_KEYS, SHOP, Api
 from tests.support.faults.redis import everything
 from tests.support.metrics import read
-from tests.support.servers import Gunicorn, MailServer, Valkey, gunicorn, settings_for, stopping
+from tests.support.servers import Gunicorn, MailServer, Valkey, gunicorn, settings_for
+from tests.support.stores import own_valkey
 from tests.support.tenants import key_of, services_file
 from tests.unit.test_reports import TAG, VERDICTS, fixture
 
@@ -25,11 +26,8 @@ REPORTS = re.compile(r'cedula_reports_total\{kind="(\w+)",outcome="(\w+)"\}')
 RFC822 = {"Content-Type": "message/rfc822"}
 
 
-@pytest.fixture(scope="module")
-def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
-    """One of this module's own: its index key is not that of other services."""
-    with stopping(Valkey(tmp_path_factory.mktemp("valkey"), save="")) as server:
-        yield server
+# its index key is not that of other services
+valkey_server = own_valkey("module")
 
 
 @pytest.fixture(scope="module")

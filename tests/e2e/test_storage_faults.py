@@ -19,14 +19,14 @@ from tests.support.faults.redis import (
     read_only,
     too_few_replicas,
 )
-from tests.support.mistreated import valkey_server
 from tests.support.problems import assert_problem
 from tests.support.records import Records
 from tests.support.scan import contradictions, kinds
 from tests.support.servers import Gunicorn, MailServer, Valkey, gunicorn, settings_for
+from tests.support.stores import own_valkey
 from tests.support.waiting import wait_until
 
-__all__ = ["valkey_server"]  # a fixture
+valkey_server = own_valkey("module")  # to be mistreated
 
 ADA, BOB = "ada@example.com", "bob@example.com"
 

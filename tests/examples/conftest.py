@@ -23,6 +23,7 @@ from tests.support.npm import node_modules
 from tests.support.receivers import secrets_of
 from tests.support.servers import INHERITED, ROOT, Gunicorn, Valkey, free_port, gunicorn, stopping
 from tests.support.smtp import ScriptedSmtp
+from tests.support.stores import own_valkey
 from tests.support.tenants import key_of, services_file
 from tests.support.waiting import wait_until
 
@@ -144,11 +145,8 @@ class Person:
         return self.site.smtp.wait_for(self.email, mails)[-1].number
 
 
-@pytest.fixture(scope="package")
-def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
-    """One of these tests' own: its index key is not that of other services."""
-    with stopping(Valkey(tmp_path_factory.mktemp("valkey"), save="")) as server:
-        yield server
+# its index key is not that of other services
+valkey_server = own_valkey("package")
 
 
 @pytest.fixture(scope="package")

@@ -22,7 +22,8 @@ from tests.api.conftest import wrong
 from tests.support.faults.redis import REFUSALS, Fault, everything
 from tests.support.people import KEY, Process, ada, age_mark
 from tests.support.scan import contradictions
-from tests.support.servers import Valkey, stopping
+from tests.support.servers import Valkey
+from tests.support.stores import own_valkey
 from tests.support.values import text, there
 
 
@@ -224,11 +225,7 @@ CASES = {
 """Each script, for a service that wants no events and for one that does."""
 
 
-@pytest.fixture(scope="module")
-def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
-    """One of this module's own, to be mistreated."""
-    with stopping(Valkey(tmp_path_factory.mktemp("valkey"), save="")) as server:
-        yield server
+valkey_server = own_valkey("module")
 
 
 @pytest.fixture(

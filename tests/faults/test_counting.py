@@ -12,12 +12,12 @@ import requests
 from app.errors import StorageUnavailable, TooManyAttempts, VerificationFailed
 from tests.api.conftest import Api, wrong
 from tests.support.faults.redis import REFUSALS, Fault, everything
-from tests.support.mistreated import valkey_server
 from tests.support.people import Process, ada
 from tests.support.scan import contradictions, kinds
 from tests.support.servers import Gunicorn, MailServer, Valkey, gunicorn
+from tests.support.stores import own_valkey
 
-__all__ = ["valkey_server"]  # a fixture
+valkey_server = own_valkey("module")  # to be mistreated
 
 GUESSES = 2000
 

@@ -35,7 +35,8 @@ from tests.support.layout import (
 )
 from tests.support.people import Process, ada
 from tests.support.scan import contradictions
-from tests.support.servers import Gunicorn, MailServer, Valkey, gunicorn, stopping
+from tests.support.servers import Gunicorn, MailServer, Valkey, gunicorn
+from tests.support.stores import own_valkey
 from tests.support.telling import Person
 from tests.support.values import text, there
 from tests.support.waiting import wait_until
@@ -46,11 +47,8 @@ MAILED = ("due", "pending", "running")
 """Whose mail is owed and due; that of `begun` when the lease of its dead sender ends."""
 
 
-@pytest.fixture(scope="module")
-def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
-    """One of this module's own: other services must not see these records."""
-    with stopping(Valkey(tmp_path_factory.mktemp("valkey"), save="")) as server:
-        yield server
+# other services must not see these records
+valkey_server = own_valkey("module")
 
 
 def email(person: str) -> str:

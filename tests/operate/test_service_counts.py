@@ -13,7 +13,8 @@ from tests.api.conftest import Api, named, wrong
 from tests.operate.test_commands import run
 from tests.support.bounces import BOUNCE_ADDRESS, INDEX, read_by_command
 from tests.support.metrics import Samples, folders_of, latest, stages
-from tests.support.servers import Gunicorn, MailServer, Valkey, gunicorn, stopping
+from tests.support.servers import Gunicorn, MailServer, gunicorn
+from tests.support.stores import own_valkey
 from tests.support.tenants import key_of, services_file
 from tests.support.waiting import wait_until
 from tests.unit.test_reports import TAG, fixture
@@ -21,11 +22,8 @@ from tests.unit.test_reports import TAG, fixture
 OPERATOR = "the-key-of-the-operator"
 
 
-@pytest.fixture(scope="module")
-def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
-    """One of this module's own: its index key is not that of other services."""
-    with stopping(Valkey(tmp_path_factory.mktemp("valkey"), save="")) as server:
-        yield server
+# its index key is not that of other services
+valkey_server = own_valkey("module")
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,9 @@ import requests
 from tests.api.conftest import Api, bearer
 from tests.support.bounces import BOUNCE_ADDRESS, INDEX
 from tests.support.receivers import Receipt, Receiver, receiving
-from tests.support.servers import Gunicorn, Valkey, gunicorn, stopping
+from tests.support.servers import Gunicorn, Valkey, gunicorn
 from tests.support.smtp import ScriptedSmtp, say
+from tests.support.stores import own_valkey
 from tests.support.tenants import key_of, services_file
 
 ASYNC = {"Prefer": "respond-async"}
@@ -34,11 +35,8 @@ OTHERS = 40
 """Services, each for one test."""
 
 
-@pytest.fixture(scope="package")
-def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
-    """One of these tests' own: its index key is not that of other services."""
-    with stopping(Valkey(tmp_path_factory.mktemp("valkey"), save="")) as server:
-        yield server
+# its index key is not that of other services
+valkey_server = own_valkey("package")
 
 
 @pytest.fixture(scope="package")
