@@ -141,3 +141,12 @@ class Counted(Metrics):
 
     def event(self, service_id: str, outcome: EventOutcome, count: int = 1) -> None:
         self.outcomes[service_id, outcome] += count
+
+
+class Clock:
+    """A clock that stands still until it is moved."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now

@@ -119,3 +119,8 @@ class Person:
             found.append(claim.event.kind)
             left = self.process.events.settle(self.queue, claim)
         return found
+
+
+def text_of(queue: Queue) -> str:
+    """The entry in the schedule."""
+    return "|".join(queue)
