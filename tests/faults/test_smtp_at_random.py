@@ -55,7 +55,9 @@ def assert_right(mail: Accepted, number: str) -> str:
 @pytest.mark.filterwarnings(
     "ignore:Exception ignored in. <ssl.SSLSocket:pytest.PytestUnraisableExceptionWarning"
 )
-@pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "starttls"])
+@pytest.mark.parametrize(
+    "encrypted", [pytest.param(False, marks=pytest.mark.slow), True], ids=["plain", "starttls"]
+)
 def test_a_mail_server_that_answers_at_random_makes_no_mail_wrong_and_loses_none(
     tmp_path: Path, environment: dict[str, str], store: redis.Redis, encrypted: bool
 ) -> None:

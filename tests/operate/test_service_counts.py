@@ -162,6 +162,7 @@ def test_a_test_service_is_counted_as_what_its_callers_are_told(rehearsal: Api, 
     assert {name: after[name] for name in mails} == {name: before[name] for name in mails}
 
 
+@pytest.mark.slow
 def test_what_a_command_has_counted_outlives_a_service_that_is_away(
     tmp_path: Path, settings_here: dict[str, str], mailbox: MailServer, store: redis.Redis, email: str
 ) -> None:

@@ -90,7 +90,9 @@ Move = Callable[[Growing, int, Valkey, Valkey], None]
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("move", [key_by_key, pytest.param(at_once, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "move", [pytest.param(each, marks=pytest.mark.slow) for each in (key_by_key, at_once)]
+)
 def test_slots_move_under_load(growing: Growing, tmp_path: Path, move: Move) -> None:
     """To another master, and to one that had none before: no half state, no lost token, only 503s."""
     client = growing.client()
