@@ -1,6 +1,8 @@
 """The courier: takes the events of one user to the receiver of its service, in their order."""
 
+import math
 import random
+import time
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -19,6 +21,10 @@ from app.webhook.webhooks import Webhooks
 GIVE_UP_MS = 24 * 3_600_000
 """Age at which an event is tried no more."""
 
+ASKED_IN_VAIN_S = 60.0
+"""So long after a failed attempt the receiver is not asked for events of that age: one that hangs would take
+10 s for each of a long row."""
+
 FIRST_WAIT_MS = 2_500
 """Waits are at most so long, and double up to 15 minutes; jitter keeps them from coming in step. With the
 time until a sweep finds it, the first repetition comes within 5 s."""
@@ -30,6 +36,7 @@ NOT_CONFIGURED = "service not configured"
 """Its events wait: it may be configured again."""
 
 ACCIDENT = "accident"
+NOT_ASKED = "receiver failed a moment ago"
 
 log = structlog.get_logger()
 
@@ -46,6 +53,7 @@ class Courier:
         metrics: Metrics,
         traces: Traces = OFF,
         jitter: Callable[[], float] = random.random,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`service`: the service in force with an id."""
         self._events = events
@@ -55,6 +63,8 @@ class Courier:
         self._metrics = metrics
         self._traces = traces
         self._jitter = jitter
+        self._clock = clock
+        self._failed_at: dict[str, float] = {}
 
     def deliver(self, queue: Queue) -> bool:
         """Delivers what is due of one user; True where more is. Raises StorageUnavailable."""
@@ -75,6 +85,9 @@ class Courier:
         return True
 
     def _attempt(self, queue: Queue, claim: Claim, endpoint: Endpoint | None) -> Left:
+        failed_at = self._failed_at.get(queue.service, -math.inf)
+        if _is_late(claim) and self._clock() < failed_at + ASKED_IN_VAIN_S:
+            return self._give_up(queue, claim, NOT_ASKED)
         try:
             self._post(endpoint, claim)
         except Gone:
@@ -101,17 +114,25 @@ class Courier:
 
     def _put_off(self, queue: Queue, claim: Claim, code: str) -> Left:
         self._receivers.failed(queue.service)
+        self._failed_at[queue.service] = self._clock()
         self._traces.note("cedula.event_error", code)
-        if claim.now_ms - claim.event.at_ms >= GIVE_UP_MS:
-            log.error("event_given_up", service=queue.service, kind=claim.event.kind, fault=code)
-            self._metrics.event(queue.service, "given_up")
-            return self._events.settle(queue, claim)
+        if _is_late(claim):
+            return self._give_up(queue, claim, code)
         log.warning("event_put_off", service=queue.service, kind=claim.event.kind, fault=code)
         self._metrics.event(queue.service, "put_off")
         return self._events.settle(queue, claim, self._wait_ms(claim.attempts))
+
+    def _give_up(self, queue: Queue, claim: Claim, code: str) -> Left:
+        log.error("event_given_up", service=queue.service, kind=claim.event.kind, fault=code)
+        self._metrics.event(queue.service, "given_up")
+        return self._events.settle(queue, claim)
 
     def _wait_ms(self, attempts: int) -> int:
         return int(growing(FIRST_WAIT_MS, LONGEST_WAIT_MS, attempts - 1, self._jitter))
 
     def _drop(self, queue: Queue) -> None:
         self._metrics.event(queue.service, "dropped", self._events.drop(queue))
+
+
+def _is_late(claim: Claim) -> bool:
+    return claim.now_ms - claim.event.at_ms >= GIVE_UP_MS

@@ -7,7 +7,7 @@ import pytest
 from app.domain.event import Event
 from app.domain.service import Service
 from app.repositories.events import LONGEST_WAIT_MS, Queue
-from app.services.webhooks.courier import FIRST_WAIT_MS, GIVE_UP_MS, IN_A_ROW, Courier
+from app.services.webhooks.courier import ASKED_IN_VAIN_S, FIRST_WAIT_MS, GIVE_UP_MS, IN_A_ROW, Courier
 from app.services.webhooks.receivers import LOOK_AGAIN_S, Receivers
 from app.webhook.answers import Gone, NotTaken
 from tests.support.couriers import SHOP, SILENT, Clock, Counted, Posts, WaitingEvents, queue
@@ -20,7 +20,7 @@ class Delivery:
         self.events, self.posts, self.metrics = WaitingEvents(), Posts(answer), Counted()
         self.service: Service | None = SHOP
         self.receivers = Receivers(self.events, "1")
-        self.jitter = 1.0
+        self.jitter, self.clock = 1.0, Clock()
         self.courier = Courier(
             self.events,
             self.posts,
@@ -28,6 +28,7 @@ class Delivery:
             lambda _: self.service,
             self.metrics,
             jitter=lambda: self.jitter,
+            clock=self.clock,
         )
 
     def deliver(self, at: Queue | None = None) -> bool:
@@ -101,6 +102,29 @@ def test_an_event_is_given_up_after_24_hours() -> None:
     at.deliver()
     assert at.events.lists[queue()] == []
     assert at.outcomes == {"put_off": 1, "given_up": 2}
+
+
+def test_a_receiver_that_failed_a_moment_ago_is_not_asked_for_what_is_too_old() -> None:
+    """A long row of them at one that hangs would else last for days. A minute later it is asked again."""
+    asked = 0
+
+    def answer(event: Event) -> None:
+        nonlocal asked
+        asked += 1
+        refuse(event)
+
+    at = Delivery(answer)
+    at.events.age_ms = GIVE_UP_MS
+    for number in range(3):
+        at.events.add(queue(number))
+        at.deliver(queue(number))
+    assert asked == 1
+    assert at.outcomes == {"given_up": 3}
+    at.posts.answer = lambda _: None
+    at.clock.now += ASKED_IN_VAIN_S
+    at.events.add(queue())
+    at.deliver()
+    assert at.outcomes == {"given_up": 3, "taken": 1}
 
 
 def test_an_event_that_is_old_is_still_taken() -> None:
