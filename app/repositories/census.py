@@ -4,7 +4,7 @@ Everything here reads many keys. Whatever concerns one address is elsewhere.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import structlog
@@ -51,6 +51,16 @@ class OutboxSize(NamedTuple):
 
     depth: int
     oldest_ms: int | None
+
+
+def memory_used(info: Mapping[str, str]) -> float | None:
+    """The used share of `maxmemory`, as Redis counts when it refuses writes: without the buffers of replicas
+    and of the append-only file. `info`: what INFO tells. None without `maxmemory`."""
+    limit, used, uncounted = (
+        int(told) if (told := info.get(name, "")).isdigit() else 0
+        for name in ("maxmemory", "used_memory", "mem_not_counted_for_evict")
+    )
+    return (used - uncounted) / limit if limit else None
 
 
 class Census:
@@ -103,6 +113,11 @@ class Census:
         Takes one command that costs Redis nothing, however many keys there are.
         """
         return self._storage.size() // KEYS_A_RECORD
+
+    def memory_used(self) -> float | None:
+        """The used share of `maxmemory`, on the fullest server; None where no server tells one."""
+        used = [memory_used(server.info("memory")) for server in self._storage.servers()]
+        return max((share for share in used if share is not None), default=None)
 
     def numbers_by_shard(self) -> Counter[int]:
         """How many numbers each shard has given out. Reads every key: seconds for a million."""

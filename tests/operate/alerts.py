@@ -67,6 +67,7 @@ Series = dict[str, str]
 
 UP: Final = f"up{{{WHO}}}"
 STORAGE: Final = f"cedula_storage_up{{{WHO}}}"
+MEMORY: Final = f"cedula_storage_memory_used_ratio{{{WHO}}}"
 BREAKER: Final = f'cedula_mail_breaker_open{{pid="1", {WHO}}}'
 AGE: Final = f"cedula_outbox_oldest_age_seconds{{{WHO}}}"
 DROPPED: Final = f"cedula_log_lines_dropped_total{{{WHO}}}"
@@ -80,6 +81,7 @@ FILL: Final = f'cedula_number_space_fill_ratio{{scope="fullest_shard", {WHO}}}'
 HEALTHY: Final[Series] = {
     UP: steady(1),
     STORAGE: steady(1),
+    MEMORY: steady(0.5),
     BREAKER: steady(0),
     AGE: steady(30),
     FILL: steady(0.01),
@@ -122,6 +124,7 @@ FIRES_ON: Final[dict[str, Series]] = {
     "CedulaDown": {UP: steady(0)},
     "CedulaNotScraped": {UP: ""},
     "CedulaStorageUnavailable": {STORAGE: steady(0)},
+    "CedulaStorageFilling": {MEMORY: steady(0.81)},
     "CedulaServerErrors": requests(503, 20),
     "CedulaInternalErrors": counter("cedula_problems_total", 'problem="internal-error"', 0.5),
     "CedulaMailServerDown": {BREAKER: steady(1)},
