@@ -47,10 +47,14 @@ class Owed(NamedTuple):
 
 
 class OutboxSize(NamedTuple):
-    """The outbox as a whole. `oldest_ms`: Unix ms when its oldest mail was asked for; None = empty."""
+    """The outbox as a whole. `oldest_ms`: Unix ms when its oldest mail was asked for; None = empty.
+
+    `reasons`: why the last try failed, and of how many mails; empty for those that were not tried.
+    """
 
     depth: int
     oldest_ms: int | None
+    reasons: Counter[str]
 
 
 def memory_used(info: Mapping[str, str]) -> float | None:
@@ -94,7 +98,7 @@ class Census:
             return ""
 
     def owed(self) -> OutboxSize:
-        """The outbox: exact in its depth; its oldest entry among the first 2,000."""
+        """The outbox: exact in its depth; its oldest entry and the reasons among the first 2,000."""
         depths = dict(
             ask_each(self._storage, range(SHARDS), lambda shard: ("ZCARD", shard_keys(shard).outbox))
         )
@@ -102,10 +106,15 @@ class Census:
         last = max(1, ENTRIES_LOOKED_AT // max(1, len(crowded))) - 1
         heads = ask_each(self._storage, crowded, lambda shard: ("ZRANGE", shard_keys(shard).outbox, 0, last))
         users = (name_of(user) for _, head in heads for user in head)
-        asked_for = ask_each(self._storage, users, lambda user: ("HMGET", keys_of(user).user, *ASKED_FOR_MS))
-        times = [again or created for _, (again, created) in asked_for]
-        oldest_ms = min((int(time) for time in times if time and time.isdigit()), default=None)
-        return OutboxSize(sum(depths.values()), oldest_ms)
+        fields = (*ASKED_FOR_MS, Field.ERROR)
+        records = ask_each(self._storage, users, lambda user: ("HMGET", keys_of(user).user, *fields))
+        times, reasons = [], Counter[str]()
+        for _, (again, created, error) in records:
+            if time := again or created:  # its record is there
+                times.append(time)
+                reasons[(error or b"").decode(errors="replace")] += 1
+        oldest_ms = min((int(time) for time in times if time.isdigit()), default=None)
+        return OutboxSize(sum(depths.values()), oldest_ms, reasons)
 
     def records_at_most(self) -> int:
         """Live registrations, at most: other keys, such as budgets, are counted as if they were some.
