@@ -1,5 +1,6 @@
 """`doctor` finds what is wrong with a mail server, and names the cure for each."""
 
+import asyncio
 import socket
 import ssl
 import threading
@@ -31,6 +32,16 @@ class Particular:
         self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
     ) -> str:
         return self._reply
+
+
+class Hanging:
+    """aiosmtpd's handler of a server that greets, and then says nothing more."""
+
+    async def handle_EHLO(  # noqa: N802
+        self, server: SMTP, session: Session, envelope: Envelope, hostname: str, responses: list[str]
+    ) -> list[str]:
+        await asyncio.sleep(1)
+        return responses
 
 
 def only_ada(*login: Any) -> AuthResult:
@@ -199,7 +210,7 @@ def test_a_refused_sender_is_found(reply: str, level: Level, says: str, cure: st
 
 
 def test_a_mail_server_that_cannot_be_reached_is_found() -> None:
-    """Not there, an unknown name, TLS at a port without it, silence: each has its own cure."""
+    """Not there, an unknown name, TLS at a port without it, silence at once or later: each has its cure."""
     nothing = Settings(mail_server="127.0.0.1", mail_port=free_port(), mail_default_sender=SENDER)
     assert_found(mail.examine(nothing), Level.PROBLEM, "Nothing listens", "587 and 465")
     unknown = replace(nothing, mail_server="mail.invalid")
@@ -214,4 +225,7 @@ def test_a_mail_server_that_cannot_be_reached_is_found() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         found = mail.examine(replace(nothing, mail_port=port, mail_timeout_s=0.2))
-        assert_found(found, Level.PROBLEM, "does not answer in time", "firewall")
+        assert_found(found, Level.PROBLEM, "does not greet us in time", "465 needs MAIL_USE_SSL=true")
+    with smtp(Hanging()) as settings:
+        found = mail.examine(replace(settings, mail_timeout_s=0.2))
+        assert_found(found, Level.PROBLEM, "cannot be reached in time", "firewall")
