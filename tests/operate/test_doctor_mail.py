@@ -21,16 +21,32 @@ from tests.operate.doctor import SENDER, assert_found, smtp, worst
 from tests.support.certificates import Certificate
 from tests.support.servers import free_port
 
+OK = "250 OK"
+
 
 class Particular:
-    """aiosmtpd's handler of a server that refuses the sender with a reply of its own."""
+    """aiosmtpd's handler of a server that answers the sender, or the recipient, with a reply of its own."""
 
-    def __init__(self, reply: str) -> None:
+    def __init__(self, reply: str = OK, recipient: str = OK) -> None:
         self._reply = reply
+        self._recipient = recipient
+        self.asked_for: list[str] = []
+        self.mails = 0
+
+    async def handle_RCPT(  # noqa: N802
+        self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
+    ) -> str:
+        self.asked_for.append(address)
+        return self._recipient
+
+    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802
+        self.mails += 1
+        return OK
 
     async def handle_MAIL(  # noqa: N802
         self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
     ) -> str:
+        envelope.mail_from = address
         return self._reply
 
 
@@ -207,6 +223,36 @@ def test_a_refused_sender_is_found(reply: str, level: Level, says: str, cure: st
     """Before the first person waits for a mail."""
     with smtp(Particular(reply)) as settings:
         assert_found(mail.examine(settings), level, says, cure)
+
+
+@pytest.mark.parametrize(
+    ("reply", "level", "says", "cure"),
+    [
+        ("550 5.7.1 Relaying denied", Level.PROBLEM, "takes no mails from us (recipient 550 5.7.1)", "login"),
+        ("550 relay not permitted", Level.WARNING, "refuses a mail to our sender (recipient 550)", "login"),
+        ("554 No", Level.WARNING, "refuses a mail to our sender (recipient 554)", "make the mailbox"),
+    ],
+)
+def test_a_server_that_takes_no_mails_from_us_is_found(
+    reply: str, level: Level, says: str, cure: str
+) -> None:
+    """It accepts the sender, and refuses every recipient. It is asked for our own, and gets no mail."""
+    server = Particular(recipient=reply)
+    with smtp(server) as settings:
+        assert_found(mail.examine(settings), level, says, cure)
+    assert (server.asked_for, server.mails) == (["no-reply@mail.example.com"], 0)
+
+
+@pytest.mark.parametrize(
+    ("reply", "level"),
+    [(OK, Level.OK), ("550 5.1.1 No such mailbox", Level.OK), ("450 4.7.1 Greylisted", Level.NOTE)],
+)
+def test_a_server_that_has_no_mailbox_of_our_sender_or_puts_us_off_is_well(reply: str, level: Level) -> None:
+    """`no-reply` need not be a mailbox."""
+    server = Particular(recipient=reply)
+    with smtp(server) as settings:
+        found = list(mail.examine(settings))
+    assert (worst(found), found[-1].level, server.mails) == ([], level, 0)
 
 
 def test_a_mail_server_that_cannot_be_reached_is_found() -> None:
