@@ -30,8 +30,9 @@ def new(name: str) -> None:
     if not API_KEY.fullmatch(entry):
         raise click.UsageError("A name is 1 to 64 characters of A-Z a-z 0-9 . _ -")
     click.echo(f"The key, for {name}; it is shown this once:\n\n  {key}\n")
-    click.echo(f"Add this to API_KEYS (entries are separated by commas), and restart:\n\n  {entry}\n")
-    click.echo("Or, between quotes, to the keys of a service in SERVICES_FILE, and send SIGHUP to gunicorn.")
+    click.echo(f"Add this to API_KEYS (entries are separated by commas):\n\n  {entry}\n")
+    click.echo("Or, between quotes, to the keys of a service in SERVICES_FILE. Then send SIGHUP to gunicorn;")
+    click.echo("make a container anew that has API_KEYS in its environment.")
 
 
 @keys.command()

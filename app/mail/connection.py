@@ -97,10 +97,16 @@ class SmtpHost(smtplib.SMTP):
             if self._mail.use_ssl:
                 self.wire.encrypt(self._mail.tls, host)
             self.sock = self.wire.sock
-            return self.getreply()
+            return self._greeting()
         except BaseException:
             self.close()
             raise
+
+    def _greeting(self) -> tuple[int, bytes]:
+        try:
+            return self.getreply()
+        except TimeoutError as error:
+            raise NotGreeted("connected, and no greeting in time") from error
 
     def encrypt(self) -> None:
         """STARTTLS. What the server said of itself before is forgotten (RFC 3207 §4.2)."""
@@ -136,6 +142,10 @@ class SmtpHost(smtplib.SMTP):
         self.wire.close()
 
 
+class NotGreeted(TimeoutError):
+    """The server has taken the connection and says nothing, or not all of its greeting, in time."""
+
+
 def connection_fault(error: Exception) -> MailFault:
     """What it means that no connection came about."""
     match error:
@@ -150,6 +160,8 @@ def connection_fault(error: Exception) -> MailFault:
             blame, code = _blame(error.smtp_code), f"connect {error.smtp_code}"
         case _ if type(error) is smtplib.SMTPException:  # only ways to log in that we do not know
             blame, code = Blame.OPERATOR, "login not offered"
+        case NotGreeted():
+            blame, code = Blame.SERVER, "greeting timeout"
         case _:
             told = next((word for kind, word in _TOLD.items() if isinstance(error, kind)), BROKEN)
             blame, code = Blame.SERVER, f"connect {told}"

@@ -4,7 +4,7 @@ Everything here reads many keys. Whatever concerns one address is elsewhere.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import structlog
@@ -47,10 +47,24 @@ class Owed(NamedTuple):
 
 
 class OutboxSize(NamedTuple):
-    """The outbox as a whole. `oldest_ms`: Unix ms when its oldest mail was asked for; None = empty."""
+    """The outbox as a whole. `oldest_ms`: Unix ms when its oldest mail was asked for; None = empty.
+
+    `reasons`: why the last try failed, and of how many mails; empty for those that were not tried.
+    """
 
     depth: int
     oldest_ms: int | None
+    reasons: Counter[str]
+
+
+def memory_used(info: Mapping[str, str]) -> float | None:
+    """The used share of `maxmemory`, as Redis counts when it refuses writes: without the buffers of replicas
+    and of the append-only file. `info`: what INFO tells. None without `maxmemory`."""
+    limit, used, uncounted = (
+        int(told) if (told := info.get(name, "")).isdigit() else 0
+        for name in ("maxmemory", "used_memory", "mem_not_counted_for_evict")
+    )
+    return (used - uncounted) / limit if limit else None
 
 
 class Census:
@@ -84,7 +98,7 @@ class Census:
             return ""
 
     def owed(self) -> OutboxSize:
-        """The outbox: exact in its depth; its oldest entry among the first 2,000."""
+        """The outbox: exact in its depth; its oldest entry and the reasons among the first 2,000."""
         depths = dict(
             ask_each(self._storage, range(SHARDS), lambda shard: ("ZCARD", shard_keys(shard).outbox))
         )
@@ -92,10 +106,15 @@ class Census:
         last = max(1, ENTRIES_LOOKED_AT // max(1, len(crowded))) - 1
         heads = ask_each(self._storage, crowded, lambda shard: ("ZRANGE", shard_keys(shard).outbox, 0, last))
         users = (name_of(user) for _, head in heads for user in head)
-        asked_for = ask_each(self._storage, users, lambda user: ("HMGET", keys_of(user).user, *ASKED_FOR_MS))
-        times = [again or created for _, (again, created) in asked_for]
-        oldest_ms = min((int(time) for time in times if time and time.isdigit()), default=None)
-        return OutboxSize(sum(depths.values()), oldest_ms)
+        fields = (*ASKED_FOR_MS, Field.ERROR)
+        records = ask_each(self._storage, users, lambda user: ("HMGET", keys_of(user).user, *fields))
+        times, reasons = [], Counter[str]()
+        for _, (again, created, error) in records:
+            if time := again or created:  # its record is there
+                times.append(time)
+                reasons[(error or b"").decode(errors="replace")] += 1
+        oldest_ms = min((int(time) for time in times if time.isdigit()), default=None)
+        return OutboxSize(sum(depths.values()), oldest_ms, reasons)
 
     def records_at_most(self) -> int:
         """Live registrations, at most: other keys, such as budgets, are counted as if they were some.
@@ -103,6 +122,11 @@ class Census:
         Takes one command that costs Redis nothing, however many keys there are.
         """
         return self._storage.size() // KEYS_A_RECORD
+
+    def memory_used(self) -> float | None:
+        """The used share of `maxmemory`, on the fullest server; None where no server tells one."""
+        used = [memory_used(server.info("memory")) for server in self._storage.servers()]
+        return max((share for share in used if share is not None), default=None)
 
     def numbers_by_shard(self) -> Counter[int]:
         """How many numbers each shard has given out. Reads every key: seconds for a million."""

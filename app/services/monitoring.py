@@ -182,6 +182,7 @@ class Monitoring:
             oldest_age_s=age_ms / 1000,
             fill=min(1.0, mean / self._possibilities),
             fullest_fill=min(1.0, fullest / self._possibilities),
+            memory_used=self._census.memory_used(),
             events_waiting=self._events_waiting(),
             receivers=self._receivers(),
         )

@@ -72,6 +72,15 @@ class Server:
         with self._boundary:
             return checked(self._line.call((words,))[0])
 
+    def info(self, *sections: str) -> dict[str, str]:
+        """What it tells of itself; nothing where that may not be asked. Raises StorageUnavailable."""
+        with self._boundary:
+            told = self._line.call((("INFO", *sections),))[0]
+        if isinstance(told, ResponseError):
+            return {}
+        lines = (line.partition(":") for line in told.decode(errors="replace").splitlines())
+        return {name: value for name, separator, value in lines if separator}
+
 
 class Storage:
     """Redis in any form that REDIS_URL can have. Every method raises StorageUnavailable.

@@ -120,6 +120,7 @@ class StoreState:
     """What a look at Redis found. `oldest_age_s`: of the mail that has been owed longest, 0 when none is.
 
     `fill`, `fullest_fill`: the taken share of all numbers and of the fullest shard's, at most.
+    `memory_used`: the used share of `maxmemory` on the fullest server, None without one.
     `events_waiting`: by service. `receivers`: what is wrong with those of services, `failing` or `gone`.
     """
 
@@ -127,6 +128,7 @@ class StoreState:
     oldest_age_s: float
     fill: float
     fullest_fill: float
+    memory_used: float | None = None
     events_waiting: Mapping[str, int] = field(default_factory=dict)
     receivers: Mapping[str, str] = field(default_factory=dict)
 
@@ -312,6 +314,12 @@ def store_gauges(store: StoreState | None, services: Iterable[Service] = ()) -> 
     fill.add_metric(["overall"], store.fill)
     fill.add_metric(["fullest_shard"], store.fullest_fill)
     yield fill
+    if store.memory_used is not None:
+        yield GaugeMetricFamily(
+            "cedula_storage_memory_used_ratio",
+            "Share of maxmemory that is used, on the fullest server.",
+            store.memory_used,
+        )
     yield from _event_gauges(store, [service.id for service in services if service.events])
 
 

@@ -65,3 +65,29 @@ def test_a_senders_line_names_request_and_caller_also_when_the_mail_is_tried_aga
     assert {line["caller"] for line in told_of()} == {"shop"}
     assert all(line["request_id"] for line in lines(service, event))
     assert "ada@example.com" not in service.log
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"), [({}, 422), ({"Prefer": "respond-async"}, 202)], ids=["waits", "async"]
+)
+def test_a_refused_address_has_a_line_with_the_reply_and_is_not_called_given_up(
+    headers: dict[str, str],
+    status: int,
+    store: redis.Redis,
+    shop: tuple[Gunicorn, ScriptedSmtp],
+) -> None:
+    """Its caller may know no more than 422, and the mail server may have meant us."""
+    service, smtp = shop
+    smtp.script["rcpt"] = say("550 relay not permitted")
+    cause = uuid.uuid4().hex
+    told = {"Authorization": f"Bearer {KEY}", "X-Request-ID": cause, **headers}
+    assert service.register("ada@example.com", headers=told).status_code == status
+
+    def told_of(event: str) -> list[tuple[str, str]]:
+        mine = [line for line in lines(service, event) if line["request_id"] == cause]
+        return [(line["fault"], line["level"]) for line in mine]
+
+    wait_until(lambda: told_of("mail_address_refused") == [("recipient 550", "info")], 20, "the line")
+    assert told_of("mail_given_up") == []
+    assert "ada@example.com" not in service.log
+    assert "permitted" not in service.log

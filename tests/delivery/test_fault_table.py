@@ -30,7 +30,7 @@ class Fault:
 
 
 PUT_OFF = {
-    "accept and silence": Fault({"connect": silence}, "connect timeout", waits=True),
+    "accept and silence": Fault({"connect": silence}, "greeting timeout", waits=True),
     "421 greeting": Fault({"connect": say("421 4.3.2 Shutting down")}, "connect 421"),
     "554 greeting": Fault({"connect": say("554 5.7.1 Go away")}, "connect 554"),
     "silence after EHLO": Fault({"ehlo": silence}, "connect timeout", waits=True),

@@ -166,7 +166,7 @@ def test_a_handshake_that_drips_ends_at_its_deadline() -> None:
     ("script", "tls", "code"),
     [
         (ordinary, [], "sent"),
-        (after("connect", lambda talk: talk.drip(b"2", TIMEOUT_S / 5)), [], "connect timeout"),
+        (after("connect", lambda talk: talk.drip(b"2", TIMEOUT_S / 5)), [], "greeting timeout"),
         (after("rcpt", lambda talk: talk.drip(b"250-x\r\n", TIMEOUT_S / 5)), [], "recipient timeout"),
         (after("ehlo", lambda talk: talk.flood(b"250-x\r\n")), [], "connect broken"),
         (lambda talk: talk.drip(TLS_RECORD, TIMEOUT_S / 5), ["tls"], "connect timeout"),

@@ -2,19 +2,23 @@
 
 import time
 from collections.abc import Callable
+from contextlib import closing
+from functools import partial
 
 import pytest
 import redis
 
-from app.domain.number import SHARDS
+from app.domain.number import SHARDS, NumberGenerator
 from app.repositories.census import Census
 from app.repositories.guard import Guard
 from app.repositories.keys import Field, keys_of, shard_keys
+from app.repositories.outbox import Outbox
 from app.repositories.sealing import Sealer
 from app.services.monitoring import LOOK_AGAIN_S, Monitoring
 from app.telemetry.metrics import Metrics
-from tests.support.metrics import read
+from tests.support.metrics import Samples, read
 from tests.support.records import Records
+from tests.support.servers import Valkey
 from tests.support.storage import storage_of
 
 
@@ -43,17 +47,17 @@ def test_whoever_scrapes_often_gets_the_last_look_again(
     assert guard.asked == 2
 
 
+def watching(
+    client: redis.Redis, guard: CountingGuard, clock: Callable[[], float] = time.monotonic
+) -> Monitoring:
+    storage = storage_of(client)
+    outbox, census = Outbox(storage, Sealer([]), 1000), Census(storage, Sealer([]))
+    return Monitoring(Metrics(), guard, outbox, census, NumberGenerator(10), clock)
+
+
 @pytest.fixture
 def monitoring(store: redis.Redis) -> Callable[..., Monitoring]:
-    from app.domain.number import NumberGenerator
-    from app.repositories.outbox import Outbox
-
-    def build(guard: CountingGuard, clock: Callable[[], float] = time.monotonic) -> Monitoring:
-        storage = storage_of(store)
-        outbox, census = Outbox(storage, Sealer([]), 1000), Census(storage, Sealer([]))
-        return Monitoring(Metrics(), guard, outbox, census, NumberGenerator(10), clock)
-
-    return build
+    return partial(watching, store)
 
 
 @pytest.mark.parametrize("asked_again", [False, True])
@@ -103,3 +107,36 @@ def test_the_fill_is_never_told_too_low(store: redis.Redis, monitoring: Callable
     overall = found['cedula_number_space_fill_ratio{scope="overall"}']
     assert overall == pytest.approx(300 / SHARDS / (9 * 10**5))
     assert found['cedula_number_space_fill_ratio{scope="fullest_shard"}'] > overall
+
+
+USED = "cedula_storage_memory_used_ratio"
+
+
+def test_the_memory_that_is_used_is_told_where_it_has_an_end(valkey: Valkey) -> None:
+    """As Redis counts when it refuses writes: 1 is reached with the first refusal."""
+    with closing(valkey.client()) as client:
+        assert USED not in told_of(watching(client, CountingGuard()))
+        client.config_set("maxmemory", "1gb")
+        assert 0 < told_of(watching(client, CountingGuard()))[USED] < 0.1
+        memory = client.info("memory")
+        counted = memory["used_memory"] - memory["mem_not_counted_for_evict"]
+        client.config_set("maxmemory", counted * 2)
+        assert told_of(watching(client, CountingGuard()))[USED] == pytest.approx(0.5, rel=0.2)
+
+
+def test_where_info_is_forbidden_the_rest_is_told_and_nothing_logged(
+    valkey: Valkey,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As managed servers do; a line for each scrape would help nobody."""
+    with closing(valkey.client()) as client:
+        client.config_set("maxmemory", "1gb")
+        client.execute_command("ACL", "SETUSER", "default", "-info")
+        found = told_of(watching(client, CountingGuard()))
+    assert found["cedula_storage_up"] == 1
+    assert USED not in found
+    assert "storage_unavailable" not in capsys.readouterr().out
+
+
+def told_of(watched: Monitoring) -> Samples:
+    return read(watched.exposition().decode())

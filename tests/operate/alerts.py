@@ -1,5 +1,6 @@
 """For every alert rule: what must have happened for it to fire. In promtool's notation for series."""
 
+from collections.abc import Sequence
 from typing import Final
 
 MINUTES: Final = 125
@@ -66,6 +67,7 @@ Series = dict[str, str]
 
 UP: Final = f"up{{{WHO}}}"
 STORAGE: Final = f"cedula_storage_up{{{WHO}}}"
+MEMORY: Final = f"cedula_storage_memory_used_ratio{{{WHO}}}"
 BREAKER: Final = f'cedula_mail_breaker_open{{pid="1", {WHO}}}'
 AGE: Final = f"cedula_outbox_oldest_age_seconds{{{WHO}}}"
 DROPPED: Final = f"cedula_log_lines_dropped_total{{{WHO}}}"
@@ -79,6 +81,7 @@ FILL: Final = f'cedula_number_space_fill_ratio{{scope="fullest_shard", {WHO}}}'
 HEALTHY: Final[Series] = {
     UP: steady(1),
     STORAGE: steady(1),
+    MEMORY: steady(0.5),
     BREAKER: steady(0),
     AGE: steady(30),
     FILL: steady(0.01),
@@ -121,13 +124,16 @@ FIRES_ON: Final[dict[str, Series]] = {
     "CedulaDown": {UP: steady(0)},
     "CedulaNotScraped": {UP: ""},
     "CedulaStorageUnavailable": {STORAGE: steady(0)},
+    "CedulaStorageFilling": {MEMORY: steady(0.81)},
     "CedulaServerErrors": requests(503, 20),
     "CedulaInternalErrors": counter("cedula_problems_total", 'problem="internal-error"', 0.5),
     "CedulaMailServerDown": {BREAKER: steady(1)},
     "CedulaMailRefused": counter("cedula_mail_faults_total", 'blame="operator"', 0.5),
     "CedulaOutboxOld": {AGE: steady(1000)},
     "CedulaDeliveriesFailing": deliveries("put_off", 200),
+    "CedulaDeliveryStopped": deliveries("put_off", 10_000),
     "CedulaMailsGivenUp": deliveries("given_up", 0.1),
+    "CedulaMostAddressesRefused": deliveries("refused", 1000),
     "CedulaManyAddressesRefused": deliveries("refused", 100),
     "CedulaFewVerified": registrations("verified", 480, later=120),
     "CedulaManyBounces": registrations("bounced", 40),
@@ -147,18 +153,28 @@ FIRES_ON: Final[dict[str, Series]] = {
 }
 """What turns the healthy service into the one that the rule is there for."""
 
+FIRES_TOO: Final = {
+    "CedulaDeliveryStopped": ("CedulaDeliveriesFailing",),
+    "CedulaMostAddressesRefused": ("CedulaManyAddressesRefused",),
+}
+"""Some are there for the worst of what another one is there for."""
+
 
 LONG: Final = ("CedulaFewVerified",)
 """They compare with the day before."""
 
 
-def story(alert: str | None, changes: Series, minutes: int = 0) -> dict[str, object]:
-    """One of promtool's tests: these series, and exactly this alert fires (None: none does)."""
+def story(
+    alert: str | None, changes: Series, minutes: int = 0, also: Sequence[str] = ()
+) -> dict[str, object]:
+    """One of promtool's tests: these series, and exactly this alert fires (None: none does), `also` these
+    and those of FIRES_TOO."""
     minutes = minutes or (LONGEST if alert in LONG else MINUTES)
     replaced = {name.split("{")[0] for name in changes if "_bucket" in name}
     kept = {name: values for name, values in HEALTHY.items() if name.split("{")[0] not in replaced}
     series = {name: values for name, values in {**kept, **changes}.items() if values}
-    firing = [{"labels": f'{{alertname="{alert}"}}', "value": 1}] if alert else []
+    alerts = [alert, *FIRES_TOO.get(alert, ()), *also] if alert else []
+    firing = [{"labels": f'{{alertname="{one}"}}', "value": 1} for one in alerts]
     return {
         "name": alert or "healthy",
         "interval": "1m",

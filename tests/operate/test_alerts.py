@@ -17,6 +17,7 @@ from tests.operate.alerts import (
     TEST,
     Series,
     candidates,
+    deliveries,
     registrations,
     steady,
     story,
@@ -64,6 +65,33 @@ def test_a_receiver_that_fails_for_half_an_hour_is_noticed(tmp_path: Path) -> No
     assert told(tmp_path, story("CedulaEventsLate", {FAILING: steady(1)})) == ""
     assert told(tmp_path, story(None, now_and_then)) == ""
     assert told(tmp_path, story(None, just_started)) == ""
+
+
+QUIET: Series = {
+    name: steady(0) for outcome in ("sent", "refused", "put_off") for name in deliveries(outcome, 0)
+}
+"""An hour in which nobody registers."""
+
+
+@pytest.mark.system
+def test_a_quiet_hour_with_a_few_who_are_greylisted_or_mistyped_fires_nothing_critical(
+    tmp_path: Path,
+) -> None:
+    """Two that are tried eight times in five minutes; two addresses a minute that do not exist."""
+    greylisted = QUIET | deliveries("put_off", 3.2)
+    mistyped = QUIET | deliveries("refused", 1.9)
+    assert told(tmp_path, story("CedulaDeliveriesFailing", greylisted)) == ""
+    assert told(tmp_path, story("CedulaManyAddressesRefused", mistyped)) == ""
+
+
+@pytest.mark.system
+def test_addresses_that_are_refused_are_noticed_whatever_else_is_put_off(tmp_path: Path) -> None:
+    """Of those that the mail server has said yes or no to, one in ten and more than half."""
+    put_off = deliveries("put_off", 5000)
+    many = deliveries("refused", 100) | put_off
+    most = deliveries("refused", 1000) | put_off
+    assert told(tmp_path, story("CedulaManyAddressesRefused", many, also=("CedulaDeliveriesFailing",))) == ""
+    assert told(tmp_path, story("CedulaMostAddressesRefused", most, also=("CedulaDeliveriesFailing",))) == ""
 
 
 RARE: Series = (

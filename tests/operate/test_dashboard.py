@@ -111,7 +111,7 @@ def receiver() -> Iterator[str]:
 def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     """Prometheus after a minute of load on a service with two workers."""
     folder = tmp_path_factory.mktemp("prometheus")
-    valkey, mail_server = Valkey(folder, save=""), MailServer()
+    valkey, mail_server = Valkey(folder, save="", maxmemory="400mb"), MailServer()
     environment = {
         "REDIS_URL": valkey.url,
         "MAIL_SERVER": "127.0.0.1",

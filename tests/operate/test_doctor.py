@@ -151,7 +151,7 @@ def test_the_exit_code_and_json_are_for_scripts(valkey: Valkey) -> None:
         warned = doctor({**environment, "API_KEYS": ""}, "--json", "--no-dns")
     assert (well.returncode, json.loads(well.stdout)["exit_code"]) == (0, 0), well.stdout
     areas = {finding["area"] for finding in json.loads(well.stdout)["findings"]}
-    assert areas == {"settings", "redis", "clock", "smtp", "domain", "bounces"}
+    assert areas == {"settings", "redis", "clock", "outbox", "smtp", "domain", "bounces"}
     assert (warned.returncode, json.loads(warned.stdout)["exit_code"]) == (1, 1), warned.stdout
     with closing(valkey.client()) as client:
         assert client.dbsize() == 0

@@ -1,5 +1,6 @@
 """`doctor` finds what is wrong with a mail server, and names the cure for each."""
 
+import asyncio
 import socket
 import ssl
 import threading
@@ -20,17 +21,43 @@ from tests.operate.doctor import SENDER, assert_found, smtp, worst
 from tests.support.certificates import Certificate
 from tests.support.servers import free_port
 
+OK = "250 OK"
+
 
 class Particular:
-    """aiosmtpd's handler of a server that refuses the sender with a reply of its own."""
+    """aiosmtpd's handler of a server that answers the sender, or the recipient, with a reply of its own."""
 
-    def __init__(self, reply: str) -> None:
+    def __init__(self, reply: str = OK, recipient: str = OK) -> None:
         self._reply = reply
+        self._recipient = recipient
+        self.asked_for: list[str] = []
+        self.mails = 0
+
+    async def handle_RCPT(  # noqa: N802
+        self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
+    ) -> str:
+        self.asked_for.append(address)
+        return self._recipient
+
+    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802
+        self.mails += 1
+        return OK
 
     async def handle_MAIL(  # noqa: N802
         self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
     ) -> str:
+        envelope.mail_from = address
         return self._reply
+
+
+class Hanging:
+    """aiosmtpd's handler of a server that greets, and then says nothing more."""
+
+    async def handle_EHLO(  # noqa: N802
+        self, server: SMTP, session: Session, envelope: Envelope, hostname: str, responses: list[str]
+    ) -> list[str]:
+        await asyncio.sleep(1)
+        return responses
 
 
 def only_ada(*login: Any) -> AuthResult:
@@ -198,8 +225,38 @@ def test_a_refused_sender_is_found(reply: str, level: Level, says: str, cure: st
         assert_found(mail.examine(settings), level, says, cure)
 
 
+@pytest.mark.parametrize(
+    ("reply", "level", "says", "cure"),
+    [
+        ("550 5.7.1 Relaying denied", Level.PROBLEM, "takes no mails from us (recipient 550 5.7.1)", "login"),
+        ("550 relay not permitted", Level.WARNING, "refuses a mail to our sender (recipient 550)", "login"),
+        ("554 No", Level.WARNING, "refuses a mail to our sender (recipient 554)", "make the mailbox"),
+    ],
+)
+def test_a_server_that_takes_no_mails_from_us_is_found(
+    reply: str, level: Level, says: str, cure: str
+) -> None:
+    """It accepts the sender, and refuses every recipient. It is asked for our own, and gets no mail."""
+    server = Particular(recipient=reply)
+    with smtp(server) as settings:
+        assert_found(mail.examine(settings), level, says, cure)
+    assert (server.asked_for, server.mails) == (["no-reply@mail.example.com"], 0)
+
+
+@pytest.mark.parametrize(
+    ("reply", "level"),
+    [(OK, Level.OK), ("550 5.1.1 No such mailbox", Level.OK), ("450 4.7.1 Greylisted", Level.NOTE)],
+)
+def test_a_server_that_has_no_mailbox_of_our_sender_or_puts_us_off_is_well(reply: str, level: Level) -> None:
+    """`no-reply` need not be a mailbox."""
+    server = Particular(recipient=reply)
+    with smtp(server) as settings:
+        found = list(mail.examine(settings))
+    assert (worst(found), found[-1].level, server.mails) == ([], level, 0)
+
+
 def test_a_mail_server_that_cannot_be_reached_is_found() -> None:
-    """Not there, an unknown name, TLS at a port without it, silence: each has its own cure."""
+    """Not there, an unknown name, TLS at a port without it, silence at once or later: each has its cure."""
     nothing = Settings(mail_server="127.0.0.1", mail_port=free_port(), mail_default_sender=SENDER)
     assert_found(mail.examine(nothing), Level.PROBLEM, "Nothing listens", "587 and 465")
     unknown = replace(nothing, mail_server="mail.invalid")
@@ -214,4 +271,7 @@ def test_a_mail_server_that_cannot_be_reached_is_found() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         found = mail.examine(replace(nothing, mail_port=port, mail_timeout_s=0.2))
-        assert_found(found, Level.PROBLEM, "does not answer in time", "firewall")
+        assert_found(found, Level.PROBLEM, "does not greet us in time", "465 needs MAIL_USE_SSL=true")
+    with smtp(Hanging()) as settings:
+        found = mail.examine(replace(settings, mail_timeout_s=0.2))
+        assert_found(found, Level.PROBLEM, "cannot be reached in time", "firewall")

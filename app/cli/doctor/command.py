@@ -11,8 +11,8 @@ from app.telemetry import logs
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of lines.")
 @click.option("--dns/--no-dns", default=True, help="Whether to look up the domains that mails come from.")
 def doctor(as_json: bool, dns: bool) -> None:
-    """Examine settings, Redis, some records, mail server, receivers of events, sender domain and clock; say
-    what to do.
+    """Examine settings, Redis, some records, outbox, mail server, receivers of events, sender domain and
+    clock; say what to do.
 
     Changes nothing and sends nothing. Exit code 0: all is well; 1: warnings; 2: something does not work.
     """

@@ -99,8 +99,12 @@ NOT_CONNECTED: Final = {
         "Check MAIL_SERVER and MAIL_PORT (465 needs MAIL_USE_SSL=true), then the server's log.",
     ),
     "connect timeout": (
-        "The mail server does not answer in time.",
-        "Check port and firewall: many providers block 25, so use 587; 465 needs MAIL_USE_SSL=true.",
+        "The mail server cannot be reached in time.",
+        "Check port and firewall: many providers block 25, so use 587. If `nc` connects, the server hangs.",
+    ),
+    "greeting timeout": (
+        "The mail server takes the connection, and does not greet us in time.",
+        "465 needs MAIL_USE_SSL=true. Else the server hangs or is full, or waits for the DNS: see its log.",
     ),
     "login not offered": (
         "The server offers no way to log in that we know (CRAM-MD5, PLAIN, LOGIN).",

@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import dns.resolver
 
-from app.cli.doctor import bounces, domain, events, mail, records, services, settings, store
+from app.cli.doctor import bounces, domain, events, mail, outbox, records, services, settings, store
 from app.cli.doctor.findings import Finding, Level
 from app.config import Settings
 from app.directory.reading import read_disk
@@ -35,6 +35,7 @@ def examine(
     yield from services.examine(reading)
     yield from store.examine(found, clock)
     yield from records.examine(found)
+    yield from outbox.examine(found)
     yield from mail.examine(found)
     yield from events.examine(reading)
     senders = services.senders(reading)

@@ -13,7 +13,7 @@ from app.cli.doctor.cures import NOT_CONNECTED
 from app.cli.doctor.findings import Area, Finding, Level
 from app.config import Settings
 from app.mail.connection import SmtpHost, SmtpMail, connection_fault, flask_settings
-from app.mail.replies import LOGIN_WANTED
+from app.mail.replies import LOGIN_WANTED, Blame, Reply, recipient_refused
 
 SMTP = Area("smtp")
 
@@ -25,7 +25,7 @@ X509_NAME_MISMATCH: Final = (62, 64)
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
-    """Talks to the server as a sender does, up to MAIL FROM or the first problem. Sends nothing."""
+    """Talks to the server as a sender does, up to RCPT TO or the first problem. Sends nothing."""
     try:
         host = SmtpHost(way_to(settings))
     except (OSError, ValueError) as error:
@@ -139,6 +139,32 @@ def _sender(host: SmtpHost, settings: Settings) -> Iterator[Finding]:
         )
     else:
         yield SMTP.ok("It accepts our sender.")
+        yield _recipient(host, parseaddr(settings.mail_default_sender)[1])
+
+
+def _recipient(host: SmtpHost, address: str) -> Finding:
+    """Asks for a mail to ourselves and takes that back: a server that relays for nobody here often says so to
+    RCPT only."""
+    code, text = host.rcpt(address)
+    host.rset()
+    reply = Reply(code, text.split(b"\n"))
+    if reply.accepted:
+        return SMTP.ok("It takes a mail to our sender.")
+    refusal = recipient_refused(reply)
+    if refusal.blame is Blame.OPERATOR:
+        return SMTP.problem(
+            f"The server takes no mails from us ({refusal.code}).",
+            "It must let this machine, or our login, send: see its log, and MAIL_USERNAME.",
+        )
+    if refusal.blame is Blame.ADDRESS and reply.enhanced:
+        return SMTP.ok("It knows no mailbox of our sender, and takes mails from it.")
+    if reply.code < 500:
+        return SMTP.note(f"It puts a mail to our sender off ({refusal.code}).", "Ask again in some minutes.")
+    return SMTP.warning(
+        f"It refuses a mail to our sender ({refusal.code}).",
+        "If it refuses every address, it must let this machine, or our login, send. Else make the mailbox: "
+        "some receivers refuse mails of a sender that does not exist.",
+    )
 
 
 def envelope_sender(settings: Settings) -> str:

@@ -6,6 +6,7 @@ from typing import Final
 from app.cli.doctor.findings import Area, Finding
 from app.config import Settings
 from app.errors import StorageUnavailable
+from app.repositories.census import memory_used
 from app.storage.storage import Server
 
 REDIS = Area("redis")
@@ -24,8 +25,10 @@ NO_DISK = (
 def examine(server: Server, settings: Settings) -> Iterator[Finding]:
     """Everything that the server tells of itself."""
     try:
-        info = _info(server)
+        info = server.info()
     except StorageUnavailable:
+        return
+    if not info:
         yield REDIS.note(
             "We may not ask for INFO, so version, memory and persistence were not examined.",
             "Allow it (ACL SETUSER ... +info +config|get), or look at docs/redis-keys.md yourself.",
@@ -47,11 +50,6 @@ def examine(server: Server, settings: Settings) -> Iterator[Finding]:
     yield from _persistence(server, info)
 
 
-def _info(server: Server) -> dict[str, str]:
-    lines = server.command("INFO").decode(errors="replace").splitlines()
-    return {name: value for name, separator, value in (line.partition(":") for line in lines) if separator}
-
-
 def _version(info: dict[str, str]) -> Iterator[Finding]:
     said = info.get("redis_version", "0")
     name = f"Valkey {info['valkey_version']}" if "valkey_version" in info else f"Redis {said}"
@@ -71,10 +69,9 @@ def _memory(info: dict[str, str]) -> Iterator[Finding]:
             f"maxmemory-policy is {policy}: Redis evicts registrations when memory runs short.",
             "Set `maxmemory-policy noeviction` in redis.conf and with CONFIG SET.",
         )
-    used = int(info.get("used_memory", 0))
-    if limit and used > FULL * limit:
+    if (used := memory_used(info)) is not None and used > FULL:
         yield REDIS.warning(
-            f"{used / limit:.0%} of maxmemory is used; when it is full, writes are refused.",
+            f"{used:.0%} of maxmemory is used; when it is full, writes are refused.",
             "Raise maxmemory, or set NUMBER_TTL so that registrations end.",
         )
 

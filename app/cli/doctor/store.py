@@ -30,6 +30,8 @@ LONG_AGO: Final = "1"
 
 SAY_TIME = "return redis.call('TIME')"
 
+FOR_GOOD: Final = "; then CONFIG REWRITE, or ACL SAVE with an aclfile: else it ends with the next restart."
+
 COMMANDS: Final[tuple[tuple[str, ...], ...]] = (
     ("SET", f"{TAGGED}:a", "1", "PX", str(PROBE_MS)),
     ("SET", OURS, "1", "PX", str(PROBE_MS)),
@@ -132,13 +134,13 @@ def _writes(storage: Storage) -> Iterator[Finding]:
     allowed = {command[0] for command in COMMANDS if command not in refused}
     if any(command[0] in allowed for command in refused) or not allowed:  # here and not there: it is the keys
         yield REDIS.problem(
-            "The ACL keeps us from our keys.", "Allow them: ACL SETUSER <user> ~{*}:* ~cedula:*"
+            "The ACL keeps us from our keys.", f"Allow them: ACL SETUSER <user> ~{{*}}:* ~cedula:*{FOR_GOOD}"
         )
     elif refused:
         names = list(dict.fromkeys(command[0].lower() for command in refused))
         yield REDIS.problem(
             f"The ACL forbids {len(names)} of the commands we use.",
-            f"Allow them: ACL SETUSER <user> {' '.join(f'+{name}' for name in names)}",
+            f"Allow them: ACL SETUSER <user> {' '.join(f'+{name}' for name in names)}{FOR_GOOD}",
         )
     else:
         yield REDIS.ok("It takes our writes, and the ACL allows every command.")

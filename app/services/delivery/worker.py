@@ -251,11 +251,14 @@ class Worker:
         self._metrics.delivery(Delivery.FAILED if given_up else attempt.delivery)
         if attempt.fault is None:
             return
-        if attempt.fault.blame is Blame.OPERATOR:
-            self._log("error", "mail_refused_by_server", job, fault=attempt.error)
-        elif attempt.fault.blame is not Blame.ADDRESS:
-            self._log("warning", "mail_put_off", job, fault=attempt.error)
-        if settled.delivery is Delivery.FAILED:
+        match attempt.fault.blame:
+            case Blame.OPERATOR:
+                self._log("error", "mail_refused_by_server", job, fault=attempt.error)
+            case Blame.ADDRESS:
+                self._log("info", "mail_address_refused", job, fault=attempt.error)
+            case _:
+                self._log("warning", "mail_put_off", job, fault=attempt.error)
+        if given_up:
             self._log("error", "mail_given_up", job, fault=attempt.error)
 
     def _report_too_old(self, job: Job, given_up: Contents) -> None:
