@@ -1,4 +1,4 @@
-"""Threads that must live, and steps that must end. May import nothing of the app.
+"""Threads that must live, and what a fork makes of them. May import nothing of the app.
 
 Under gevent a thread is a greenlet; only `forget_greenlets` knows the difference.
 """
@@ -10,11 +10,8 @@ import time
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TypeVar
 
 import structlog
-
-T = TypeVar("T")
 
 START_AGAIN_S = 1.0
 """Between the death of a thread and its next life: a fault that lasts must not use up the processor."""
@@ -107,54 +104,6 @@ class WatchedThread:
                 self._died_at = self._clock()
                 with suppress(Exception):  # not even a log that breaks its promise ends the thread
                     log.error("thread_died", thread=self.name, exception=error)
-
-
-class Steps:
-    """Runs steps that may know no deadline, such as look-ups of names, in threads; at most `many` go on at a
-    time in this process, those that nobody waits for any more included."""
-
-    def __init__(self, many: int) -> None:
-        self._many = many
-        self._start_over()
-        in_children(self._start_over)
-
-    def within(self, timeout_s: float, step: Callable[[], T]) -> T:
-        """The result of the step.
-
-        Raises TimeoutError after `timeout_s` seconds, waiting for its turn included, and whatever the step
-        raises. A step that has begun then runs on in its thread, and keeps its place until it really ends.
-        """
-        deadline = time.monotonic() + timeout_s
-        places = self._places
-        if not places.acquire(timeout=timeout_s):
-            raise TimeoutError("the steps before take too long")
-        results: list[T] = []
-        errors: list[BaseException] = []
-        done = threading.Event()
-
-        def run() -> None:
-            try:
-                results.append(step())
-            except BaseException as error:  # noqa: BLE001 raised again where the step was asked for
-                errors.append(error)
-            finally:
-                places.release()
-                done.set()
-
-        try:
-            threading.Thread(target=run, daemon=True, name="step").start()
-        except RuntimeError:  # the system has no more threads
-            places.release()
-            raise
-        if not done.wait(deadline - time.monotonic()):
-            raise TimeoutError("the step took too long")
-        if errors:
-            raise errors[0]
-        return results[0]
-
-    def _start_over(self) -> None:
-        """A forked process has none of its parent's steps."""
-        self._places = threading.Semaphore(self._many)
 
 
 def in_children(method: Callable[[], None]) -> None:

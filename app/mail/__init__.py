@@ -10,8 +10,8 @@ colors        a brand's colour, made readable
 smtp          one sender's connection: when it is opened, checked, renewed, and a mail tried once more
 conversation  what is said over it: MAIL, RCPT, DATA, the content, RSET
 connection    how it is opened: Flask-Mail, EHLO, STARTTLS, login; why that failed
-wire          its bytes: deadlines, the bound on replies, TLS
+wire          its bytes: replies, and the bound on them
 replies       what a reply means, and whose fault a refusal is
 
-Each imports only those below it, and of the app `config`, `domain`, `errors` and `threads`.
+Each imports only those below it, and of the app `config`, `domain`, `errors` and `sockets`.
 """

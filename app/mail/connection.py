@@ -2,12 +2,13 @@
 that is checked.
 
 smtplib speaks EHLO and logs in; where it reads, writes and connects, `SmtpHost` does so over a `Wire`.
-Imports of the app only `config`, `errors` and the room.
+Imports of the app only `config`, `errors`, `sockets` and the room.
 """
 
 import smtplib
 import socket
 import ssl
+import time
 
 import flask_mail
 from flask import Flask
@@ -16,6 +17,8 @@ from app.config import Settings
 from app.errors import SettingsError
 from app.mail.replies import Blame, MailFault
 from app.mail.wire import Wire
+from app.sockets.connecting import connected
+from app.sockets.names import Names
 
 BROKEN = "broken"
 
@@ -36,9 +39,10 @@ def flask_settings(settings: Settings) -> dict[str, object]:
 class SmtpMail(flask_mail.Mail):
     """Flask-Mail, connecting with a deadline and a certificate that is checked."""
 
-    def __init__(self, app: Flask, timeout_s: float, ca_file: str = "") -> None:
+    def __init__(self, app: Flask, timeout_s: float, ca_file: str = "", names: Names | None = None) -> None:
         """Raises SettingsError when `ca_file` holds no certificates."""
         self.timeout_s = timeout_s
+        self.names = names or Names()
         try:
             self.tls = ssl.create_default_context(cafile=ca_file or None)
         except (ssl.SSLError, OSError) as error:
@@ -92,7 +96,9 @@ class SmtpHost(smtplib.SMTP):
         port: int = 0,
         source_address: object = None,  # noqa: ARG002 as smtplib has it
     ) -> tuple[int, bytes]:
-        self.wire = Wire.connect(host, port, self._mail.timeout_s)
+        deadline = time.monotonic() + self._mail.timeout_s
+        addresses = self._mail.names.addresses(host, port, self._mail.timeout_s)
+        self.wire = Wire(connected(addresses, deadline), deadline)
         try:
             if self._mail.use_ssl:
                 self.wire.encrypt(self._mail.tls, host)
@@ -139,7 +145,7 @@ class SmtpHost(smtplib.SMTP):
         return reply.code, b"\n".join(reply.lines)
 
     def close(self) -> None:
-        self.wire.close()
+        self.wire.end()
 
 
 class NotGreeted(TimeoutError):

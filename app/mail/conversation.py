@@ -52,7 +52,7 @@ class Conversation:
 
     def end(self, farewell: bytes = b"") -> None:
         self.open = False
-        self._wire.close(farewell)
+        self._wire.end(farewell)
 
     def answers(self) -> bool:
         """Whether the server answers NOOP, soon and in step."""

@@ -23,7 +23,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from app.errors import PROBLEMS, CedulaError
 from app.telemetry.traces import NOTHING, Traces
-from app.threads import Steps, in_children
+from app.threads import in_children
 from app.version import VERSION
 
 CLOSE_WITHIN_S = 3.0
@@ -42,7 +42,6 @@ class CollectedTraces(Traces):
         super().__init__()
         logging.getLogger("opentelemetry").setLevel(logging.CRITICAL + 1)
         self._propagator = TraceContextTextMapPropagator()
-        self._closing = Steps(1)
         self._start_over()
         in_children(self._start_over)
 
@@ -83,9 +82,12 @@ class CollectedTraces(Traces):
         return f"00-{found.trace_id:032x}-{found.span_id:016x}-{found.trace_flags:02x}"
 
     def close(self) -> None:
-        if self._provider is not None:
-            with suppress(Exception):  # also TimeoutError: what is left is lost
-                self._closing.within(CLOSE_WITHIN_S, self._provider.shutdown)
+        if self._provider is None:
+            return
+        closing = threading.Thread(target=_shut_down, args=(self._provider,), daemon=True)
+        with suppress(RuntimeError):  # the system has no more threads
+            closing.start()
+            closing.join(CLOSE_WITHIN_S)  # what is left then is lost
 
     @contextmanager
     def _span(
@@ -130,6 +132,11 @@ def _new_provider() -> TracerProvider:
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(_Told(OTLPSpanExporter())))
     return provider
+
+
+def _shut_down(provider: TracerProvider) -> None:
+    with suppress(Exception):
+        provider.shutdown()
 
 
 class _Told(SpanExporter):

@@ -1,20 +1,15 @@
-"""The bytes between us and a receiver: every wait ends at the deadline, and no answer fills memory.
-
-A deadline counts over the whole attempt; a socket's own time-out starts anew with each byte that arrives.
-"""
+"""The bytes between us and a receiver, as http.client reads and writes them. No answer fills memory."""
 
 import io
-import select
 import socket
-import ssl
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
+
+from app.sockets.timed import TimedSocket
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
-
-T = TypeVar("T")
 
 MAX_ANSWER = 65_536
 """Bytes of one answer, head and body together. Nothing in it but the status matters."""
@@ -26,43 +21,26 @@ class TooLong(OSError):
     """The answer has more than MAX_ANSWER bytes."""
 
 
-class Stream:
-    """A connection to a receiver, and what http.client uses of a socket. Not to be shared between threads.
+class Stream(TimedSocket):
+    """A connection to a receiver, and what http.client uses of a socket. A step is a whole attempt.
 
-    Whatever waits raises TimeoutError at the deadline, and OSError where the connection is broken. `let_go`:
-    http.client has closed it, because nothing may follow the last answer. `ended`: the receiver has closed.
+    `let_go`: http.client has closed it, because nothing may follow the last answer. `ended`: the receiver has
+    closed. `opened`: monotonic.
     """
 
     def __init__(self, sock: socket.socket, deadline: float) -> None:
-        """`deadline`: monotonic, as in `begin`."""
-        sock.setblocking(False)
-        self._sock = sock
+        super().__init__(sock, deadline)
         self._reader = _Reader(_Source(self._receive), BUFFER)
+        self._room = MAX_ANSWER
         self.let_go = self.ended = False
         self.opened = time.monotonic()
-        self.begin(deadline)
 
-    def begin(self, deadline: float) -> None:
-        """Begins an attempt, which ends then."""
-        self._deadline = deadline
+    def begin(self, timeout_s: float) -> None:
+        super().begin(timeout_s)
         self._room = MAX_ANSWER
 
-    def hurry(self, timeout_s: float) -> None:
-        """What is still to come may take so many seconds, and the attempt no longer for that."""
-        self._deadline = min(self._deadline, time.monotonic() + timeout_s)
-
-    def encrypt(self, tls: ssl.SSLContext, host: str) -> None:
-        """Starts TLS and checks the certificate."""
-        self._sock = sock = tls.wrap_socket(self._sock, server_hostname=host, do_handshake_on_connect=False)
-        self._when_ready(sock.do_handshake)
-
     def sendall(self, octets: bytes) -> None:
-        """Waits in the socket: gevent's TLS does not say that it was not ready to write."""
-        unsent = memoryview(octets)
-        while unsent:
-            self._sock.settimeout(self._left_s())
-            unsent = unsent[self._sock.send(unsent) :]
-        self._sock.setblocking(False)
+        self.write(octets)
 
     def makefile(self, mode: str) -> io.BufferedReader:  # noqa: ARG002 http.client only reads
         """The same for each answer, so that what it has read ahead is not lost."""
@@ -72,13 +50,9 @@ class Stream:
         """For http.client: it needs the connection no more, but for the answer it is reading."""
         self.let_go = True
 
-    def end(self) -> None:
-        """Closes the connection."""
-        self._sock.close()
-
     def quiet(self) -> bool:
         """True when the receiver has neither closed the connection nor said what nobody has asked for."""
-        self.begin(time.monotonic())
+        self.begin(0)
         try:
             self._reader.peek(1)
         except TimeoutError:
@@ -90,33 +64,11 @@ class Stream:
     def _receive(self, into: memoryview) -> int:
         if not self._room:
             raise TooLong("more than an answer")
-        many = min(len(into), self._room)
-        count = self._when_ready(lambda: self._sock.recv_into(into, many))
-        self._room -= count
-        self.ended = count == 0
-        return count
-
-    def _when_ready(self, act: Callable[[], T]) -> T:
-        """The result of an act that reads, and does not block, as soon as there is something to read."""
-        while True:
-            try:
-                return act()
-            except (BlockingIOError, ssl.SSLWantReadError):
-                self._wait(select.POLLIN)
-            except ssl.SSLWantWriteError:
-                self._wait(select.POLLOUT)
-
-    def _wait(self, event: int) -> None:
-        poll = select.poll()
-        poll.register(self._sock, event)
-        poll.poll(self._left_s() * 1000)
-
-    def _left_s(self) -> float:
-        """Seconds until the deadline. Raises TimeoutError afterwards."""
-        left_s = self._deadline - time.monotonic()
-        if left_s <= 0:
-            raise TimeoutError("the attempt took too long")
-        return left_s
+        octets = self.read(min(len(into), self._room))
+        into[: len(octets)] = octets
+        self._room -= len(octets)
+        self.ended = not octets
+        return len(octets)
 
 
 class _Source(io.RawIOBase):

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from http.client import HTTPException
 
 from app.domain.event import Endpoint, Event
+from app.sockets.names import Names
 from app.webhook.addresses import Receiver
 from app.webhook.answers import Gone, NotTaken, fault, judge
 from app.webhook.exchange import post
 from app.webhook.kept import Kept
-from app.webhook.names import Names
 from app.webhook.opening import opened
 from app.webhook.signing import Message, signed
 from app.webhook.stream import Stream
@@ -90,7 +90,7 @@ class Webhooks:
     ) -> int:
         reusable = False
         try:
-            stream.begin(deadline)
+            stream.begin(deadline - time.monotonic())
             status, reusable = post(stream, url, message)
         finally:
             if reusable:

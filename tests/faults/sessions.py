@@ -8,6 +8,7 @@ import flask
 
 from app.mail.messages import Mail
 from app.mail.smtp import MailFault, SmtpMail, SmtpSession
+from app.sockets.names import Names
 from tests.support.faults.smtp import Over, Script, Talk, ordinary
 
 TIMEOUT_S = 0.5
@@ -28,10 +29,12 @@ def mail(number: int = 0) -> Mail:
 
 
 @contextmanager
-def session(port: int, timeout_s: float = TIMEOUT_S, **settings: Any) -> Iterator[SmtpSession]:
+def session(
+    port: int, timeout_s: float = TIMEOUT_S, names: Names | None = None, **settings: Any
+) -> Iterator[SmtpSession]:
     app = flask.Flask("mail")
     app.config.update(MAIL_SERVER="127.0.0.1", MAIL_PORT=port, **settings)
-    one = SmtpSession(SmtpMail(app, timeout_s))
+    one = SmtpSession(SmtpMail(app, timeout_s, names=names))
     yield one
     one.close()
 

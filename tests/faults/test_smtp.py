@@ -10,7 +10,9 @@ import pytest
 
 from app.mail.messages import Mail
 from app.mail.smtp import Blame, MailFault
+from app.sockets.names import Names
 from tests.faults.sessions import HANGS_S, LOGIN, MEMORY, TIMEOUT_S, after, mail, send, session
+from tests.support.faults.addresses import SILENT, leading_to, silence
 from tests.support.faults.smtp import EHLO, OK, OddSmtp, Script, Talk, ordinary
 from tests.support.waiting import wait_until
 
@@ -91,6 +93,13 @@ def test_connecting_has_one_deadline_over_all_its_steps(slow: tuple[str, ...]) -
     with OddSmtp(lazy) as server, session(server.port, **LOGIN) as one:
         assert send(one) == "connect timeout"
     assert len(heard) <= 3
+
+
+def test_an_address_of_the_mail_server_that_is_silent_has_its_share_of_the_time() -> None:
+    """The mail goes to the next one, within MAIL_TIMEOUT."""
+    names = Names(leading_to(SILENT, "127.0.0.1"))
+    with OddSmtp() as server, silence(server.port), session(server.port, 4.0, names) as one:
+        assert send(one) == "sent"
 
 
 def with_login(challenge: str) -> Script:

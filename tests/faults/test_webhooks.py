@@ -16,12 +16,13 @@ import pytest
 from standardwebhooks import Webhook
 
 from app.domain.event import Endpoint
+from app.sockets.names import Address, Names
 from app.webhook.kept import MAX_IDLE_S, MAX_OF_ONE
-from app.webhook.names import LOOK_UPS, Address, Names, look_up
 from app.webhook.webhooks import Gone, NotTaken, Webhooks
 from tests.support.authority import Authority
 from tests.support.certificates import Certificate
 from tests.support.events import NEXT_SECRET, SECRET, event
+from tests.support.faults.addresses import SILENT, leading_to, silence
 from tests.support.faults.receiver import Act, OddReceiver, closes, drips, floods, hangs, says, takes
 from tests.support.faults.smtp import Talk
 from tests.support.servers import free_port
@@ -350,11 +351,6 @@ def test_many_threads_post_at_once(patient: Webhooks) -> None:
 # Names and addresses
 
 
-def leading_to(*addresses: str) -> Callable[[str, int], Sequence[Address]]:
-    """A look-up that finds these, whatever it is asked for."""
-    return lambda _, port: [found for address in addresses for found in look_up(address, port)]
-
-
 @pytest.mark.parametrize(
     ("addresses", "code"),
     [
@@ -407,19 +403,11 @@ def test_the_next_address_is_tried_where_one_does_not_answer() -> None:
 
 
 def test_an_address_that_is_silent_has_its_share_of_the_time() -> None:
-    """A firewall that drops what comes: the attempt ends at the next address, and not at its deadline."""
-    with OddReceiver() as receiver, socket.socket() as full:
-        full.bind(("127.0.0.2", receiver.port))
-        full.listen(0)
-        waiting = [socket.socket() for _ in range(3)]  # the system drops what is more than a listener holds
-        for each in waiting:
-            each.setblocking(False)
-            each.connect_ex(("127.0.0.2", receiver.port))
-        webhooks = Webhooks(4.0, names=Names(leading_to("127.0.0.2", "127.0.0.1")))
+    """The attempt ends at the next address, and not at its deadline."""
+    webhooks = Webhooks(4.0, names=Names(leading_to(SILENT, "127.0.0.1")))
+    with OddReceiver() as receiver, silence(receiver.port):
         assert outcome(webhooks, receiver.endpoint("receiver.example")) == "taken"
-        webhooks.close()
-        for each in waiting:
-            each.close()
+    webhooks.close()
 
 
 def test_a_name_that_hangs_holds_up_nobody_else() -> None:
@@ -450,46 +438,6 @@ def test_a_name_that_hangs_holds_up_nobody_else() -> None:
         wait_until(lambda: not [each for each in threading.enumerate() if each.name == "look-up"])
         assert outcome(patient, receiver.endpoint("hangs.example")) == "unknown host"
         patient.close()
-
-
-def test_names_that_hang_time_and_again_hold_up_nobody_else() -> None:
-    """However many they are: from the second time on they share one place, until they hang no more."""
-    released = threading.Event()
-
-    def resolve(host: str, port: int) -> Sequence[Address]:
-        if host.startswith("hangs"):
-            released.wait(60)
-            raise socket.gaierror(socket.EAI_AGAIN, "later")
-        return leading_to("127.0.0.1")(host, port)
-
-    def look_ups() -> list[threading.Thread]:
-        return [each for each in threading.enumerate() if each.name == "look-up"]
-
-    names = Names(resolve, slow_s=0.05)
-    hanging = [f"hangs{number}.example" for number in range(4 * LOOK_UPS)]
-
-    def ask() -> None:
-        for host in hanging:
-            with pytest.raises(TimeoutError):
-                names.addresses(host, 443, 0.01)
-
-    for host in hanging:
-        with pytest.raises(TimeoutError):
-            names.addresses(host, 443, 0.1)
-        released.set()
-        wait_until(lambda: not look_ups())
-        released.clear()
-    ask()
-    assert len(look_ups()) == len(hanging)
-    assert names.addresses("well.example", 443, 10)
-    released.set()
-    wait_until(lambda: not look_ups())
-    released.clear()
-    with pytest.raises(TimeoutError):
-        names.addresses("hangs-anew.example", 443, 0.1)
-    assert names.addresses("well.example", 443, 10)
-    released.set()
-    wait_until(lambda: not look_ups())
 
 
 def test_the_name_of_nobody_is_unknown(patient: Webhooks) -> None:

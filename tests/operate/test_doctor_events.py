@@ -2,7 +2,6 @@
 
 import socket
 import ssl
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -11,12 +10,13 @@ from app.cli.doctor import events
 from app.cli.doctor.findings import Level
 from app.config import Settings
 from app.directory.reading import Reading, read_disk
-from app.webhook.names import Address, Names, look_up
+from app.sockets.names import Names
 from app.webhook.webhooks import Webhooks
 from tests.operate.doctor import SENDER, assert_found, worst
 from tests.support.authority import Authority
 from tests.support.certificates import Certificate
 from tests.support.events import SECRET
+from tests.support.faults.addresses import leading_to
 from tests.support.faults.receiver import OddReceiver, closes, says
 from tests.support.servers import free_port
 from tests.support.tenants import services_file
@@ -92,8 +92,8 @@ def test_a_name_that_leads_where_no_event_may_go_is_found(
     tmp_path: Path, authority: Authority, url: str, says_what: str, cure: str
 ) -> None:
     """As it is looked up here and now."""
-    inside: Callable[[str, int], Sequence[Address]] = lambda _, port: look_up("10.0.0.1", port)  # noqa: E731
-    found = events.examine(telling(tmp_path, shop=url), trusting(authority, Names(inside)))
+    inside = Names(leading_to("10.0.0.1"))
+    found = events.examine(telling(tmp_path, shop=url), trusting(authority, inside))
     assert_found(found, Level.PROBLEM, says_what, cure)
 
 

@@ -1,13 +1,9 @@
-"""Threads that live whatever happens in them, and steps that end."""
+"""Threads that live whatever happens in them."""
 
-import os
 import threading
-from functools import partial
 from itertools import count
 
-import pytest
-
-from app.threads import UNWELL_S, Steps, WatchedThread
+from app.threads import UNWELL_S, WatchedThread
 from tests.support.waiting import wait_until
 
 
@@ -73,47 +69,6 @@ def test_a_body_that_returns_has_done_its_work() -> None:
     thread.start()
     wait_until(lambda: not thread.alive, 10, "it ends")
     assert (thread.deaths, thread.fault) == (0, "")
-
-
-def test_a_step_that_hangs_ends_for_its_caller_and_keeps_its_place_until_it_really_ends() -> None:
-    """So no more steps than that go on at a time; whoever finds no place is told in time, too."""
-    go, steps = threading.Event(), Steps(2)
-    for _ in range(2):
-        with pytest.raises(TimeoutError, match="the step took"):
-            steps.within(0.05, lambda: go.wait(10))
-    with pytest.raises(TimeoutError, match="the steps before"):
-        steps.within(0.05, lambda: True)
-    go.set()
-    assert [steps.within(10, partial(abs, turn)) for turn in range(4)] == [*range(4)]
-
-
-def test_a_step_gives_its_result_and_its_error() -> None:
-    """As if it had been called."""
-    steps = Steps(1)
-    assert steps.within(10, lambda: 7) == 7
-
-    def fails() -> None:
-        raise KeyError("x")
-
-    for _ in range(2):
-        with pytest.raises(KeyError):
-            steps.within(10, fails)
-
-
-def test_a_forked_process_has_none_of_its_parents_steps() -> None:
-    """Nobody would ever give their places back there."""
-    go, steps = threading.Event(), Steps(1)
-    with pytest.raises(TimeoutError):
-        steps.within(0.05, lambda: go.wait(10))
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            status = steps.within(5, lambda: 0)
-        finally:
-            os._exit(status)
-    go.set()
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_a_thread_that_is_killed_while_it_waits_to_start_again_starts_again() -> None:

@@ -81,7 +81,7 @@ def _way_back(there: Settings) -> Finding:
         try:
             sender, recipient = _asked(smtp, mail.envelope_sender(there))
         finally:
-            smtp.wire.close(b"QUIT\r\n")
+            smtp.wire.end(b"QUIT\r\n")
     except (OSError, ValueError) as error:
         return BOUNCES.note(
             f"The mail server {host} could not be asked whether it takes reports "

@@ -41,7 +41,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     except (OSError, ValueError) as error:
         yield _broken(error)
     finally:
-        host.wire.close(b"QUIT\r\n")
+        host.wire.end(b"QUIT\r\n")
 
 
 def way_to(settings: Settings) -> SmtpMail:

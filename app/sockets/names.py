@@ -1,4 +1,4 @@
-"""Look-ups of receivers' names. They know no deadline, so others must not wait behind them."""
+"""Look-ups of names. They know no deadline, so others must not wait behind them."""
 
 import socket
 import threading
@@ -7,12 +7,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Final
 
+from app.threads import in_children
+
 Address = tuple[socket.AddressFamily, socket.SocketKind, int, str, tuple[str | int, ...] | tuple[int, bytes]]
 """As getaddrinfo gives it."""
 
 LOOK_UPS: Final = 3
-"""At a time. gevent has ten native threads for all look-ups of a process: while names of receivers hang,
-those of Redis and the mail server must still be looked up."""
+"""At a time, of one `Names`. gevent has ten native threads for all look-ups of a process: while names of
+receivers hang, those of Redis and the mail server must still be looked up."""
 
 
 def look_up(host: str, port: int) -> Sequence[Address]:
@@ -30,7 +32,8 @@ SLOW_S: Final = 2.0
 class Names:
     """Looks names up, each once at a time: who asks for one that is being looked up waits for that, so that a
     name that hangs takes one place, however often it is asked for. Names that hung when they were last looked
-    up share one place, however many they are, until they do no more."""
+    up share one place, however many they are, until they do no more. For many threads; names that must not
+    wait for others have a `Names` of their own."""
 
     def __init__(
         self, resolve: Callable[[str, int], Sequence[Address]] = look_up, slow_s: float = SLOW_S
@@ -38,15 +41,20 @@ class Names:
         """`slow_s`: seconds after which a look-up hung."""
         self._resolve = resolve
         self._slow_s = slow_s
+        self._start_over()
+        in_children(self._start_over)
+
+    def addresses(self, host: str, port: int, timeout_s: float) -> Sequence[Address]:
+        """Raises TimeoutError after so many seconds, and OSError: gaierror for a name that is unknown."""
+        return self._asked_for((host, port)).result(timeout_s)
+
+    def _start_over(self) -> None:
+        """A forked process has none of its parent's look-ups."""
         self._slow: set[tuple[str, int]] = set()
         self._slow_place = threading.Semaphore(1)
         self._places = threading.Semaphore(LOOK_UPS - 1)
         self._lock = threading.Lock()
         self._asked: dict[tuple[str, int], Future[Sequence[Address]]] = {}
-
-    def addresses(self, host: str, port: int, timeout_s: float) -> Sequence[Address]:
-        """Raises TimeoutError after so many seconds, and OSError: gaierror for a name that is unknown."""
-        return self._asked_for((host, port)).result(timeout_s)
 
     def _asked_for(self, name: tuple[str, int]) -> Future[Sequence[Address]]:
         with self._lock:

@@ -1,0 +1,76 @@
+"""Names that hang: who asks is told in time, and others are not held up."""
+
+import os
+import socket
+import threading
+from collections.abc import Sequence
+
+import pytest
+
+from app.sockets.names import LOOK_UPS, Address, Names
+from tests.support.faults.addresses import leading_to
+from tests.support.waiting import wait_until
+
+
+class Resolver:
+    """Names that begin with `hangs` hang until they are released, and are unknown then."""
+
+    def __init__(self) -> None:
+        self.released = threading.Event()
+
+    def __call__(self, host: str, port: int) -> Sequence[Address]:
+        if host.startswith("hangs"):
+            self.released.wait(60)
+            raise socket.gaierror(socket.EAI_AGAIN, "later")
+        return leading_to("127.0.0.1")(host, port)
+
+    def release(self) -> None:
+        """Until all look-ups have ended."""
+        self.released.set()
+        wait_until(lambda: not look_ups())
+        self.released.clear()
+
+
+def look_ups() -> list[threading.Thread]:
+    return [each for each in threading.enumerate() if each.name == "look-up"]
+
+
+def test_names_that_hang_time_and_again_hold_up_nobody_else() -> None:
+    """However many they are: from the second time on they share one place, until they hang no more."""
+    resolver = Resolver()
+    names = Names(resolver, slow_s=0.05)
+    hanging = [f"hangs{number}.example" for number in range(4 * LOOK_UPS)]
+    for host in hanging:
+        with pytest.raises(TimeoutError):
+            names.addresses(host, 443, 0.1)
+        resolver.release()
+    for host in hanging:
+        with pytest.raises(TimeoutError):
+            names.addresses(host, 443, 0.01)
+    assert len(look_ups()) == len(hanging)
+    assert names.addresses("well.example", 443, 10)
+    resolver.release()
+    with pytest.raises(TimeoutError):
+        names.addresses("hangs-anew.example", 443, 0.1)
+    assert names.addresses("well.example", 443, 10)
+    resolver.release()
+
+
+def test_a_forked_process_has_none_of_its_parents_look_ups() -> None:
+    """Nobody would ever end them there: it looks the same name up itself."""
+    resolver = Resolver()
+    names = Names(resolver)
+    with pytest.raises(TimeoutError):
+        names.addresses("hangs.example", 25, 0.05)
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            resolver.released.set()
+            names.addresses("hangs.example", 25, 5)
+        except socket.gaierror:
+            status = 0
+        finally:
+            os._exit(status)
+    resolver.release()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
