@@ -2,14 +2,9 @@
 
 from collections.abc import Callable
 
-import pytest
-
 from app.domain.event import EventKind
 from app.domain.registration import Delivery
 from app.domain.report import ReportKind
-from app.errors import VerificationFailed
-from app.repositories.users import WRONG_IN_A_ROW
-from tests.api.conftest import wrong
 from tests.support.people import KEY, ada, age_mark
 from tests.support.telling import Person
 from tests.support.values import there
@@ -106,10 +101,3 @@ def replace(at: Person) -> None:
 def erase(at: Person) -> None:
     at.registered()
     assert at.process.users.erase(at.user_id)
-
-
-def guess_too_often(at: Person) -> None:
-    number = at.registered().registration.number
-    for turn in range(WRONG_IN_A_ROW):
-        with pytest.raises(VerificationFailed):
-            at.process.verify(ada(), wrong(number, 1 + turn))

@@ -4,6 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
+from app.errors import VerificationFailed
+from app.repositories.users import WRONG_IN_A_ROW
+from tests.api.conftest import wrong
 from tests.support.changes import (
     CHANGES,
     EXPIRED,
@@ -11,7 +14,6 @@ from tests.support.changes import (
     VERIFIED,
     erase,
     expired,
-    guess_too_often,
     refuse,
     replace,
 )
@@ -69,6 +71,13 @@ def test_the_times_are_those_of_the_change_and_of_its_registration(person: Perso
     ended_ms = person.ended()
     person.swept()
     assert person.told[-1] == (EXPIRED, ended_ms, stored.registration.asked_for_ms)
+
+
+def guess_too_often(at: Person) -> None:
+    number = at.registered().registration.number
+    for turn in range(WRONG_IN_A_ROW):
+        with pytest.raises(VerificationFailed):
+            at.process.verify(ada(), wrong(number, 1 + turn))
 
 
 @pytest.mark.parametrize("end", [refuse, replace, erase, guess_too_often])
