@@ -28,7 +28,7 @@ def create_app(settings: Settings | None = None, randbelow: RandBelow | None = N
     container = Container(app, settings, randbelow) if randbelow else Container(app, settings)
     app.extensions["cedula"] = container
     hooks.install(app, container.metrics, container.traces)
-    auth.install(app, settings)
+    auth.install(app, container)
     openapi.install(app, (api, operations), is_open=container.directory.anyone is not None)
     problems.install(app)
     pages.install(app, with_docs=settings.docs)

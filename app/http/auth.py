@@ -9,8 +9,7 @@ import secrets
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from app.config import Settings
-from app.container import services
+from app.container import Container
 from app.domain.client import client_of
 from app.domain.service import DEFAULT, Caller
 from app.errors import Unauthorized
@@ -30,10 +29,9 @@ def digest(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
 
 
-def install(app: Flask, settings: Settings) -> None:
+def install(app: Flask, services: Container) -> None:
     """Asks for API keys, counts requests, and believes as many proxies as the operator says."""
-    if settings.trusted_proxies:
-        hops = settings.trusted_proxies
+    if hops := services.settings.trusted_proxies:
         proxied = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops)
         app.wsgi_app = proxied  # type: ignore[method-assign] # Flask's documented way to add a middleware
 
@@ -43,13 +41,13 @@ def install(app: Flask, settings: Settings) -> None:
         path = request.path
         if not _is_protected(path):
             return
-        directory = services().directory
+        directory = services.directory
         caller = directory.anyone or directory.caller(_bearer_token(request))
         if caller is None or (path == METRICS and caller.service.id != DEFAULT):
             raise Unauthorized("An API key is needed")
         request.comes_from(caller)
         if caller.service.client_limit and path != METRICS:
-            services().client_limits.count(_client(request, caller), caller.service.client_limit)
+            services.client_limits.count(_client(request, caller), caller.service.client_limit)
 
     app.before_request(admit)
 
