@@ -22,8 +22,8 @@ GIVE_UP_MS = 24 * 3_600_000
 """Age at which an event is tried no more."""
 
 ASKED_IN_VAIN_S = 60.0
-"""So long after a failed attempt the receiver is not asked for events of that age: one that hangs would take
-10 s for each of a long row."""
+"""So long after a failed attempt the receiver is not asked for events of that age, unless it has taken one
+since: one that hangs would take 10 s for each of a long row."""
 
 FIRST_WAIT_MS = 2_500
 """Waits are at most so long, and double up to 15 minutes; jitter keeps them from coming in step. With the
@@ -85,8 +85,7 @@ class Courier:
         return True
 
     def _attempt(self, queue: Queue, claim: Claim, endpoint: Endpoint | None) -> Left:
-        failed_at = self._failed_at.get(queue.service, -math.inf)
-        if _is_late(claim) and self._clock() < failed_at + ASKED_IN_VAIN_S:
+        if _is_late(claim) and self._failed_a_moment_ago(queue.service):
             return self._give_up(queue, claim, NOT_ASKED)
         try:
             self._post(endpoint, claim)
@@ -121,6 +120,11 @@ class Courier:
         log.warning("event_put_off", service=queue.service, kind=claim.event.kind, fault=code)
         self._metrics.event(queue.service, "put_off")
         return self._events.settle(queue, claim, self._wait_ms(claim.attempts))
+
+    def _failed_a_moment_ago(self, service: str) -> bool:
+        """Whether it did here, and has taken nothing since, from any process."""
+        failed_at = self._failed_at.get(service, -math.inf)
+        return self._receivers.failing(service) and self._clock() < failed_at + ASKED_IN_VAIN_S
 
     def _give_up(self, queue: Queue, claim: Claim, code: str) -> Left:
         log.error("event_given_up", service=queue.service, kind=claim.event.kind, fault=code)

@@ -19,8 +19,9 @@ class Delivery:
     def __init__(self, answer: Callable[[Event], None] = lambda _: None) -> None:
         self.events, self.posts, self.metrics = WaitingEvents(), Posts(answer), Counted()
         self.service: Service | None = SHOP
-        self.receivers = Receivers(self.events, "1")
-        self.jitter, self.clock = 1.0, Clock()
+        self.clock = Clock()
+        self.receivers = Receivers(self.events, "1", self.clock)
+        self.jitter = 1.0
         self.courier = Courier(
             self.events,
             self.posts,
@@ -125,6 +126,28 @@ def test_a_receiver_that_failed_a_moment_ago_is_not_asked_for_what_is_too_old() 
     at.events.add(queue())
     at.deliver()
     assert at.outcomes == {"given_up": 3, "taken": 1}
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_a_receiver_that_has_recovered_is_asked_for_what_is_too_old(here: bool) -> None:
+    """Its first success, in this process or another one, makes all that waits due, often less than a minute
+    after the last failure."""
+    at = Delivery(refuse)
+    at.events.add(queue())
+    at.deliver()
+    at.posts.answer = lambda _: None
+    if here:
+        at.deliver()
+    else:
+        elsewhere = Receivers(at.events, "1")
+        elsewhere.look()
+        elsewhere.succeeded("shop")
+        at.clock.now += LOOK_AGAIN_S
+    at.events.age_ms = GIVE_UP_MS
+    at.events.add(queue(1))
+    at.deliver(queue(1))
+    assert at.posts.posted[-1] == f"{queue(1).user_id}-0"
+    assert "given_up" not in at.outcomes
 
 
 def test_an_event_that_is_old_is_still_taken() -> None:
