@@ -20,7 +20,8 @@ TRY_AGAIN = 75
 def read_message() -> None:
     """Read one message from standard input: a bounce, a complaint, or anything else, which is ignored.
 
-    Exit code 0: done, or ignored. 75: try again, since Redis does not answer.
+    Exit code 0: done, or ignored. 75: try again, since Redis does not answer, or has
+    another INDEX_KEY's data.
     """
     try:
         report = reports.read(_all(sys.stdin.buffer))

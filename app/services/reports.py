@@ -50,11 +50,11 @@ class ReportService:
     def _take(self, report: Report, service: Service | None) -> Outcome:
         if report.kind is ReportKind.NOTHING:
             return Outcome.IGNORED
+        self._guard.check()  # with a wrong key, every tag is bad
         now_s = self._now_s()
         tag = next(filter(None, (self._tags.read(text, now_s) for text in report.candidates)), None)
         if tag is None:
             return Outcome.NO_TAG
-        self._guard.check()
         record = self._users.find(tag.user_id)
         if record is None:
             return Outcome.NOT_LIVE

@@ -116,6 +116,17 @@ def test_a_wrong_setting_loses_no_report_where_the_pipe_is_set_up_as_documented(
     assert found.returncode == 75
 
 
+def test_a_command_with_a_wrong_index_key_loses_no_report(
+    bouncing: Gunicorn, tagged: dict[str, str], mail_server: MailServer
+) -> None:
+    """It knows no tag of ours, and must not take that for somebody else's mail."""
+    bouncing.register(ADA)
+    found = read_by_command(tagged | {"INDEX_KEY": INDEX[::-1]}, bounce_of(mail_server))
+    assert (found.returncode, found.stdout) == (75, b"")
+    assert b"WrongIndexKey" in found.stderr
+    assert read_by_command(tagged, bounce_of(mail_server)).stdout == b"bounced noted\n"
+
+
 @pytest.mark.system
 def test_a_real_postfix_bounces_a_mail_and_its_report_counts(
     tmp_path: Path, valkey_server: Valkey, store: redis.Redis
