@@ -5,7 +5,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -20,6 +20,7 @@ from app.config import Settings
 from tests.operate.doctor import SENDER, assert_found, smtp, worst
 from tests.support.certificates import Certificate
 from tests.support.servers import free_port
+from tests.support.smtp import Behaviour, ScriptedSmtp, cut, say, silence
 
 OK = "250 OK"
 
@@ -253,6 +254,26 @@ def test_a_server_that_has_no_mailbox_of_our_sender_or_puts_us_off_is_well(reply
     with smtp(server) as settings:
         found = list(mail.examine(settings))
     assert (worst(found), found[-1].level, server.mails) == ([], level, 0)
+
+
+@pytest.mark.parametrize(
+    ("stages", "level", "says"),
+    [
+        ({"rcpt": silence}, Level.PROBLEM, "no longer answers in time"),
+        ({"rcpt": say("550 5.7.1 No"), "rset": cut}, Level.PROBLEM, "takes no mails from us"),
+        ({"rcpt": say("550 5.7.1 No"), "rset": silence}, Level.PROBLEM, "takes no mails from us"),
+    ],
+)
+def test_a_server_that_says_nothing_more_is_told_by_what_it_has_said(
+    stages: dict[str, Behaviour], level: Level, says: str
+) -> None:
+    """It can be reached; and servers hang up on whom they refuse."""
+    with closing(ScriptedSmtp()) as server:
+        server.script = stages
+        settings = Settings(
+            mail_server="127.0.0.1", mail_port=server.port, mail_default_sender=SENDER, mail_timeout_s=0.5
+        )
+        assert_found(mail.examine(settings), level, says, "log")
 
 
 def test_a_mail_server_that_cannot_be_reached_is_found() -> None:

@@ -38,6 +38,11 @@ def examine(settings: Settings) -> Iterator[Finding]:
                 yield finding
                 if finding.level is Level.PROBLEM:
                     return
+    except TimeoutError:
+        yield SMTP.problem(
+            "The mail server no longer answers in time.",
+            "It hangs, or waits for others, as for the DNS: see its log.",
+        )
     except (OSError, ValueError) as error:
         yield _broken(error)
     finally:
@@ -143,10 +148,9 @@ def _sender(host: SmtpHost, settings: Settings) -> Iterator[Finding]:
 
 
 def _recipient(host: SmtpHost, address: str) -> Finding:
-    """Asks for a mail to ourselves and takes that back: a server that relays for nobody here often says so to
-    RCPT only."""
+    """Asks for a mail to ourselves: a server that relays for nobody here often says so to RCPT only. That is
+    taken back by QUIT."""
     code, text = host.rcpt(address)
-    host.rset()
     reply = Reply(code, text.split(b"\n"))
     if reply.accepted:
         return SMTP.ok("It takes a mail to our sender.")
