@@ -38,10 +38,14 @@ SETTING = re.compile(
 CLOSING = {"API_KEYS", "API_KEYS_FILE", "SERVICES_FILE", "SERVICES_FILE_FILE"}
 """Settings after which every call needs a key."""
 
-OWN_SETTINGS = re.compile(
-    r"(REDIS_URL|MAIL_(SERVER|PORT|USE_TLS|USE_SSL|USERNAME|PASSWORD|CA_FILE)"
-    r"|SECRET_KEY|SECRET_KEY_FALLBACKS|INDEX_KEY)(_FILE)?"
-)
+OWN_SETTINGS = {
+    f"{name}{suffix}"
+    for name in (
+        *("REDIS_URL", "MAIL_SERVER", "MAIL_PORT", "MAIL_USE_TLS", "MAIL_USE_SSL", "MAIL_USERNAME"),
+        *("MAIL_PASSWORD", "MAIL_CA_FILE", "SECRET_KEY", "SECRET_KEY_FALLBACKS", "INDEX_KEY"),
+    )
+    for suffix in ("", "_FILE")
+}
 """Those that are given here; what the caller's environment says about them is not passed on."""
 
 
@@ -138,9 +142,10 @@ class Instance:
         return path if path.exists() else self._written("secret_key", secrets.token_urlsafe(48))
 
     def keep_settings(self, settings: Mapping[str, str]) -> None:
-        """Write them to the file `env`, which a shell reads, for the operator's commands."""
+        """Write them to the file `env`, which a shell reads, for the operator's commands. Servers and keys of
+        another project, which the shell may have, are not mixed in."""
         lines = (f"{name}={shlex.quote(value)}\n" for name, value in sorted(settings.items()))
-        self._written("env", "".join(lines))
+        self._written("env", "".join([f"unset {' '.join(sorted(OWN_SETTINGS))}\n", *lines]))
 
     def pid_file(self) -> Path:
         """Where gunicorn writes its pid. What a killed run left is removed: it may be another's by now."""
@@ -185,7 +190,7 @@ def mailbox(instance: Instance, ports: Ports) -> Program:
 def settings_of(instance: Instance, ports: Ports, environment: Mapping[str, str]) -> dict[str, str]:
     """The service's settings: where its servers are, and what the caller's environment says of the others."""
     chosen = {name: value for name, value in environment.items() if SETTING.fullmatch(name)}
-    return {name: value for name, value in chosen.items() if not OWN_SETTINGS.fullmatch(name)} | {
+    return {name: value for name, value in chosen.items() if name not in OWN_SETTINGS} | {
         "FLASK_SKIP_DOTENV": "1",  # .env is for another service, with keys of its own
         "REDIS_URL": f"redis://{HOST}:{ports.valkey}/0",
         "MAIL_SERVER": HOST,
@@ -196,7 +201,7 @@ def settings_of(instance: Instance, ports: Ports, environment: Mapping[str, str]
 
 def service(instance: Instance, ports: Ports, settings: Mapping[str, str]) -> Program:
     """The service itself, under gunicorn as it is deployed, with the playground in front of it."""
-    inherited = {name: value for name, value in os.environ.items() if not OWN_SETTINGS.fullmatch(name)}
+    inherited = {name: value for name, value in os.environ.items() if name not in OWN_SETTINGS}
     playground = {
         "PLAYGROUND_MAILS": str(instance.subfolder("mail")),
         "PLAYGROUND_MAILBOX": f"http://{HOST}:{ports.mailbox}/",

@@ -232,10 +232,16 @@ def test_what_the_service_was_told_is_kept_for_commands_beside_it(instance: Path
             assert "Authorization: Bearer $KEY" in words
             assert register_with(words, KEY).status_code == 201
         command = f"set -a; . {kept}; exec {sys.executable} -m flask --app wsgi users show ada@example.com"
-        found = subprocess.run(
-            ["sh", "-c", command], cwd=ROOT, env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True
-        )
-        assert (found.returncode, "sent" in found.stdout) == (0, True), found.stderr
+        another = {"SECRET_KEY": "x" * 40, "INDEX_KEY": "y" * 40}  # in the terminal, of another project
+        for environment in ({}, another):
+            found = subprocess.run(
+                ["sh", "-c", command],
+                cwd=ROOT,
+                env={"PATH": "/usr/bin:/bin"} | environment,
+                capture_output=True,
+                text=True,
+            )
+            assert (found.returncode, "sent" in found.stdout) == (0, True), found.stderr
         told = settings_of(run.children()["gunicorn"])
         assert set(settings.items()) <= set(told.items())
         assert (instance / "gunicorn.pid").read_text().strip() == str(run.children()["gunicorn"])
