@@ -23,7 +23,7 @@ class Delivery(StrEnum):
 
 class Cause(NamedTuple):
     """The request that caused a mail, for logs and traces. `caller`: the name of its API key, empty without
-    one. `traceparent`: of the request (W3C Trace Context), empty where it is not traced."""
+    one. `traceparent`: of the step that asked for it (W3C Trace Context), empty where nothing is traced."""
 
     request_id: str = ""
     caller: str = ""
