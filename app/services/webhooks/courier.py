@@ -15,7 +15,7 @@ from app.services.waits import growing
 from app.services.webhooks.receivers import Receivers
 from app.telemetry.metrics import Metrics
 from app.telemetry.traces import OFF, Traces
-from app.webhook.answers import Gone, NotTaken
+from app.webhook.answers import GONE, Gone, NotTaken
 from app.webhook.webhooks import Webhooks
 
 GIVE_UP_MS = 24 * 3_600_000
@@ -86,10 +86,12 @@ class Courier:
 
     def _attempt(self, queue: Queue, claim: Claim, endpoint: Endpoint | None) -> Left:
         if _is_late(claim) and self._failed_a_moment_ago(queue.service):
+            self._traces.note("cedula.event_error", NOT_ASKED)
             return self._give_up(queue, claim, NOT_ASKED)
         try:
             self._post(endpoint, claim)
         except Gone:
+            self._traces.note("cedula.event_error", f"status {GONE}")
             self._receivers.left(queue.service)
             log.error("events_gone", service=queue.service, hint="its receiver answered 410")
             for each in self._events.queues_of(queue.service):

@@ -7,10 +7,30 @@ import pytest
 from app.domain.event import Event
 from app.domain.service import Service
 from app.repositories.events import LONGEST_WAIT_MS, Queue
-from app.services.webhooks.courier import ASKED_IN_VAIN_S, FIRST_WAIT_MS, GIVE_UP_MS, IN_A_ROW, Courier
+from app.services.webhooks.courier import (
+    ASKED_IN_VAIN_S,
+    FIRST_WAIT_MS,
+    GIVE_UP_MS,
+    IN_A_ROW,
+    NOT_ASKED,
+    Courier,
+)
 from app.services.webhooks.receivers import LOOK_AGAIN_S, Receivers
+from app.telemetry.traces import Traces
 from app.webhook.answers import Gone, NotTaken
 from tests.support.couriers import SHOP, SILENT, Clock, Counted, Posts, WaitingEvents, queue
+
+
+class Notes(Traces):
+    """Keeps why events were not taken."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.errors: list[str] = []
+
+    def note(self, name: str, value: str) -> None:
+        if name == "cedula.event_error":
+            self.errors.append(value)
 
 
 class Delivery:
@@ -18,6 +38,7 @@ class Delivery:
 
     def __init__(self, answer: Callable[[Event], None] = lambda _: None) -> None:
         self.events, self.posts, self.metrics = WaitingEvents(), Posts(answer), Counted()
+        self.traces = Notes()
         self.service: Service | None = SHOP
         self.clock = Clock()
         self.receivers = Receivers(self.events, "1", self.clock)
@@ -28,6 +49,7 @@ class Delivery:
             self.receivers,
             lambda _: self.service,
             self.metrics,
+            self.traces,
             jitter=lambda: self.jitter,
             clock=self.clock,
         )
@@ -121,6 +143,7 @@ def test_a_receiver_that_failed_a_moment_ago_is_not_asked_for_what_is_too_old() 
         at.deliver(queue(number))
     assert asked == 1
     assert at.outcomes == {"given_up": 3}
+    assert at.traces.errors == ["status 500", NOT_ASKED, NOT_ASKED]
     at.posts.answer = lambda _: None
     at.clock.now += ASKED_IN_VAIN_S
     at.events.add(queue())
@@ -168,6 +191,7 @@ def test_a_receiver_that_is_gone_is_sent_nothing_more_and_all_that_waits_is_drop
     assert not at.deliver()
     assert [each.service for each, events in at.events.lists.items() if events] == ["bank"]
     assert at.outcomes == {"dropped": 6}
+    assert at.traces.errors == ["status 410"]
     at.posts.answer = lambda _: None
     at.events.add(queue(9))
     assert not at.deliver(queue(9))
