@@ -6,6 +6,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -38,9 +39,12 @@ class TimedSocket:
 
     def write(self, octets: bytes) -> None:
         while octets:
-            self.sock.settimeout(left_s(self._deadline))
+            left_s(self._deadline)
             # gevent's sendall asks for the socket's buffer first; one send nearly always takes it all.
-            octets = octets[self.sock.send(octets) :]
+            sent = self._when_ready(partial(self.sock.send, octets))
+            if not sent:  # so gevent says under TLS that the socket is not ready
+                self._wait(select.POLLOUT)
+            octets = octets[sent:]
 
     def read(self, many: int) -> bytes:
         """At most so many bytes, as soon as there are any; none where the other side has closed."""
@@ -51,8 +55,8 @@ class TimedSocket:
         self.sock.close()
 
     def _when_ready(self, act: Callable[[], T]) -> T:
-        """The result of an act that reads. Under TLS one act is many reads, each of which gevent would give
-        the whole time-out, so there the socket does not block and the waiting is done here."""
+        """The result of an act that reads or writes. Under TLS one act is many of these, each of which gevent
+        would give the whole time-out, so there the socket does not block and the waiting is done here."""
         while True:
             left = self._deadline - time.monotonic()
             self.sock.settimeout(0 if left <= 0 or isinstance(self.sock, ssl.SSLSocket) else left)

@@ -1,13 +1,19 @@
-"""Names that hang: who asks is told in time, and others are not held up."""
+"""Names that hang: who asks is told in time, and others are not held up. Who reads slowly, likewise."""
 
 import os
 import socket
+import ssl
+import subprocess
+import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 
 from app.sockets.names import LOOK_UPS, Address, Names
+from tests.support.certificates import Certificate
 from tests.support.faults.addresses import leading_to
 from tests.support.waiting import wait_until
 
@@ -74,3 +80,43 @@ def test_a_forked_process_has_none_of_its_parents_look_ups() -> None:
             os._exit(status)
     resolver.release()
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@contextmanager
+def slow_reader(tls: ssl.SSLContext | None) -> Iterator[int]:
+    """The port of a server that reads 5,000 bytes a second."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        gone = threading.Event()
+
+        def serve() -> None:
+            client, _ = listener.accept()
+            if tls is not None:
+                client = socket.socket(fileno=tls.wrap_socket(client, server_side=True).detach())
+            with client, suppress(OSError):
+                while client.recv(100) and not gone.wait(0.02):
+                    pass
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield listener.getsockname()[1]
+        gone.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS"])
+def test_who_reads_slowly_holds_up_no_write_under_gevent(tmp_path: Path, tls: bool) -> None:
+    """gevent gives each of the many waits of one write under TLS the whole time-out."""
+    certificate = Certificate(tmp_path)
+    with slow_reader(certificate.server_context() if tls else None) as port:
+        arguments = ["1", str(port), *([str(certificate.path)] if tls else [])]
+        run = subprocess.run(
+            [sys.executable, "-m", "tests.support.faults.write_under_gevent", *arguments],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=True,
+        )
+    seconds, outcome = run.stdout.split()
+    assert outcome == "timeout"
+    assert float(seconds) < 5
