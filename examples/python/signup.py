@@ -18,7 +18,7 @@ EVENTS_SECRET = os.environ.get("CEDULA_EVENTS_SECRET", "")  # whsec_..., as in `
 
 app = Flask(__name__)
 app.secret_key = os.environ.get("SITE_SECRET") or secrets.token_hex()
-app.config["SESSION_COOKIE_SAMESITE"] = "Lax"  # other sites cannot send these forms in somebody's name
+app.config["SESSION_COOKIE_SAMESITE"] = "Lax"
 
 accounts: dict[str, str] = {}  # names by id, which is unique; an address is not. Your database
 mails: dict[tuple[str, str], str] = {}  # what became of the last mail of a registration. Your database, too
@@ -36,7 +36,6 @@ WORDS = {
     "elsewhere": "This address was entered elsewhere. Please begin again.",
 }
 BEGIN_AGAIN = ("not-found", "ended", "elsewhere")
-OTHERWISE = "This did not work. Please try again in a moment."
 NEWS = {
     "sent": "The mail has left. Look into your spam folder, too.",
     "failed": "The mail could not be delivered. Is the address right?",
@@ -47,7 +46,7 @@ NEWS = {
 def refuse(slug: str, unclear: bool = False, **values: Any) -> NoReturn:
     """The form once more, with what is wrong. `unclear`: it may be done, so the form keeps its key."""
     step = ADDRESS if slug in BEGIN_AGAIN or request.path == "/" else NUMBER
-    fault = WORDS.get(slug, OTHERWISE).format(**values)
+    fault = WORDS.get(slug, "This did not work. Please try again in a moment.").format(**values)
     abort(Response(page(step, fault, request.form.get("once") if unclear else None), 422))
 
 
@@ -80,7 +79,9 @@ def cedula(path: str, body: dict[str, Any] | None = None, once: str = "") -> dic
 
 @app.before_request
 def begin() -> AnyResponse | None:
-    """Step 1 comes first."""
+    """Step 1 comes first, and on our own page: others cannot send these forms in somebody's name."""
+    if request.method == "POST" and request.headers.get("Sec-Fetch-Site") in ("cross-site", "same-site"):
+        abort(403)
     late = request.endpoint in ("ask_number", "resend", "verify")
     return redirect(url_for("ask")) if late and "signup" not in session else None
 

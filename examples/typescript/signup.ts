@@ -31,7 +31,6 @@ const WORDS: Record<string, string> = {
   elsewhere: "This address was entered elsewhere. Please begin again.",
 };
 const BEGIN_AGAIN = ["not-found", "ended", "elsewhere"];
-const OTHERWISE = "This did not work. Please try again in a moment.";
 const NEWS: Record<string, string> = {
   sent: "The mail has left. Look into your spam folder, too.",
   failed: "The mail could not be delivered. Is the address right?",
@@ -41,7 +40,7 @@ const NEWS: Record<string, string> = {
 /** Why it does not go on. `unclear`: it may be done, so the form keeps its key. */
 class Refused extends Error {
   constructor(readonly slug: string, readonly unclear = false, tries: unknown = "some", waitS = 60) {
-    const words = WORDS[slug] ?? OTHERWISE;
+    const words = WORDS[slug] ?? "This did not work. Please try again in a moment.";
     super(words.replace("{tries_left}", `${tries}`).replace("{minutes}", `${Math.ceil(waitS / 60)}`));
   }
 }
@@ -113,8 +112,7 @@ function hook(body: string, headers: IncomingMessage["headers"]): Reply {
     return { status: 400 };
   }
   const event = JSON.parse(body) as { type: string; data: Registered };
-  const about = `${event.data.id} ${event.data.created_at}`;
-  const kind = event.type.replace("registration.", "");
+  const [about, kind] = [`${event.data.id} ${event.data.created_at}`, event.type.replace("registration.", "")];
   if (["verified", "expired"].includes(kind)) mails.delete(about); // nothing more will be told of it
   else mails.set(about, kind);
   return { status: 204 };
@@ -124,6 +122,8 @@ async function route(request: IncomingMessage, browser: Browser): Promise<Reply>
   let body = "";
   for await (const part of request.setEncoding("utf8"))
     if ((body += part).length > 65_536) return { status: 413 };
+  const foreign = /^(cross|same)-site$/.test(`${request.headers["sec-fetch-site"]}`);
+  if (foreign && request.method === "POST") return { status: 403 }; // in somebody's name, from another page
   const [form, { signup, account }] = [new URLSearchParams(body), browser];
   const refused = (refusal: unknown): Reply => {
     if (!(refusal instanceof Refused)) throw refusal;

@@ -51,6 +51,15 @@ def test_a_person_signs_up_with_the_number_of_the_mail(ada: Person) -> None:
     assert "Welcome, Ada" in ada.text
 
 
+@pytest.mark.parametrize("origin", ["cross-site", "same-site"])
+def test_another_page_cannot_send_the_form_in_somebody_s_name(ada: Person, origin: str) -> None:
+    """Its data would wait for the number that Ada gets by mail, and types into her own browser."""
+    form = {"name": "Eve", "email": ada.email, "once": uuid.uuid4().hex}
+    for sent_by, status in ((origin, 403), ("same-origin", 200)):
+        answer = requests.post(f"{ada.site.url}/", form, headers={"Sec-Fetch-Site": sent_by}, timeout=30)
+        assert (answer.status_code, len(ada.site.smtp.to(ada.email)) == 1) == (status, status == 200)
+
+
 def test_the_mail_comes_in_the_language_of_the_browser(ada: Person) -> None:
     """Which the site hands on."""
     ada.registers()
