@@ -145,7 +145,7 @@ def test_every_reference_leads_somewhere(document: Document) -> None:
 @pytest.mark.parametrize(
     ("keys", "examples"),
     [
-        (True, 10),
+        (True, 3),
         pytest.param(True, 50, marks=pytest.mark.slow),
         pytest.param(False, 50, marks=pytest.mark.slow),
     ],

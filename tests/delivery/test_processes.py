@@ -175,6 +175,7 @@ def test_a_backlog_of_mails_that_nobody_waits_for_drains_at_full_speed(
     assert_each_once(smtp, [*addresses, "waits@example.com"])
 
 
+@pytest.mark.slow
 def test_with_few_connections_nobody_gets_an_error_or_waits_longer_than_the_time_out(
     tmp_path: Path, settings: dict[str, str], smtp: ScriptedSmtp, store: redis.Redis
 ) -> None:

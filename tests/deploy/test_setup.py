@@ -161,7 +161,8 @@ def test_the_locks_hold_what_an_older_pip_stumbles_over(project: Path) -> None:
         assert asked_with_extras(pins(lock)) & names, lock
 
 
-@pytest.mark.parametrize("target", [pytest.param(".runnable", marks=pytest.mark.slow), ".installed"])
+@pytest.mark.slow
+@pytest.mark.parametrize("target", [".runnable", ".installed"])
 def test_make_installs_beside_newer_releases(project: Path, prepared: Path, target: str) -> None:
     """`make run` and `make test` take what is locked, though everything has a newer release."""
     made = make(project, prepared, target)

@@ -31,7 +31,9 @@ def goes_through(service: Gunicorn, mail_server: MailServer, address: str) -> No
 @pytest.mark.parametrize(
     "arguments", [(), pytest.param(("--preload",), marks=pytest.mark.slow)], ids=["", "preload"]
 )
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(
+    "fault", [each if each == "full" else pytest.param(each, marks=pytest.mark.slow) for each in FAULTS]
+)
 def test_the_service_works_whatever_becomes_of_its_log(
     tmp_path: Path,
     environment: dict[str, str],

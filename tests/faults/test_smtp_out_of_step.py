@@ -149,7 +149,9 @@ def exactly_ours(server: OddSmtp, many: int) -> None:
 
 
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("late", [False, True], ids=["together", "late"])
+@pytest.mark.parametrize(
+    "late", [pytest.param(False, marks=pytest.mark.slow), True], ids=["together", "late"]
+)
 def test_with_random_stray_replies_no_mail_carries_anything_but_itself(seed: int, late: bool) -> None:
     """200 mails through a server that says too much, too little or something else: every mail that it takes
     is one of ours, nearly all go out, and memory stays as it is."""

@@ -542,7 +542,7 @@ UNDER_GEVENT: dict[str, tuple[Act, str]] = {
 }
 
 
-@pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS"])
+@pytest.mark.parametrize("tls", [pytest.param(False, marks=pytest.mark.slow), True], ids=["plain", "TLS"])
 @pytest.mark.parametrize("what", UNDER_GEVENT)
 def test_deadlines_hold_under_gevent_too(authority: Authority, what: str, tls: bool) -> None:
     """gevent's sockets give each of many small reads the whole time-out."""

@@ -20,7 +20,7 @@ from tests.support.metrics import at_work, folders_of
 from tests.support.servers import Gunicorn, Valkey, gunicorn
 from tests.support.waiting import wait_until
 
-PRELOAD = [(), ("--preload",)]
+PRELOAD = [(), pytest.param(("--preload",), marks=pytest.mark.slow)]
 IDS = ["", "preload"]
 
 WITHOUT_CAPABILITIES = (shutil.which("setpriv") or "", "--bounding-set", "-dac_override,-dac_read_search")

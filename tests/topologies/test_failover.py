@@ -104,7 +104,9 @@ def test_sentinels_promote_the_replica(pair: SentinelPair, tmp_path: Path, comes
         victim.start()
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(10, marks=[pytest.mark.slow, pytest.mark.timeout(600)])])
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("kills", [10])
 def test_with_an_acknowledging_replica_a_killed_master_takes_nothing_with_it(
     cluster: Cluster, tmp_path: Path, kills: int
 ) -> None:

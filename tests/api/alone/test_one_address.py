@@ -180,7 +180,8 @@ Serving = Callable[..., Iterator[dict[str, Api]]]
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("tokens", [3, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("tokens", [60])
 def test_two_services_share_an_address_and_nothing_else(
     serving: Serving, store: redis.Redis, mail: MailServer, email: str, tokens: int
 ) -> None:
