@@ -347,7 +347,8 @@ def test_a_flood_leaves_the_service_up(
     with gunicorn(tmp_path, environment, "--workers", "1") as service:
         (pid,) = service.workers()
         with Crowd(service.port, count, first) as crowd:
-            wait_until(lambda: crowd.sent_first > 2500, 200, "more than the worker has connections")
+            came = partial(crowd.came, 2500)
+            wait_until(came, 200, "more than the worker has connections")
             for number in range(10):
                 address = f"healthy{number}@example.com"
                 wait_until(partial(registers, service, address), 90, f"{address} is served")
