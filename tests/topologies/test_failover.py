@@ -23,6 +23,7 @@ WITHIN_S = FAILOVER_MS / 1000 + 8.0
 """The fail-over time, an election of a second or two, and what a busy machine adds."""
 
 
+KILLS = 10
 CUT_OFF_S = 0.3
 """For so long a master takes writes that nobody else has."""
 
@@ -106,9 +107,8 @@ def test_sentinels_promote_the_replica(pair: SentinelPair, tmp_path: Path, comes
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("kills", [10])
 def test_with_an_acknowledging_replica_a_killed_master_takes_nothing_with_it(
-    cluster: Cluster, tmp_path: Path, kills: int
+    cluster: Cluster, tmp_path: Path
 ) -> None:
     """REDIS_WAIT_REPLICAS=1, kill -9 of one master after the other, each started again: every registration
     that was acknowledged is there, and every token that was handed out is not. Each goes with writes that
@@ -116,7 +116,7 @@ def test_with_an_acknowledging_replica_a_killed_master_takes_nothing_with_it(
     wait_until(lambda: whole(cluster), 40, "all replicas are there")
     cluster.flush()
     with load(tmp_path, cluster.url, own, REDIS_WAIT_REPLICAS="1") as running:
-        for turn in range(kills):
+        for turn in range(KILLS):
             victim = masters(cluster)[turn % 3]
             warm(running)
             with cut_off(cluster, victim):
@@ -126,7 +126,7 @@ def test_with_an_acknowledging_replica_a_killed_master_takes_nothing_with_it(
             victim.start()
             wait_until(lambda: whole(cluster), 40, "the killed node follows")
             served_again(running)
-    tell(f"{kills} kills, acknowledged by a replica", running, killed_at)
+    tell(f"{KILLS} kills, acknowledged by a replica", running, killed_at)
     running.assert_only_503_and_in_time()
     client = cluster.client()
     running.assert_nothing_lost(Records(client))

@@ -22,6 +22,7 @@ from tests.support.tenants import key_of, services_file
 from tests.support.waiting import wait_until
 
 CLIENTS = 32
+TOKENS = 60
 AT_MOST_S = 300
 """Without a fault, a few seconds are enough."""
 
@@ -181,22 +182,21 @@ Serving = Callable[..., Iterator[dict[str, Api]]]
 
 @pytest.mark.timeout(400)
 @pytest.mark.slow
-@pytest.mark.parametrize("tokens", [60])
 def test_two_services_share_an_address_and_nothing_else(
-    serving: Serving, store: redis.Redis, mail: MailServer, email: str, tokens: int
+    serving: Serving, store: redis.Redis, mail: MailServer, email: str
 ) -> None:
     """No token goes to the wrong service or to two requests, and the service that rests notices nothing."""
     inbox, history = Inbox(mail.box.mails), History()
     with contextmanager(serving)() as apis:
         rests = at_rest(apis["club"], email, store)
         latest = time.monotonic() + AT_MOST_S
-        enough = lambda: history.enough(tokens) or time.monotonic() > latest  # noqa: E731
+        enough = lambda: history.enough(TOKENS) or time.monotonic() > latest  # noqa: E731
         clients = [Client(apis, inbox, email, history, seed) for seed in range(CLIENTS)]
         race([lambda client=client: client.work(enough) for client in clients])  # type: ignore[misc]
         print(f"{len(history.handed)} answers with a token; {history.answers}")  # noqa: T201
         assert history.strange() == set()
         assert history.mistakes() == []
-        assert history.enough(tokens)
+        assert history.enough(TOKENS)
         wait_until(lambda: kinds(store)["outbox"] == 0, 60, "every mail has gone out")
         assert contradictions(store) == []
         rests()
