@@ -121,6 +121,11 @@ class Settings:
         return _Reader().settings()
 
 
+def variable_of(name: str) -> str:
+    """The environment variable of a field of Settings; `_FILE` after it names a file that holds the value."""
+    return name.upper().removesuffix("_S")
+
+
 class _Reader:
     """Reads one setting after another and collects what is wrong with them."""
 
@@ -131,7 +136,7 @@ class _Reader:
     def settings(self) -> Settings:
         found: dict[str, Any] = {
             each.name: self._read(
-                each.name.upper().removesuffix("_S"),
+                variable_of(each.name),
                 each.default,
                 parser=each.metadata["parser"],
                 validate=each.metadata["check"],

