@@ -6,6 +6,7 @@ from typing import BinaryIO
 import click
 from flask.cli import AppGroup
 
+from app.cli.common import leave_counts
 from app.container import services
 from app.mail import reports
 from app.mail.incoming import MAX_BYTES
@@ -26,7 +27,7 @@ def read_message() -> None:
     try:
         report = reports.read(_all(sys.stdin.buffer))
         outcome = services().reports.take(report)
-        services().counts.leave(services().metrics.series())
+        leave_counts()
     except Exception as error:  # noqa: BLE001 - whatever it is: the message must not be lost, nor come back
         click.echo(f"Try again: {type(error).__name__}; see `doctor`.", err=True)
         sys.exit(TRY_AGAIN)

@@ -22,15 +22,18 @@ of_service = click.option(
 """For commands that take an address."""
 
 
+def leave_counts() -> None:
+    """What this command has counted is told by those who serve."""
+    services().counts.leave(services().metrics.series())
+
+
 @contextmanager
 def told_in_words() -> Iterator[None]:
     """Around all that uses the store: raises ClickException where it is another key's, or away."""
     try:
         services().guard.check()
         yield
-    except WrongIndexKey as error:
-        raise click.ClickException(str(error)) from error
-    except RecordUnreadable as error:
+    except (WrongIndexKey, RecordUnreadable) as error:
         raise click.ClickException(str(error)) from error
     except StorageUnavailable as error:
         raise click.ClickException("Redis does not answer, or refuses the write; see `doctor`.") from error

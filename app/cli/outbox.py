@@ -7,7 +7,7 @@ from itertools import chain
 import click
 from flask.cli import AppGroup
 
-from app.cli.common import told_in_words
+from app.cli.common import leave_counts, told_in_words
 from app.container import services
 from app.errors import RecordUnreadable
 from app.repositories.census import Owed
@@ -79,7 +79,7 @@ def _count_failed(user_id: str) -> None:
         record = services().users.find(user_id)
         if record is not None:
             services().metrics.stage(record.contents.service, Stage.FAILED)
-            services().counts.leave(services().metrics.series())
+            leave_counts()
 
 
 def _mails(kind: str | None) -> Iterator[Owed]:
