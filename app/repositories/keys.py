@@ -79,14 +79,14 @@ SEALED = ("d0", "d1", "d2", "d3")
 
 class ShardKeys(NamedTuple):
     """The keys of one shard (0 to 999). All start with its hash tag, the part in braces, which decides about
-    the slot. `numbers`: what the key of every number starts with.
+    the slot. `number_prefix`: what the key of every number starts with.
 
     `schedule`: when the events of its users are due. `waiting`: how many events of each service wait.
     `expiries`: when the registrations end whose services want to know.
     """
 
     tag: str
-    numbers: str
+    number_prefix: str
     outbox: str
     schedule: str
     waiting: str
@@ -98,7 +98,7 @@ def shard_keys(shard: int) -> ShardKeys:
     tag = f"{{{shard:03}}}"
     return ShardKeys(
         tag=tag,
-        numbers=f"{tag}:number:",
+        number_prefix=f"{tag}:number:",
         outbox=f"{tag}:outbox",
         schedule=f"{tag}:schedule",
         waiting=f"{tag}:waiting",
@@ -159,7 +159,7 @@ class UserKeys(NamedTuple):
 def keys_of(user_id: str) -> UserKeys:
     """The keys of a user whose id is known. Its first two characters say the shard, so it needs no key."""
     shard = 32 * BASE32.find(user_id[:1]) + BASE32.find(user_id[1:2])
-    tag, numbers, outbox, schedule, waiting, expiries = shard_keys(shard)
+    tag, number_prefix, outbox, schedule, waiting, expiries = shard_keys(shard)
     return UserKeys(
         user_id=user_id,
         shard=shard,
@@ -169,7 +169,7 @@ def keys_of(user_id: str) -> UserKeys:
         outbox=outbox,
         sends=f"{tag}:sends:{user_id}",
         suppressed=f"{tag}:suppressed:{user_id}",
-        number_prefix=numbers,
+        number_prefix=number_prefix,
         events=f"{tag}:events:{user_id}",
         schedule=schedule,
         waiting=waiting,

@@ -8,7 +8,6 @@ their mails.
 import threading
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 from app.domain.event import nobody
@@ -71,9 +70,11 @@ class MessagingService:
         self._queue = JobQueue()
         self._breaker = MailBreaker(metrics=metrics)
         leases = Leases(outbox)
-        make: Callable[..., Worker] = partial(TracedWorker, traces) if traces.on else Worker
-        self._worker = make(
-            outbox, messages, self._queue, self._breaker, leases, metrics=metrics, happened=happened
+        parts = outbox, messages, self._queue, self._breaker, leases
+        self._worker = (
+            TracedWorker(traces, *parts, metrics=metrics, happened=happened)
+            if traces.on
+            else Worker(*parts, metrics=metrics, happened=happened)
         )
         self._senders = Senders(mail, self._queue, self._breaker, self._worker, connections)
         self._relay = Relay(outbox, guard, mail, self._queue, self._breaker, leases, self._senders, traces)
