@@ -78,9 +78,11 @@ if held_back then return {'suppressed'} end
 local wait_ms = used_up_ms(budgets)
 if wait_ms then return {'limited', wait_ms} end
 
+local expires = life_ms > 0 and now + life_ms or 0
+local ending = life_ms > 0 and {'PXAT', expires} or {}
 local chosen
 for index = FIRST_KEY, #KEYS do
-  if redis.call('SET', KEYS[index], id, 'NX') then
+  if redis.call('SET', KEYS[index], id, 'NX', unpack(ending)) then
     chosen = index - FIRST_KEY
     break
   end
@@ -109,12 +111,13 @@ if told ~= '' then
     record[#record + 1] = 1
   end
 end
-redis.call('HSET', user, unpack(record))
-local expires = life_ms > 0 and now + life_ms or 0
 if life_ms > 0 then
-  redis.call('HSET', user, 'x', expires)
+  record[#record + 1] = 'x'
+  record[#record + 1] = expires
+end
+redis.call('HSET', user, unpack(record))
+if life_ms > 0 then
   redis.call('PEXPIREAT', user, expires)
-  redis.call('PEXPIREAT', KEYS[FIRST_KEY + chosen], expires)
   if told ~= '' then note_end(expiry, expiries, id, now, expires, told, now) end
 end
 

@@ -28,8 +28,8 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
 local version, live, digest, created, tried, again, promised, resent, expires, d0, d1, d2, d3, reported, told, service,
-  heard = unpack(redis.call('HMGET', user, 'v', 'r', 'n', 'c', 'a', 't', 'p', 'k', 'x', 'd0', 'd1', 'd2', 'd3', 'b', 's',
-    'u', 'h'))
+  heard, failed = unpack(redis.call('HMGET', user, 'v', 'r', 'n', 'c', 'a', 't', 'p', 'k', 'x', 'd0', 'd1', 'd2', 'd3', 'b',
+    's', 'u', 'h', 'e'))
 local number = digest and prefix .. digest
 if number then redis.call('GET', number) end
 redis.call('ZSCORE', outbox, id)
@@ -80,10 +80,10 @@ if delivery == 'refused' then
   redis.call('DEL', user, number or user)
   if ends then forget_end(expiry, expiries, id) end
 elseif delivery ~= 'released' then
-  redis.call('HSET', user, 's', state, 'a', attempts)
-  if delivery == 'sent' then redis.call('HSET', user, 'm', now) end
+  local mailed = delivery == 'sent' and {'m', now} or {}
+  redis.call('HSET', user, 's', state, 'a', attempts, unpack(mailed))
   if error_code ~= '' and not reported then redis.call('HSET', user, 'e', error_code) end
-  if error_code == '' and not reported then redis.call('HDEL', user, 'e') end
+  if error_code == '' and failed and not reported then redis.call('HDEL', user, 'e') end
   if state == 'failed' then announce(queue, 'failed', created, now) end
 end
 if state == 'pending' then
