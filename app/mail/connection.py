@@ -9,6 +9,7 @@ import smtplib
 import socket
 import ssl
 import time
+from functools import cached_property
 
 import flask_mail
 from flask import Flask
@@ -43,11 +44,18 @@ class SmtpMail(flask_mail.Mail):
         """Raises SettingsError when `ca_file` holds no certificates."""
         self.timeout_s = timeout_s
         self.names = names or Names()
+        self._ca_file = ca_file
+        super().__init__(app)
+        if ca_file:
+            self.tls  # noqa: B018 so that a wrong file is told at the start
+
+    @cached_property
+    def tls(self) -> ssl.SSLContext:
+        """Whom to trust. Made when it is first needed: the system's authorities take a megabyte."""
         try:
-            self.tls = ssl.create_default_context(cafile=ca_file or None)
+            return ssl.create_default_context(cafile=self._ca_file or None)
         except (ssl.SSLError, OSError) as error:
             raise SettingsError("MAIL_CA_FILE: Must hold certificates in PEM.") from error
-        super().__init__(app)
 
     def connect(self) -> "SmtpConnection":
         return SmtpConnection(self)

@@ -155,7 +155,7 @@ class UserKeys(NamedTuple):
         return f"{self.tag}:mailbox:{digest}"
 
 
-@lru_cache(maxsize=1024)  # from the request to the settling of its mail
+@lru_cache(maxsize=128)  # from the request to the settling of its mail
 def keys_of(user_id: str) -> UserKeys:
     """The keys of a user whose id is known. Its first two characters say the shard, so it needs no key."""
     shard = 32 * BASE32.find(user_id[:1]) + BASE32.find(user_id[1:2])

@@ -3,6 +3,7 @@
 import ssl
 import time
 from collections.abc import Callable
+from functools import cached_property
 from http.client import HTTPException
 
 from app.domain.event import Endpoint, Event
@@ -36,10 +37,15 @@ class Webhooks:
         """`timeout_s`: for a whole attempt, from the look-up of the name to the end of the answer.
         `tls`: whom to trust, by default the system's authorities. `clock`: Unix time in seconds."""
         self._timeout_s = timeout_s
-        self._tls = tls or ssl.create_default_context()
+        self._given = tls
         self._names = names or Names()
         self._clock = clock
         self._kept = Kept()
+
+    @cached_property
+    def _tls(self) -> ssl.SSLContext:
+        """Made when it is first needed: the system's authorities take a megabyte."""
+        return self._given or ssl.create_default_context()
 
     def post(self, endpoint: Endpoint, event: Event) -> None:
         """Returns when the receiver has taken the event: a status of 2xx, whatever follows it.
