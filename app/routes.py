@@ -15,10 +15,9 @@ from app.domain.moment import rfc3339
 from app.domain.registration import Cause, Delivery, Draft
 from app.errors import PROBLEMS
 from app.http import openapi
-from app.http.arguments import StrictBlueprint
+from app.http.application import Request, current
+from app.http.bodies import StrictBlueprint, read_report
 from app.http.problems import problem_response
-from app.http.reports import read_report
-from app.http.request import Request, current
 from app.http.schemas import (
     IDEMPOTENCY_KEY_PATTERN,
     MailAnswer,

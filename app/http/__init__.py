@@ -7,14 +7,11 @@ only a request id of the allowed form stands in a log line, and nothing in a met
 May import of the app `container`, `config`, `telemetry`, `domain` and `errors`. Services come from the
 container; the views are above this room.
 
-application  how a view is found: by method and path
-request      what the service notes about a request, and how it is found
-hooks        around every request: its id, its log line, its metrics
+application  Flask as used: how a view is found, what is noted of a request, what every answer has
+hooks        after every request: its id, its log line, its metrics, its span
 auth         API keys, and CLIENT_LIMIT
-bodies       read strictly, and bounded
-arguments    a view's body, checked by its schema
+bodies       read strictly and bounded, checked by a view's schema
 schemas      what bodies and answers hold
-responses    headers of every answer
 problems     errors as RFC 9457 problems
 openapi      the OpenAPI document
 pages        its pages for people

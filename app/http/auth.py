@@ -13,7 +13,7 @@ from app.container import Container
 from app.domain.client import client_of
 from app.domain.service import DEFAULT, Caller
 from app.errors import Unauthorized
-from app.http.request import Request, current
+from app.http.application import Request, current
 
 KEY_PREFIX = "cedula_"
 """So that people and secret scanners know what they have found."""

@@ -1,13 +1,24 @@
-"""Request bodies: read strictly, and bounded. Imports nothing of the app but its errors."""
+"""Request bodies: read strictly and bounded, and what becomes of them: a view's argument, a report of a mail.
+
+May import `application`, `schemas`, `domain`, `errors` and `mail.reports`.
+"""
 
 import json
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, NoReturn
 
 from flask import Request
+from flask_smorest import Blueprint
+from marshmallow import Schema, ValidationError
+from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import BadRequest, HTTPException, RequestEntityTooLarge
 
+from app.domain.report import TAG, Report, ReportKind, failure
 from app.errors import MalformedJson, UnsupportedMediaType
+from app.http.application import current
+from app.http.schemas import ReportByMessageId, ReportByTag
+from app.mail import reports
 
 JSON = "application/json"
 
@@ -30,27 +41,34 @@ def read_json(req: Request) -> Any:
         charset = req.mimetype_params.get("charset", "utf-8").lower()
         if req.mimetype != JSON or charset not in ("utf-8", "utf8", "us-ascii"):
             raise UnsupportedMediaType("The body must be application/json in UTF-8")
-    _refuse_coding(req)
     try:
-        return _DECODER.decode(read_body(req).decode())
+        return _DECODER.decode(_read(req, MAX_BODY_BYTES).decode())
     except (ValueError, RecursionError) as error:
         raise MalformedJson("The body is not valid JSON") from error
 
 
-def _refuse_coding(req: Request) -> None:
+def read_report(req: Request) -> Report:
+    """What a body reports, as a message or as JSON. Raises ValidationError, and what `read_json` raises."""
+    if req.mimetype == MESSAGE:
+        req.max_content_length = MAX_MESSAGE_BYTES
+        message = _read(req, MAX_MESSAGE_BYTES)
+        if not message:
+            raise ValidationError({"body": ["Must be a message."]})
+        return reports.read(message)
+    found = read_json(req)
+    by_id = isinstance(found, dict) and "message_id" in found
+    body = (ReportByMessageId() if by_id else ReportByTag()).load(found)
+    kind, code = ReportKind(body["kind"]), body.get("code", "")
+    if kind is ReportKind.BOUNCED:
+        kind = failure(code)
+    return Report(kind, code, tuple(TAG.findall(body["message_id" if by_id else "tag"])))
+
+
+def _read(req: Request, at_most: int) -> bytes:
+    """The bytes of a body. Raises UnsupportedMediaType for a content coding, RequestEntityTooLarge, and
+    BadRequest where the client breaks off."""
     if req.environ.get("HTTP_CONTENT_ENCODING", "identity").lower() != "identity":
         raise UnsupportedMediaType("The body must not have a content coding")
-
-
-def read_message(req: Request) -> bytes:
-    """The bytes of a body that is a message. Raises RequestEntityTooLarge, UnsupportedMediaType."""
-    _refuse_coding(req)
-    req.max_content_length = MAX_MESSAGE_BYTES
-    return read_body(req, MAX_MESSAGE_BYTES)
-
-
-def read_body(req: Request, at_most: int = MAX_BODY_BYTES) -> bytes:
-    """The bytes of a body. Raises RequestEntityTooLarge, and BadRequest where the client breaks off."""
     length, broken_off, cut_off = req.environ.get("CONTENT_LENGTH", ""), False, False
     try:
         if length.isdecimal() and int(length) <= at_most:  # as Werkzeug would, in fewer steps
@@ -95,6 +113,34 @@ def discard_body(req: Request) -> None:
     if DRAINED_BY_WORKER in req.environ:
         return
     stream, left = req.environ["wsgi.input"], DISCARD_AT_MOST_BYTES
-    with suppress(Exception):  # as in `read_body`; the answer is known already
+    with suppress(Exception):  # as in `_read`; the answer is known already
         while left > 0 and (chunk := stream.read(min(left, 65_536))):
             left -= len(chunk)
+
+
+class StrictParser(FlaskParser):
+    """webargs' parser, which reads by `read_json` and raises a plain ValidationError for what a schema refuses."""
+
+    def get_default_request(self) -> Request:
+        return current()
+
+    def load_json(self, req: Request, schema: Schema) -> Any:  # noqa: ARG002 - webargs' signature
+        return read_json(req)
+
+    def handle_error(
+        self,
+        error: ValidationError,
+        req: Request,  # noqa: ARG002
+        schema: Schema,  # noqa: ARG002
+        *,
+        error_status_code: int | None,  # noqa: ARG002
+        error_headers: Mapping[str, str] | None,  # noqa: ARG002
+    ) -> NoReturn:
+        """webargs has put the messages under the place of the argument, which is always the body."""
+        raise ValidationError(error.messages_dict["json"])
+
+
+class StrictBlueprint(Blueprint):  # type: ignore[misc] # flask-smorest has no types
+    """A flask-smorest blueprint whose bodies are read strictly."""
+
+    ARGUMENTS_PARSER = StrictParser()

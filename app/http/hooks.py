@@ -1,7 +1,7 @@
 """What happens after every request: its id goes into the answer, a line into the log, facts into metrics and
 traces.
 
-May import `bodies`, `request`, and `telemetry`.
+May import `application`, `bodies` and `telemetry`.
 """
 
 import time
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Response
 
+from app.http.application import current
 from app.http.bodies import MAX_BODY_BYTES, discard_body
-from app.http.request import current
 from app.telemetry import logs
 from app.telemetry.metrics import Metrics
 from app.telemetry.traces import Traces

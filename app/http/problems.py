@@ -12,7 +12,7 @@ from werkzeug.exceptions import HTTPException, InternalServerError
 
 from app.container import services
 from app.errors import PROBLEMS, RETRY_AFTER_S, CedulaError, Problem
-from app.http.request import current
+from app.http.application import current
 
 HTTP_PROBLEMS: Mapping[int, str] = {
     400: "bad-request",

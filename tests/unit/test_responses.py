@@ -5,7 +5,7 @@ from io import BytesIO
 import pytest
 from werkzeug.test import create_environ
 
-from app.http.responses import SECURITY_HEADERS, SecureResponse
+from app.http.application import SECURITY_HEADERS, SecureResponse
 
 ANSWERS = {
     "of a view": SecureResponse("{}", 201, {"Location": "/api/users/a"}, mimetype="application/json"),
