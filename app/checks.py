@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 
 from marshmallow import ValidationError
 
-from app.domain.budget import Budget
 from app.domain.locale import is_tag
 from app.domain.report import TAG_LENGTH
+from app.domain.service import Budget
 from app.storage.url import RedisUrl
 
 MIN_SECRET_LENGTH: Final = 32

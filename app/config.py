@@ -15,7 +15,7 @@ from marshmallow import ValidationError
 from marshmallow.validate import Range
 
 from app import checks
-from app.domain.budget import NO_LIMIT, Budget
+from app.domain.service import NO_LIMIT, Budget
 from app.errors import SettingsError
 
 L = TypeVar("L", Budget, tuple[Budget, ...])

@@ -11,8 +11,7 @@ from flask.typing import ResponseReturnValue
 from marshmallow import ValidationError
 
 from app.container import services
-from app.domain.moment import rfc3339
-from app.domain.registration import Cause, Delivery, Draft
+from app.domain.registration import Cause, Delivery, Draft, rfc3339
 from app.errors import PROBLEMS
 from app.http import openapi
 from app.http.application import Request, current

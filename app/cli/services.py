@@ -11,8 +11,7 @@ from flask.cli import AppGroup
 
 from app.config import Settings
 from app.directory.reading import Reading, read_disk
-from app.domain.budget import Budget
-from app.domain.event import Endpoint
+from app.domain.service import Budget, Endpoint
 from app.errors import SettingsError
 from app.mail.messages import faults
 

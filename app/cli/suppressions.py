@@ -5,7 +5,7 @@ from flask.cli import AppGroup
 
 from app.cli.common import of_service, told_in_words, user_id_of
 from app.container import services
-from app.domain.moment import rfc3339
+from app.domain.registration import rfc3339
 
 suppressions = AppGroup("suppressions", help="Addresses that are held back: a mail to them came back.")
 

@@ -18,8 +18,7 @@ from app.directory.disk import Unreadable
 from app.directory.file import FILE, Lines, Wrong, at, parse, shown
 from app.directory.source import MAIL_TEMPLATES, Source
 from app.directory.table import MAX_SECRETS
-from app.domain.event import Endpoint
-from app.domain.service import DEFAULT, Caller, Service
+from app.domain.service import DEFAULT, Caller, Endpoint, Service
 from app.errors import SettingsError
 
 Check = Callable[[Service], Iterable[str]]

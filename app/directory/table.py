@@ -8,7 +8,7 @@ from marshmallow.validate import Length, Range
 
 from app import checks
 from app.config import ApiKey
-from app.domain.budget import NO_LIMIT, Budget
+from app.domain.service import NO_LIMIT, Budget
 
 EVENT_KEYS: Final = ("events_url", "events_secrets", "events_secrets_file", "events_private")
 

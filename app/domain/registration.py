@@ -1,6 +1,8 @@
-"""What the layers hand to each other about one registration."""
+"""What the layers hand to each other about one registration: its states, its mail, its events, its times."""
 
+from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import NamedTuple
 
 from app.domain.address import Address
@@ -156,3 +158,47 @@ class UserRecord(NamedTuple):
             return None
         left_ms = None if self.expires_ms is None else self.expires_ms - self.mailed_ms
         return self.registration(self.mailed_ms, left_ms)
+
+
+class EventKind(StrEnum):
+    """What happened to a registration."""
+
+    SENT = "sent"  # the mail server has accepted a mail with its number
+    FAILED = "failed"  # its mail was given up
+    BOUNCED = "bounced"  # its mail came back for good
+    COMPLAINED = "complained"  # the person called its mail unwanted
+    VERIFIED = "verified"  # its number was handed in
+    EXPIRED = "expired"  # its number has reached its end
+
+    @property
+    def type(self) -> str:
+        """Its name for the receiver, as Standard Webhooks wants it: dots between."""
+        return f"registration.{self}"
+
+
+class Event(NamedTuple):
+    """One event of one registration.
+
+    `event_id`: the same for each attempt to deliver it. Times in Unix ms by the clock of Redis; `created_ms`:
+    of the registration.
+    """
+
+    event_id: str
+    kind: EventKind
+    at_ms: int
+    user_id: str
+    created_ms: int
+
+
+def nobody(_service_id: str, _user_id: str, _stage: object) -> None:
+    """For whoever has nobody to tell how far a registration has come."""
+
+
+def rfc3339(unix_ms: int) -> str:
+    """`2026-11-22T16:53:29.123Z` (RFC 3339)."""
+    return f"{_second(unix_ms // 1000)}.{unix_ms % 1000:03}Z"
+
+
+@lru_cache(maxsize=8)
+def _second(unix_s: int) -> str:
+    return f"{datetime.fromtimestamp(unix_s, UTC):%Y-%m-%dT%H:%M:%S}"

@@ -1,17 +1,66 @@
-"""Services: who registers people here, in whose name mails go, and within which limits."""
+"""Services: who registers people here, in whose name mails go, within which limits, and where events go."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
-
-from app.domain.budget import NO_LIMIT, Budget
-from app.domain.event import Endpoint
+from typing import NamedTuple, Self
 
 DEFAULT = "default"
 """The id of the service that the environment describes. No table of SERVICES_FILE may have it."""
 
 SERVICE_ID = "[a-z][a-z0-9-]{0,31}"
 """A regular expression for the ids of services."""
+
+_LIMIT = re.compile(
+    r"(?P<amount>\d{1,9})\s*(?:/|\s+per\s+)\s*(?P<count>\d{0,6})\s*(?P<unit>second|minute|hour|day|month|year)s?",
+    re.IGNORECASE,
+)
+
+_UNIT_S = {
+    "second": 1,
+    "minute": 60,
+    "hour": 3600,
+    "day": 86_400,
+    "month": 30 * 86_400,
+    "year": 360 * 86_400,
+}
+
+
+class Budget(NamedTuple):
+    """So many in a window of time; the window begins with the first. `amount` 0 = no limit."""
+
+    amount: int = 0
+    window_s: int = 0
+
+    @property
+    def window_ms(self) -> int:
+        return self.window_s * 1000
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Reads `10/hour` or `5/15 minutes`. Raises ValueError."""
+        found = _LIMIT.fullmatch(text.strip())
+        if not found or not (amount := int(found["amount"])) or not (count := int(found["count"] or 1)):
+            raise ValueError("no limit")
+        return cls(amount, count * _UNIT_S[found["unit"].lower()])
+
+    @classmethod
+    def parse_many(cls, text: str) -> tuple[Self, ...]:
+        """Reads limits that hold together, with `;`, `,` or `|` between them. Raises ValueError."""
+        return tuple(cls.parse(each) for each in re.split("[;,|]", text))
+
+
+NO_LIMIT = Budget()
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where the events of a service go. `secrets`: `whsec_…` of Standard Webhooks, one or, while they rotate,
+    two; each signs. `private`: its name may lead to a private address."""
+
+    url: str = field(repr=False)
+    secrets: tuple[str, ...] = field(repr=False)
+    private: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -119,7 +119,7 @@ def discard_body(req: Request) -> None:
 
 
 class StrictParser(FlaskParser):
-    """webargs' parser, which reads by `read_json` and raises a plain ValidationError for what a schema refuses."""
+    """webargs' parser, which reads by `read_json`. What a schema refuses is a plain ValidationError."""
 
     def get_default_request(self) -> Request:
         return current()

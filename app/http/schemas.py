@@ -11,8 +11,7 @@ from marshmallow.validate import Length, OneOf, Regexp
 
 from app.domain.address import MAX_LENGTH, Address
 from app.domain.locale import MAX_TAG_LENGTH, is_tag
-from app.domain.moment import rfc3339
-from app.domain.registration import USER_ID, Delivery
+from app.domain.registration import USER_ID, Delivery, rfc3339
 from app.domain.report import ReportKind
 from app.errors import PROBLEMS, InvalidAddress
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from app.domain.budget import Budget
+from app.domain.service import Budget
 from app.errors import TooManyRequests
 from app.repositories.keys import CLIENT_LIMITS, Names
 from app.repositories.scripts import CountRequest

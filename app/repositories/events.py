@@ -13,8 +13,8 @@ from typing import NamedTuple
 import orjson
 import structlog
 
-from app.domain.event import Event, EventKind
 from app.domain.number import SHARDS
+from app.domain.registration import Event, EventKind
 from app.errors import StorageUnavailable
 from app.repositories.batches import ask_each
 from app.repositories.keys import (

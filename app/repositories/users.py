@@ -5,9 +5,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from app.domain.address import Address
-from app.domain.budget import NO_LIMIT, Budget
 from app.domain.registration import Contents, Delivery, Draft, Registered, Registration, Stored, UserRecord
-from app.domain.service import Service
+from app.domain.service import NO_LIMIT, Budget, Service
 from app.errors import (
     AddressRefused,
     CedulaError,

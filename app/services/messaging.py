@@ -10,8 +10,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from app.domain.event import nobody
-from app.domain.registration import Cause, Delivery, Registration, Stored
+from app.domain.registration import Cause, Delivery, Registration, Stored, nobody
 from app.errors import AddressRefused
 from app.mail.messages import Messages
 from app.mail.smtp import SmtpMail, SmtpSession

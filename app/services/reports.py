@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-from app.domain.event import nobody
+from app.domain.registration import nobody
 from app.domain.report import Outcome, Report, ReportKind
 from app.domain.service import Service
 from app.repositories.guard import Guard

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 
 from app.domain.address import Address
-from app.domain.event import nobody
 from app.domain.number import digits_of, is_well_formed
+from app.domain.registration import nobody
 from app.domain.service import Service
 from app.errors import MistypedNumber, VerificationFailed
 from app.repositories.guard import Guard

@@ -4,7 +4,7 @@ from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Final, NamedTuple, Self
 from urllib.parse import urlsplit
 
-from app.domain.event import Endpoint
+from app.domain.service import Endpoint
 from app.webhook.answers import NotTaken
 
 PRIVATE: Final = "private address"

@@ -6,8 +6,7 @@ from typing import NamedTuple
 import orjson
 from standardwebhooks import Webhook
 
-from app.domain.event import Event
-from app.domain.moment import rfc3339
+from app.domain.registration import Event, rfc3339
 
 
 class Message(NamedTuple):

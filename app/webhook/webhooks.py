@@ -6,7 +6,8 @@ from collections.abc import Callable
 from functools import cached_property
 from http.client import HTTPException
 
-from app.domain.event import Endpoint, Event
+from app.domain.registration import Event
+from app.domain.service import Endpoint
 from app.sockets.names import Names
 from app.webhook.addresses import Receiver
 from app.webhook.answers import Gone, NotTaken, fault, judge

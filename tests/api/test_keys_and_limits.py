@@ -17,8 +17,7 @@ import requests
 
 from app.config import Settings
 from app.directory.directory import Directory
-from app.domain.budget import Budget
-from app.domain.service import Caller, Service
+from app.domain.service import Budget, Caller, Service
 from app.errors import TooManyRequests
 from app.http.auth import digest
 from app.repositories.client_limits import ClientLimits

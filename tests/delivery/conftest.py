@@ -16,8 +16,8 @@ from app.config import Settings
 from app.container import Container
 from app.domain import service as services
 from app.domain.address import Address
-from app.domain.budget import Budget
 from app.domain.registration import Draft
+from app.domain.service import Budget
 from tests.support.authority import Authority
 from tests.support.records import Records
 from tests.support.servers import Valkey

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import requests
 
-from app.domain.moment import rfc3339
+from app.domain.registration import rfc3339
 from app.repositories.keys import Field
 from tests.api.conftest import bearer
 from tests.delivery.storm import ERASED_TOO, EVERYBODY, REHEARSES, SERVICES, Report, Storm, Who, main, sender

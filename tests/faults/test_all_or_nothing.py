@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import pytest
 import redis
 
-from app.domain.budget import Budget
 from app.domain.registration import Delivery, Registration
 from app.domain.report import ReportKind
+from app.domain.service import Budget
 from app.errors import CedulaError, StorageUnavailable
 from app.repositories.client_limits import ClientLimits
 from app.repositories.events import Claim, Queue

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from standardwebhooks import Webhook
 
-from app.domain.event import Endpoint
+from app.domain.service import Endpoint
 from app.sockets.names import Address, Names
 from app.webhook.kept import MAX_IDLE_S, MAX_OF_ONE
 from app.webhook.webhooks import Gone, NotTaken, Webhooks

@@ -9,8 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.domain.address import Address
-from app.domain.event import EventKind
-from app.domain.registration import Delivery, Registration, Stored, mail_id
+from app.domain.registration import Delivery, EventKind, Registration, Stored, mail_id
 from app.domain.report import ReportKind
 from app.errors import VerificationFailed
 from app.repositories.events import Left

@@ -10,7 +10,7 @@ from werkzeug.test import TestResponse
 
 from app import create_app
 from app.config import Settings
-from app.domain.budget import Budget
+from app.domain.service import Budget
 from tests.support.records import Records
 from tests.support.scan import contradictions
 from tests.support.servers import MailServer, Valkey

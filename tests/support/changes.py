@@ -2,8 +2,7 @@
 
 from collections.abc import Callable
 
-from app.domain.event import EventKind
-from app.domain.registration import Delivery
+from app.domain.registration import Delivery, EventKind
 from app.domain.report import ReportKind
 from tests.support.people import KEY, ada, age_mark
 from tests.support.telling import Person

@@ -5,8 +5,8 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 
-from app.domain.event import Endpoint, Event, EventKind
-from app.domain.service import Service
+from app.domain.registration import Event, EventKind
+from app.domain.service import Endpoint, Service
 from app.repositories.events import Claim, Events, Left, Queue
 from app.repositories.guard import Guard
 from app.telemetry.metrics import EventOutcome, Metrics

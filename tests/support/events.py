@@ -2,7 +2,7 @@
 
 import base64
 
-from app.domain.event import Event, EventKind
+from app.domain.registration import Event, EventKind
 
 SECRET = f"whsec_{base64.b64encode(b'an old secret of 24 byte').decode()}"
 NEXT_SECRET = f"whsec_{base64.b64encode(b'a secret of 32 bytes, the newer!').decode()}"

@@ -20,10 +20,9 @@ from typing import Any
 import redis
 
 from app.domain.address import Address
-from app.domain.budget import Budget
 from app.domain.number import NumberGenerator
 from app.domain.registration import Delivery, Draft, Registered, Stored
-from app.domain.service import Service
+from app.domain.service import Budget, Service
 from app.errors import VerificationFailed
 from app.repositories.guard import Guard
 from app.repositories.keys import Names

@@ -3,11 +3,9 @@
 from dataclasses import dataclass, field
 
 from app.domain.address import Address
-from app.domain.budget import Budget
-from app.domain.event import Endpoint
 from app.domain.number import NumberGenerator
 from app.domain.registration import Draft, Registered, Stored
-from app.domain.service import DEFAULT, Service
+from app.domain.service import DEFAULT, Budget, Endpoint, Service
 from app.repositories.census import Census
 from app.repositories.events import Events
 from app.repositories.keys import Names, UserKeys

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from app.domain.address import Address
-from app.domain.event import EventKind
-from app.domain.registration import Delivery, Stored
+from app.domain.registration import Delivery, EventKind, Stored
 from app.domain.report import ReportKind
 from app.repositories.events import Claim, Left, Queue
 from app.repositories.outbox import Settled

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from app.config import Settings
-from app.domain.budget import NO_LIMIT, Budget
+from app.domain.service import NO_LIMIT, Budget
 from app.errors import SettingsError
 
 SECRET = "a secret that is long enough to be one"

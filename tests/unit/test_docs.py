@@ -15,8 +15,8 @@ import pytest
 from app import create_app
 from app.cli import COMMANDS
 from app.config import Settings, variable_of
-from app.domain.moment import rfc3339
 from app.domain.number import NumberGenerator
+from app.domain.registration import rfc3339
 from app.errors import PROBLEMS
 from app.repositories.users import WRONG_IN_A_ROW
 from app.telemetry.metrics import KINDS

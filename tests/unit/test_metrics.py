@@ -2,8 +2,7 @@
 
 import re
 
-from app.domain.event import Endpoint
-from app.domain.service import Service
+from app.domain.service import Endpoint, Service
 from app.telemetry.metrics import DELIVERIES, Metrics, StoreState, exposition, service_gauges, store_gauges
 from tests.support.metrics import read
 

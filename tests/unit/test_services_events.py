@@ -11,7 +11,7 @@ from app.config import Settings
 from app.directory.in_force import RELOAD, InForce
 from app.directory.reading import Reading, read, read_disk
 from app.directory.source import Source
-from app.domain.event import Endpoint
+from app.domain.service import Endpoint
 from app.telemetry.board import FOLDER
 from tests.support.servers import ROOT
 from tests.support.tenants import ENVIRONMENT, SENDER, A, B, table, told

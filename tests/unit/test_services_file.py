@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 from app.config import ApiKey, Settings
 from app.directory.file import parse
 from app.directory.reading import Reading, read_disk
-from app.domain.budget import NO_LIMIT, Budget
-from app.domain.service import Service
+from app.domain.service import NO_LIMIT, Budget, Service
 from tests.support.tenants import ENVIRONMENT, SENDER, A, B, file_with_templates, table, told
 
 

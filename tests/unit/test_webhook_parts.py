@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from app.domain.event import Endpoint, EventKind
+from app.domain.registration import EventKind
+from app.domain.service import Endpoint
 from app.webhook.addresses import Receiver, is_loopback, is_public
 from app.webhook.answers import NotTaken
 from app.webhook.signing import signed

@@ -12,8 +12,7 @@ from app.cli.doctor.cures import NOT_DELIVERED
 from app.cli.doctor.findings import Area, Finding
 from app.cli.doctor.services import told
 from app.directory.reading import Reading
-from app.domain.event import Endpoint
-from app.domain.service import Service
+from app.domain.service import Endpoint, Service
 from app.webhook.webhooks import NotTaken, Webhooks
 
 EVENTS = Area("events")

@@ -13,8 +13,7 @@ from typing import NamedTuple
 
 import structlog
 
-from app.domain.event import nobody
-from app.domain.registration import Contents, Delivery, Registration
+from app.domain.registration import Contents, Delivery, Registration, nobody
 from app.errors import ServiceUnknown, StorageUnavailable
 from app.mail.messages import Messages
 from app.mail.smtp import Blame, MailFault, SmtpSession

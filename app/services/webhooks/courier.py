@@ -8,8 +8,7 @@ from contextlib import suppress
 
 import structlog
 
-from app.domain.event import Endpoint
-from app.domain.service import Service
+from app.domain.service import Endpoint, Service
 from app.repositories.events import LONGEST_WAIT_MS, Claim, Events, Left, Queue
 from app.services.waits import growing
 from app.services.webhooks.receivers import Receivers

@@ -8,10 +8,9 @@ import pytest
 import redis
 
 from app.domain.address import Address
-from app.domain.budget import Budget
 from app.domain.number import NumberGenerator
 from app.domain.registration import Delivery, Draft, Registered, Stored
-from app.domain.service import Service
+from app.domain.service import Budget, Service
 from app.errors import TooManyAttempts, VerificationFailed
 from app.repositories.keys import Field, Names
 from app.repositories.sealing import Sealer

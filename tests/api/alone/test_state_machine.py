@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_a
 
 from app import create_app
 from app.config import Settings
-from app.domain.budget import Budget
+from app.domain.service import Budget
 from tests.api.conftest import Api, bearer, race
 from tests.api.model import ALL_MOVES, MAILBOX_LIMIT, SERVICES, Answer, Ask, Model, write_services
 from tests.support.inbox import Inbox

@@ -10,7 +10,7 @@ monkey.patch_all()
 
 import time  # noqa: E402 gevent first
 
-from app.domain.event import Event  # noqa: E402
+from app.domain.registration import Event  # noqa: E402
 from app.services.events import EventService  # noqa: E402
 from tests.support.couriers import SHOP, Counted, Passed, Posts, WaitingEvents, queue  # noqa: E402
 from tests.support.waiting import wait_until  # noqa: E402

@@ -13,7 +13,7 @@ import sys  # noqa: E402
 import threading  # noqa: E402
 import time  # noqa: E402
 
-from app.domain.event import Endpoint  # noqa: E402
+from app.domain.service import Endpoint  # noqa: E402
 from app.webhook.webhooks import NotTaken, Webhooks  # noqa: E402
 from tests.support.events import SECRET, event  # noqa: E402
 

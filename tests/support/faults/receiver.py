@@ -8,7 +8,7 @@ import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from app.domain.event import Endpoint
+from app.domain.service import Endpoint
 from tests.support.events import SECRET
 from tests.support.faults.smtp import OddSmtp, Over, Talk
 from tests.support.waiting import wait_until

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from app.domain.event import Event
+from app.domain.registration import Event
 from app.domain.service import Service
 from app.repositories.events import LONGEST_WAIT_MS, Queue
 from app.services.webhooks.courier import (

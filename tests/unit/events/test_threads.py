@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from app.domain.event import Event
+from app.domain.registration import Event
 from app.domain.service import Service
 from app.errors import StorageUnavailable
 from app.repositories.events import Claim, Queue
