@@ -7,6 +7,7 @@ No exception carries a number, token, address or key.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 
 class CedulaError(Exception):
@@ -151,12 +152,21 @@ class UserNotFound(CedulaError, slug="not-found"):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One RFC 9457 problem type: `type` is `/problems/<slug>`; `explanation` is for a person."""
+    """One RFC 9457 problem type. `explanation`: for a person."""
 
     slug: str
     status: int
     title: str
     explanation: str
+
+    @property
+    def type(self) -> str:
+        return f"/problems/{self.slug}"
+
+    @property
+    def members(self) -> dict[str, Any]:
+        """The usual members of an answer that is this problem."""
+        return {"type": self.type, "title": self.title, "status": self.status, "detail": self.explanation}
 
 
 RETRY_AFTER_S = 5

@@ -12,7 +12,6 @@ from marshmallow import ValidationError
 
 from app.container import services
 from app.domain.registration import Cause, Delivery, Draft, rfc3339
-from app.errors import PROBLEMS
 from app.http import openapi
 from app.http.application import Request, current
 from app.http.bodies import StrictBlueprint, read_report
@@ -70,11 +69,8 @@ def verify(body: dict[str, Any]) -> ResponseReturnValue:
     handed = services().verification.verify(
         request.service, body["email"], body["number"], idempotency_key(request)
     )
-    return {
-        "id": handed.user_id,
-        "email": handed.contents.address.email,
-        "token": handed.contents.token,
-    }
+    contents = handed.contents
+    return {"id": handed.user_id, "email": contents.address.email, "token": contents.token}
 
 
 @api.post("/users/<user_id:user_id>/resend")
@@ -102,10 +98,8 @@ def look_up(user_id: str) -> ResponseReturnValue:
 @api.doc(**openapi.MAIL)
 def mail(user_id: str) -> ResponseReturnValue:
     """The mail of a test service, which is shown here instead of being sent. Other services have none."""
-    ours = services()
-    found: dict[str, Any] = MailAnswer().dump(
-        ours.messages.shown(ours.registration.mailed(current().service, user_id))
-    )
+    mailed = services().registration.mailed(current().service, user_id)
+    found: dict[str, Any] = MailAnswer().dump(services().messages.shown(mailed))
     return found
 
 
@@ -140,11 +134,8 @@ def readyz() -> ResponseReturnValue:
     found = services().monitoring.readiness()
     if found.redis_ok and not found.unwell:
         return {"status": "ready", "redis": "ok", "smtp": found.smtp}
-    slug = "not-ready" if found.redis_ok else "storage-unavailable"
-    redis = "ok" if found.redis_ok else "unavailable"
-    return problem_response(
-        PROBLEMS[slug], more={"redis": redis, "smtp": found.smtp, "threads": found.unwell}
-    )
+    slug, redis = ("not-ready", "ok") if found.redis_ok else ("storage-unavailable", "unavailable")
+    return problem_response(slug, redis=redis, smtp=found.smtp, threads=found.unwell)
 
 
 @operations.get("/metrics")

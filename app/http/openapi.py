@@ -4,7 +4,7 @@ flask-smorest makes it of the routes, their schemas, and the operations below, w
 May import `schemas`.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -14,7 +14,7 @@ from flask_smorest import Api, Blueprint
 from werkzeug.routing import BaseConverter
 
 from app.domain.registration import USER_ID
-from app.errors import PROBLEMS, RETRY_AFTER_S
+from app.errors import PROBLEMS, RETRY_AFTER_S, Problem
 from app.http.schemas import (
     IDEMPOTENCY_KEY_PATTERN,
     HealthAnswer,
@@ -51,11 +51,6 @@ A number can be mailed again (`resend`). Where an answer is lost, the same reque
 
 Every answer carries `X-Request-ID` and `Cache-Control: no-store`. Every error is an RFC 9457 problem; its
 `type` is a page that explains it. Answers may grow: ignore members that you do not know."""
-
-INFO: Json = {
-    "description": DESCRIPTION,
-    "summary": "One address, one number, one mail.",
-}
 
 BEARER: Json = {
     "type": "http",
@@ -98,38 +93,38 @@ HEADERS: Mapping[str, Json] = {
     },
 }
 
-REQUEST_ID: Json = {
-    "name": "X-Request-ID",
-    "in": "header",
-    "description": "Your name for this request, for both logs: 1 to 64 characters of `A-Z a-z 0-9 . _ -`. "
-    "Anything else is replaced.",
-    "schema": {"type": "string"},
-}
 
-IDEMPOTENCY_KEY: Json = {
-    "name": "Idempotency-Key",
-    "in": "header",
-    "description": "A name of your choice for this registration of this address (a UUID, say). A repetition "
-    "with the same key, token and locale gets the same answer, and makes no second number and no second "
-    "mail.",
-    "schema": {"type": "string", "pattern": IDEMPOTENCY_KEY_PATTERN, "maxLength": 255},
-}
+def header_parameter(name: str, description: str, **schema: Any) -> Json:
+    """A parameter object: a header that a request may have."""
+    return {"name": name, "in": "header", "description": description, "schema": {"type": "string", **schema}}
 
-VERIFICATION_KEY: Json = {
-    "name": "Idempotency-Key",
-    "in": "header",
-    "description": "A name that you draw at random for this handing in (a UUID). Where the answer was lost, "
-    "the same key, address and number bring it again for two minutes; that costs no try. A name that can be "
-    "guessed, or is made of the number, lets others guess the number meanwhile.",
-    "schema": {"type": "string", "pattern": IDEMPOTENCY_KEY_PATTERN, "maxLength": 255},
-}
 
-PREFER: Json = {
-    "name": "Prefer",
-    "in": "header",
-    "description": "RFC 7240. `respond-async`: answer 202 at once, without waiting for the mail server.",
-    "schema": {"type": "string"},
-}
+REQUEST_ID = header_parameter(
+    "X-Request-ID",
+    "Your name for this request, for both logs: 1 to 64 characters of `A-Z a-z 0-9 . _ -`. Anything else is "
+    "replaced.",
+)
+
+IDEMPOTENCY_KEY = header_parameter(
+    "Idempotency-Key",
+    "A name of your choice for this registration of this address (a UUID, say). A repetition with the same "
+    "key, token and locale gets the same answer, and makes no second number and no second mail.",
+    pattern=IDEMPOTENCY_KEY_PATTERN,
+    maxLength=255,
+)
+
+VERIFICATION_KEY = header_parameter(
+    "Idempotency-Key",
+    "A name that you draw at random for this handing in (a UUID). Where the answer was lost, the same key, "
+    "address and number bring it again for two minutes; that costs no try. A name that can be guessed, or is "
+    "made of the number, lets others guess the number meanwhile.",
+    pattern=IDEMPOTENCY_KEY_PATTERN,
+    maxLength=255,
+)
+
+PREFER = header_parameter(
+    "Prefer", "RFC 7240. `respond-async`: answer 202 at once, without waiting for the mail server."
+)
 
 REGISTERED: Json = {
     "id": EXAMPLE_ID,
@@ -167,28 +162,48 @@ def answer(description: str, schema: Any = None, example: Any = None, *headers: 
     return found
 
 
-def problems(*slugs: str) -> dict[int, Json]:
+PROBLEM_HEADERS: Mapping[int, Sequence[str]] = {
+    401: ["WWW-Authenticate"],
+    409: ["Retry-After"],
+    429: ["Retry-After"],
+    503: ["Retry-After"],
+}
+
+MEMBERS: Mapping[str, Json] = {
+    "invalid-request": {"errors": {"email": ["Not a valid e-mail address."]}},
+    "verification-failed": {"tries_left": 4},
+}
+"""Examples of what a problem says beyond the usual."""
+
+
+def problems(
+    *slugs: str, schema: type[ProblemAnswer] = ProblemAnswer, members: Mapping[str, Json] = MEMBERS
+) -> dict[int, Json]:
     """The responses that are these problems, one for each status."""
-    found: dict[int, Json] = {}
+    by_status: dict[int, list[Problem]] = {}
     for slug in slugs:
-        problem = PROBLEMS[slug]
-        extra = {401: ["WWW-Authenticate"], 409: ["Retry-After"], 429: ["Retry-After"], 503: ["Retry-After"]}
-        response = found.setdefault(
-            problem.status,
-            {
-                "description": "",
-                "headers": _headers(*extra.get(problem.status, ())),
-                "content": {"application/problem+json": {"schema": ProblemAnswer, "examples": {}}},
+        by_status.setdefault(PROBLEMS[slug].status, []).append(PROBLEMS[slug])
+    return {
+        status: {
+            "description": " · ".join(f"`{each.slug}`: {each.title}" for each in found),
+            "headers": _headers(*PROBLEM_HEADERS.get(status, ())),
+            "content": {
+                "application/problem+json": {
+                    "schema": schema,
+                    "examples": {
+                        each.slug: {"value": each.members | members.get(each.slug, {})} for each in found
+                    },
+                }
             },
-        )
-        response["description"] += f"{' · ' if response['description'] else ''}`{slug}`: {problem.title}"
-        response["content"]["application/problem+json"]["examples"][slug] = {"value": _example(slug)}
-    return found
+        }
+        for status, found in by_status.items()
+    }
 
 
-def operation(operation_id: str, responses: Mapping[int, Json], **more: Any) -> Json:
+def operation(operation_id: str, responses: Mapping[int, Json], *parameters: Json, **more: Any) -> Json:
     """An operation object, for `Blueprint.doc`."""
-    return {"operationId": operation_id, "responses": responses, "parameters": [REQUEST_ID], **more}
+    described = {"operationId": operation_id, "responses": responses, "parameters": [*parameters, REQUEST_ID]}
+    return described | more
 
 
 class SortedResponses(BasePlugin):
@@ -225,7 +240,7 @@ def install(app: Flask, blueprints: Iterable[Blueprint], *, is_open: bool) -> No
             "version": VERSION,
             "openapi_version": "3.1.0",
             "extra_plugins": [SortedResponses()],
-            "info": INFO,
+            "info": {"description": DESCRIPTION, "summary": "One address, one number, one mail."},
             "servers": [{"url": "/"}],
             "components": {
                 "headers": deepcopy(dict(HEADERS)),
@@ -244,40 +259,11 @@ def install(app: Flask, blueprints: Iterable[Blueprint], *, is_open: bool) -> No
 UNUSED_SCHEMAS = ("Error", "PaginationMetadata")
 """What flask-smorest describes, whether or not it occurs."""
 
-MEMBERS: Mapping[str, Json] = {
-    "invalid-request": {"errors": {"email": ["Not a valid e-mail address."]}},
-    "verification-failed": {"tries_left": 4},
-}
-
 
 def _headers(*names: str) -> Json:
     return {
         name: {"$ref": f"#/components/headers/{name}"} for name in ("X-Request-ID", "Cache-Control", *names)
     }
-
-
-def _example(slug: str) -> Json:
-    problem = PROBLEMS[slug]
-    found: Json = {
-        "type": f"/problems/{slug}",
-        "title": problem.title,
-        "status": problem.status,
-        "detail": problem.explanation,
-    }
-    return found | MEMBERS.get(slug, {})
-
-
-def _not_ready() -> Json:
-    found = problems("storage-unavailable", "not-ready")[503]
-    content = found["content"]["application/problem+json"]
-    content["schema"] = ReadinessProblem
-    content["examples"]["storage-unavailable"]["value"] |= {
-        "redis": "unavailable",
-        "smtp": "ok",
-        "threads": [],
-    }
-    content["examples"]["not-ready"]["value"] |= {"redis": "ok", "smtp": "ok", "threads": ["outbox-relay"]}
-    return found
 
 
 EVERYWHERE = ("unauthorized", "too-many-requests", "internal-error")
@@ -313,7 +299,8 @@ REGISTER = operation(
             "number-space-exhausted",
         ),
     },
-    parameters=[IDEMPOTENCY_KEY, PREFER, REQUEST_ID],
+    IDEMPOTENCY_KEY,
+    PREFER,
 )
 
 VERIFY = operation(
@@ -327,7 +314,7 @@ VERIFY = operation(
         ),
         **problems(*STORAGE, *BODY, "verification-failed", "mistyped-number", "too-many-attempts"),
     },
-    parameters=[VERIFICATION_KEY, REQUEST_ID],
+    VERIFICATION_KEY,
 )
 
 RESEND = operation(
@@ -342,7 +329,7 @@ RESEND = operation(
         ),
         **problems(*STORAGE, "not-found", "undeliverable-address", "too-many-registrations"),
     },
-    parameters=[PREFER, REQUEST_ID],
+    PREFER,
 )
 
 MAIL = operation(
@@ -352,14 +339,7 @@ MAIL = operation(
 
 LOOK_UP = operation(
     "getUser",
-    {
-        200: answer(
-            "The registration.",
-            UserAnswer,
-            LOOKED_UP,
-        ),
-        **problems(*STORAGE, "not-found"),
-    },
+    {200: answer("The registration.", UserAnswer, LOOKED_UP), **problems(*STORAGE, "not-found")},
 )
 
 ERASE = operation(
@@ -409,8 +389,16 @@ READYZ = operation(
             ReadinessAnswer,
             {"status": "ready", "redis": "ok", "smtp": "ok"},
         ),
-        503: _not_ready(),
         **problems("internal-error"),
+        **problems(
+            "storage-unavailable",
+            "not-ready",
+            schema=ReadinessProblem,
+            members={
+                "storage-unavailable": {"redis": "unavailable", "smtp": "ok", "threads": []},
+                "not-ready": {"redis": "ok", "smtp": "ok", "threads": ["outbox-relay"]},
+            },
+        ),
     },
     security=[],
 )

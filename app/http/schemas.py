@@ -30,7 +30,6 @@ IDEMPOTENCY_KEY_PATTERN = "^[!-~]([ -~]{0,253}[!-~])?$"
 WITHOUT_NUL = r"^[^\u0000]*$"
 EMAIL = {"maxLength": MAX_LENGTH, "format": "email", "examples": ["ada@example.com"]}
 ID = {"pattern": f"^{USER_ID}$", "description": "Always the same for the same address."}
-MOMENT = {"format": "date-time"}
 
 
 class Text(fields.String):
@@ -57,11 +56,8 @@ class EmailAddress(Text):
             raise ValidationError(str(error)) from error
 
 
-class Moment(fields.String):
-    """Unix time in ms, told as RFC 3339."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**{"metadata": MOMENT, **kwargs})
+class Moment(fields.DateTime):
+    """Unix time in ms, shown as RFC 3339."""
 
     def _serialize(self, value: Any, attr: Any, obj: Any, **kwargs: Any) -> str | None:  # noqa: ARG002
         return None if value is None else rfc3339(value)
@@ -117,7 +113,7 @@ class RegistrationAnswer(Answer):
     created_at = Moment(required=True, attribute="created_ms")
     expires_at = Moment(
         attribute="expires_ms",
-        metadata={**MOMENT, "description": "When the number stops working; missing where it has no end."},
+        metadata={"description": "When the number stops working; missing where it has no end."},
     )
 
 
@@ -155,13 +151,12 @@ class UserAnswer(RegistrationAnswer):
         required=True, validate=OneOf([each for each in Delivery if each is not Delivery.REFUSED])
     )
     mailed_at = Moment(
-        attribute="mailed_ms", metadata={**MOMENT, "description": "When the mail server accepted the mail."}
+        attribute="mailed_ms", metadata={"description": "When the mail server accepted the mail."}
     )
     mail_attempts = fields.Integer(required=True, attribute="attempts", metadata={"minimum": 0})
     reported_at = Moment(
         attribute="reported_ms",
         metadata={
-            **MOMENT,
             "description": "When the mail was reported to have come back for good (`bounced`), or to be "
             "unwanted (`complained`).",
         },
@@ -233,7 +228,7 @@ class ProblemAnswer(Answer):
 
     type = fields.String(
         required=True,
-        validate=OneOf([f"/problems/{slug}" for slug in PROBLEMS]),
+        validate=OneOf([problem.type for problem in PROBLEMS.values()]),
         metadata={
             "format": "uri-reference",
             "description": "Its page.",
