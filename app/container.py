@@ -91,7 +91,7 @@ class Container:
 
     def _read_services(self) -> None:
         """Puts the services in force. Raises SettingsError, with nothing changed."""
-        self.directory = Directory.of(self._in_force.read())
+        self.directory = Directory(self._in_force.read())
         self.metrics.serving(self.directory.services)
 
     def _build_messaging(self) -> None:

@@ -10,7 +10,7 @@ from flask.cli import AppGroup
 from app.checks import API_KEY
 from app.cli.common import told_in_words
 from app.container import services
-from app.http.auth import digest, new_key
+from app.directory.directory import digest, new_key
 from app.repositories.seals import UNREADABLE, Verdict
 
 keys = AppGroup("keys", help="API keys, who may call; and SECRET_KEY, which seals what is stored.")

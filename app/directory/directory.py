@@ -3,46 +3,47 @@
 import hashlib
 import hmac
 import secrets
-from collections.abc import Iterable, Mapping
-from typing import Self
 
 from app.directory.reading import Reading
 from app.domain.service import DEFAULT, Caller, Service
 
-DIGEST_BYTES = 16
+KEY_PREFIX = "cedula_"
+"""So that people and secret scanners know what they have found."""
+
+
+def new_key() -> str:
+    """A fresh API key: 256 bits."""
+    return KEY_PREFIX + secrets.token_urlsafe(32)
+
+
+def digest(key: str) -> str:
+    """SHA-256 in hexadecimal. A key has 256 random bits, so a slow hash would protect nothing more."""
+    return hashlib.sha256(key.encode()).hexdigest()
 
 
 class Directory:
     """The services in force, and whose a key is.
 
-    It never changes: a reload makes another. So nobody should hold a directory, or a Service, for longer than
-    one request or one mail.
+    It never changes: a reload makes another. So hold a directory, or a Service, for one request or one mail
+    only.
 
-    Keys are held by a digest under a key that this process has drawn, so that the time of a look-up tells
+    Keys are found by a digest that is keyed with a secret of this process: the time of a look-up tells
     nothing of them, and a thousand services cost what one does.
     """
 
-    def __init__(
-        self, services: Iterable[Service], keys: Mapping[str, Caller], *, closed: bool = False
-    ) -> None:
-        """`keys`: by the SHA-256 of the key in hexadecimal. `closed`: without any of them nobody may call;
-        else everybody is `default`."""
-        self._services = {service.id: service for service in services}
+    def __init__(self, reading: Reading) -> None:
+        """`reading`: one in which nothing is wrong."""
+        self._services = {service.id: service for service in reading.services}
         self._secret = secrets.token_bytes(32)
-        self._callers = {self._place(digest): (digest, caller) for digest, caller in keys.items()}
-        self.anyone = None if keys or closed else Caller(self._services[DEFAULT])
+        self._callers = {self._place(digest): (digest, caller) for digest, caller in reading.keys.items()}
+        self.anyone = None if reading.keys or reading.closed else Caller(self._services[DEFAULT])
         """Who calls without a key; None where everybody needs one."""
         self.listens = any(service.events for service in self._services.values())
         """Some service is told what becomes of its registrations."""
 
-    @classmethod
-    def of(cls, reading: Reading) -> Self:
-        """What was read, and is not wrong."""
-        return cls(reading.services, reading.keys, closed=reading.closed)
-
     @property
     def services(self) -> list[Service]:
-        """Those that somebody may call, by their ids."""
+        """Those that somebody may call for, sorted by id."""
         callers = [caller for _, caller in self._callers.values()] + ([self.anyone] if self.anyone else [])
         found = {caller.service.id: caller.service for caller in callers}
         return [found[service_id] for service_id in sorted(found)]
@@ -52,9 +53,9 @@ class Directory:
 
     def caller(self, key: str) -> Caller | None:
         """Whose key this is; None for nobody's."""
-        digest = hashlib.sha256(key.encode()).hexdigest()
-        found = self._callers.get(self._place(digest))
-        return found[1] if found and hmac.compare_digest(found[0], digest) else None
+        presented = digest(key)
+        found = self._callers.get(self._place(presented))
+        return found[1] if found and hmac.compare_digest(found[0], presented) else None
 
     def _place(self, digest: str) -> bytes:
-        return hashlib.blake2b(digest.encode(), digest_size=DIGEST_BYTES, key=self._secret).digest()
+        return hashlib.blake2b(digest.encode(), digest_size=16, key=self._secret).digest()

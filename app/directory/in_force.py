@@ -21,9 +21,8 @@ from typing import Final, Self
 import structlog
 
 from app.config import Settings
-from app.directory.disk import reason
 from app.directory.reading import Check, Reading, nothing_else, read, read_disk
-from app.directory.source import Source
+from app.directory.source import Source, reason
 from app.telemetry.board import FOLDER
 
 RELOAD: Final = "CEDULA_RELOAD"

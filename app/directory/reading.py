@@ -14,9 +14,8 @@ from marshmallow import ValidationError
 
 from app import checks
 from app.config import LANGUAGES, ApiKey, Settings
-from app.directory.disk import Unreadable
 from app.directory.file import FILE, Lines, Wrong, at, parse, shown
-from app.directory.source import MAIL_TEMPLATES, Source
+from app.directory.source import MAIL_TEMPLATES, Source, Unreadable
 from app.directory.table import MAX_SECRETS
 from app.domain.service import DEFAULT, Caller, Endpoint, Service
 from app.errors import SettingsError
@@ -65,13 +64,13 @@ def read(settings: Settings, source: Source, check: Check = nothing_else) -> Rea
     """Reads what a source holds."""
     reading = Reading(source, closed=bool(settings.services_file))
     default = default_service(settings, _default_templates(settings, reading))
-    reading.wrong.extend(_language_missing(default, Wrong("DEFAULT_LOCALE", 0, "")))
+    reading.wrong.extend(Wrong("DEFAULT_LOCALE", 0, each) for each in _language_missing(default))
     if default.templates and not reading.wrong:
         reading.wrong.extend(Wrong("MAIL_TEMPLATES", 0, each) for each in check(default))
     reading.services.append(default)
     reading.keys.update({key.sha256: Caller(default, key.name) for key in settings.api_keys})
     if source.text is not None:
-        _Tables(default, reading, check).read(source.text)
+        _Tables(source.text, default, reading, check).read()
         reading.wrong.sort(key=lambda each: each.line)
     return reading
 
@@ -89,14 +88,13 @@ def _default_templates(settings: Settings, reading: Reading) -> Mapping[str, str
 class _Tables:
     """Makes services of the tables of a file."""
 
-    def __init__(self, default: Service, reading: Reading, check: Check) -> None:
+    def __init__(self, text: str, default: Service, reading: Reading, check: Check) -> None:
+        self._text, self._lines = text, Lines(text)
         self._default, self._reading, self._check = default, reading, check
-        self._lines = Lines("")
 
-    def read(self, text: str) -> None:
-        tables, wrong = parse(text)
+    def read(self) -> None:
+        tables, wrong = parse(self._text)
         self._reading.wrong.extend(wrong)
-        self._lines = Lines(text)
         in_trouble = {each.table for each in wrong}
         for name, table in tables.items():
             self._add(name, table, name not in in_trouble)
@@ -106,10 +104,10 @@ class _Tables:
         before = len(self._reading.wrong)
         service = self._service(name, table)
         if "locale" in table:
-            self._reading.wrong.extend(_language_missing(service, self._at(name, "locale")))
+            self._wrong(name, "locale", _language_missing(service))
         self._add_keys(service, table.get("keys", ()))
         if is_well and service.templates is not self._default.templates:
-            self._reading.wrong.extend(self._at(name, "templates", each) for each in self._check(service))
+            self._wrong(name, "templates", self._check(service))
         if is_well and len(self._reading.wrong) == before:
             self._reading.services.append(service)
 
@@ -132,7 +130,7 @@ class _Tables:
         try:
             return {**self._default.templates, **self._reading.source.templates(folder)}
         except Unreadable as error:
-            self._reading.wrong.append(self._at(name, "templates", str(error)))
+            self._wrong(name, "templates", [str(error)])
             return self._default.templates
 
     def _events(self, name: str, table: dict[str, Any]) -> Endpoint | None:
@@ -151,7 +149,7 @@ class _Tables:
             wrong = list(_secret_problems(secrets))
         except Unreadable as error:
             secrets, wrong = [], [str(error)]
-        self._reading.wrong.extend(self._at(name, "events_secrets_file", each) for each in wrong)
+        self._wrong(name, "events_secrets_file", wrong)
         return [] if wrong else secrets
 
     def _add_keys(self, service: Service, keys: Iterable[ApiKey]) -> None:
@@ -159,12 +157,12 @@ class _Tables:
             taken = self._reading.keys.get(key.sha256)
             if taken:
                 message = f"Number {place} is a key of {_whose(taken)}; a key belongs to one service, once."
-                self._reading.wrong.append(self._at(service.id, "keys", message))
+                self._wrong(service.id, "keys", [message])
             else:
                 self._reading.keys[key.sha256] = Caller(service, f"{service.id}/{key.name or place}")
 
-    def _at(self, name: str, key: str, message: str = "") -> Wrong:
-        return at(self._lines, name, key, message)
+    def _wrong(self, name: str, key: str, messages: Iterable[str]) -> None:
+        self._reading.wrong.extend(at(self._lines, name, key, each) for each in messages)
 
 
 def _secret_problems(secrets: list[str]) -> Iterator[str]:
@@ -181,11 +179,11 @@ def _whose(caller: Caller) -> str:
     return "API_KEYS" if caller.service.id == DEFAULT else f"[{shown(caller.service.id)}]"
 
 
-def _language_missing(service: Service, place: Wrong) -> Iterator[Wrong]:
+def _language_missing(service: Service) -> Iterator[str]:
     brought = {name.removesuffix(".toml") for name in service.templates if name.endswith(".toml")}
     languages = [*LANGUAGES, *sorted(brought - set(LANGUAGES))]
     if service.locale not in languages:
-        yield replace(place, message=f"There are no mails in this language, only: {', '.join(languages)}.")
+        yield f"There are no mails in this language, only: {', '.join(languages)}."
 
 
 def default_service(settings: Settings, templates: Mapping[str, str]) -> Service:

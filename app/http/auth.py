@@ -3,9 +3,6 @@
 May import `container` for what counts requests; knows nothing of Redis.
 """
 
-import hashlib
-import secrets
-
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
@@ -14,19 +11,6 @@ from app.domain.client import client_of
 from app.domain.service import DEFAULT, Caller
 from app.errors import Unauthorized
 from app.http.application import Request, current
-
-KEY_PREFIX = "cedula_"
-"""So that people and secret scanners know what they have found."""
-
-
-def new_key() -> str:
-    """A fresh API key: 256 bits."""
-    return KEY_PREFIX + secrets.token_urlsafe(32)
-
-
-def digest(key: str) -> str:
-    """SHA-256 in hexadecimal. A key has 256 random bits, so a slow hash would protect nothing more."""
-    return hashlib.sha256(key.encode()).hexdigest()
 
 
 def install(app: Flask, services: Container) -> None:

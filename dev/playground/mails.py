@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from app.config import Settings
-from app.directory.disk import Unreadable
 from app.directory.file import parse
 from app.directory.reading import Reading, read_disk
-from app.directory.source import Source
+from app.directory.source import Source, Unreadable
 from app.domain.service import Service
 from app.errors import SettingsError
 from app.mail.languages import available, built_in

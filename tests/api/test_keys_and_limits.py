@@ -16,10 +16,11 @@ import redis
 import requests
 
 from app.config import Settings
-from app.directory.directory import Directory
+from app.directory.directory import Directory, digest
+from app.directory.reading import Reading
+from app.directory.source import Source
 from app.domain.service import Budget, Caller, Service
 from app.errors import TooManyRequests
-from app.http.auth import digest
 from app.repositories.client_limits import ClientLimits
 from app.repositories.keys import Names
 from app.storage.storage import Storage
@@ -108,7 +109,8 @@ def test_what_is_not_personal_needs_no_key(keyed: Api, path: str) -> None:
 def test_keys_are_compared_in_constant_time() -> None:
     """A key is found by a digest that nobody can foresee, and its own digest is then compared as a whole."""
     service = Service()
-    directory = Directory([service], {digest("key"): Caller(service, "first")})
+    keys = {digest("key"): Caller(service, "first")}
+    directory = Directory(Reading(Source("", {}, None), closed=False, services=[service], keys=keys))
     assert directory.caller("key") == Caller(service, "first")
     assert directory.caller("kez") is None
     assert directory.caller("") is None

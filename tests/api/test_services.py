@@ -9,7 +9,7 @@ import pytest
 import redis
 import requests
 
-from app.http.auth import digest
+from app.directory.directory import digest
 from tests.api.conftest import API_KEYS, SHOP, Api, bearer
 from tests.support.servers import Gunicorn
 

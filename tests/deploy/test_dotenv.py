@@ -12,7 +12,7 @@ import pytest
 import redis
 import requests
 
-from app.http.auth import digest
+from app.directory.directory import digest
 from tests.support.servers import ROOT, Gunicorn, MailServer, Valkey, gunicorn
 from tests.support.waiting import wait_until
 

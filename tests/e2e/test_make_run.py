@@ -17,7 +17,7 @@ import pytest
 import redis
 import requests
 
-from app.http.auth import digest
+from app.directory.directory import digest
 from tests.support.dev_run import END_WITHIN_S, Run, running, status_of
 from tests.support.scan import contradictions, kinds
 from tests.support.servers import ROOT

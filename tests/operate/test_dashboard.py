@@ -16,7 +16,7 @@ import pytest
 import requests
 import yaml
 
-from app.http.auth import digest
+from app.directory.directory import digest
 from tests.operate.test_alerts import RULES
 from tests.support.servers import ROOT, Gunicorn, MailServer, Valkey, free_port, gunicorn
 from tests.support.tenants import key_of, services_file

@@ -13,9 +13,9 @@ import pytest
 from app.cli.doctor import services, settings
 from app.cli.doctor.findings import Level
 from app.config import ApiKey, Settings
+from app.directory.directory import digest
 from app.directory.reading import Reading, read_disk
 from app.domain.service import Budget
-from app.http.auth import digest
 from app.mail.messages import faults
 from tests.operate.doctor import SECRET, SENDER, assert_found, smtp, worst
 from tests.support.servers import ROOT, Valkey

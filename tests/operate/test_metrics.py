@@ -8,7 +8,7 @@ import pytest
 import redis
 import requests
 
-from app.http.auth import digest
+from app.directory.directory import digest
 from tests.support.metrics import (
     Samples,
     answers,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from app.http.auth import digest
+from app.directory.directory import digest
 from tests.api.conftest import Api, named, wrong
 from tests.operate.test_commands import run
 from tests.support import metrics

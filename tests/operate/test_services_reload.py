@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from app.http.auth import digest
+from app.directory.directory import digest
 from tests.support.metrics import at_work, folders_of
 from tests.support.servers import Gunicorn, Valkey, gunicorn
 from tests.support.waiting import wait_until

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from app.config import ApiKey, Settings
-from app.directory.directory import Directory
+from app.directory.directory import Directory, digest
 from app.directory.in_force import RELOAD, InForce
+from app.directory.reading import Reading
+from app.directory.source import Source
 from app.domain.service import Service
 from app.errors import SettingsError
-from app.http.auth import digest
 from app.telemetry.board import FOLDER
 from tests.support.tenants import SENDER, file_with_templates, table, told
 from tests.support.values import there
@@ -40,7 +41,7 @@ def in_force(file: Path) -> InForce:
 
 
 def read_by(found: InForce) -> Directory:
-    return Directory.of(found.read())
+    return Directory(found.read())
 
 
 def test_the_first_start_is_stopped_by_a_wrong_file(file: Path, shared: pytest.MonkeyPatch) -> None:
@@ -135,7 +136,7 @@ def test_who_is_let_in() -> None:
     assert (anyone.service.id, anyone.key_name) == ("default", "")
     with_keys = Settings(mail_default_sender=SENDER, api_keys=(ApiKey("me", digest("mine")),))
     assert read_by(InForce(with_keys)).anyone is None
-    closed = Directory([Service()], {}, closed=True)
+    closed = Directory(Reading(Source("", {}, None), closed=True, services=[Service()]))
     assert closed.anyone is None
     assert closed.caller("") is None
 
@@ -147,7 +148,7 @@ def test_a_thousand_services_are_read_and_found() -> None:
     reading = told(text)
     took_s = time.process_time() - began
     print(f"{took_s:.2f} s of CPU for a thousand services")  # noqa: T201
-    found = Directory(reading.services, reading.keys, closed=True)
+    found = Directory(reading)
     assert {found.caller(str(number)) for number in (0, 999)} == {
         reading.keys[digest(n)] for n in ("0", "999")
     }
