@@ -8,7 +8,7 @@ import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from environs import EnvValidationError, FileAwareEnv
 from marshmallow import ValidationError
@@ -18,19 +18,8 @@ from app import checks
 from app.domain.service import NO_LIMIT, Budget
 from app.errors import SettingsError
 
-L = TypeVar("L", Budget, tuple[Budget, ...])
-
 LANGUAGES: Final = ("en", "es", "pt", "fr", "de", "it", "ar")
 """Those of the built-in mails."""
-
-TEN_AN_HOUR: Final = Budget(10, 3600)
-"""A person registers again a few times; more mails an hour are a nuisance to whoever owns the mailbox."""
-
-FIVE_IN_15_MINUTES: Final = Budget(5, 900)
-"""480 guesses a day at most, and 100 end the registration anyway."""
-
-TWENTY_AN_HOUR: Final = Budget(20, 3600)
-"""Two services may each use up their own limit; beyond that it is the person who must be protected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,20 +30,23 @@ class ApiKey:
     sha256: str
 
 
-def _text(default: str = "", check: Callable[[str], Any] | None = None, *, secret: bool = False) -> Any:
-    return field(default=default, repr=not secret, metadata={"parser": "str", "check": check})
+def _text(default: str = "", validate: Callable[[str], Any] | None = None, *, secret: bool = False) -> Any:
+    return field(default=default, repr=not secret, metadata={"parser": "str", "validate": validate})
 
 
 def _flag(default: bool = False) -> Any:
-    return field(default=default, metadata={"parser": "bool", "check": None})
+    return field(default=default, metadata={"parser": "bool"})
 
 
 def _whole(default: int, lowest: int, highest: int) -> Any:
-    return field(default=default, metadata={"parser": "int", "check": Range(lowest, highest)})
+    return field(default=default, metadata={"parser": "int", "validate": Range(lowest, highest)})
 
 
 def _number(default: float, lowest: float, highest: float) -> Any:
-    return field(default=default, metadata={"parser": "float", "check": Range(lowest, highest)})
+    return field(default=default, metadata={"parser": "float", "validate": Range(lowest, highest)})
+
+
+LIMIT: Final = {"parser": "limit", "empty": NO_LIMIT}
 
 
 @dataclass(frozen=True)
@@ -100,10 +92,13 @@ class Settings:
 
     number_digits: int = _whole(10, 10, 18)
     number_ttl_s: int = _whole(86_400, 0, checks.TEN_YEARS_S)
-    address_limit: Budget = TEN_AN_HOUR
-    mailbox_limit: Budget = TWENTY_AN_HOUR
-    verify_limit: Budget = FIVE_IN_15_MINUTES
-    client_limit: tuple[Budget, ...] = ()
+    address_limit: Budget = field(default=Budget(10, 3600), metadata=LIMIT)
+    """A person registers again a few times; more mails an hour are a nuisance to whoever owns the mailbox."""
+    mailbox_limit: Budget = field(default=Budget(20, 3600), metadata=LIMIT)
+    """Two services may each use up their own limit; beyond that it is the person who must be protected."""
+    verify_limit: Budget = field(default=Budget(5, 900), metadata=LIMIT)
+    """480 guesses a day at most, and 100 end the registration anyway."""
+    client_limit: tuple[Budget, ...] = field(default=(), metadata={"parser": "limits"})
     api_keys: tuple[ApiKey, ...] = field(default=(), repr=False)
     docs: bool = _flag(default=True)
     trusted_proxies: int = _whole(0, 0, 100)
@@ -126,27 +121,26 @@ def variable_of(name: str) -> str:
     return name.upper().removesuffix("_S")
 
 
+def _is_set(name: str) -> bool:
+    return bool(os.environ.get(name) or os.environ.get(f"{name}_FILE"))
+
+
 class _Reader:
     """Reads one setting after another and collects what is wrong with them."""
 
     def __init__(self) -> None:
         self._env = FileAwareEnv(eager=False, strip_whitespace=True)
+        self._env.add_parser("limit", checks.one_limit)
+        self._env.add_parser("limits", checks.limits)
         self._errors: dict[str, list[str]] = {}
 
     def settings(self) -> Settings:
         found: dict[str, Any] = {
-            each.name: self._read(
-                variable_of(each.name),
-                each.default,
-                parser=each.metadata["parser"],
-                validate=each.metadata["check"],
-            )
+            each.name: self._read(variable_of(each.name), each.default, **each.metadata)
             for each in fields(Settings)
             if each.metadata
         }
-        fallbacks = tuple(
-            part.strip() for part in self._string("SECRET_KEY_FALLBACKS").split(",") if part.strip()
-        )
+        fallbacks = tuple(self._entries("SECRET_KEY_FALLBACKS"))
         for fallback in fallbacks:
             self._check("SECRET_KEY_FALLBACKS", checks.secret, fallback)
         if fallbacks and not found["secret_key"]:
@@ -165,48 +159,32 @@ class _Reader:
             "secret_key_fallbacks": fallbacks,
             "index_key": found["index_key"] or found["secret_key"],
             "mail_default_sender": found["mail_default_sender"] or f"no-reply@{socket.gethostname()}",
-            "address_limit": self._limit("ADDRESS_LIMIT", TEN_AN_HOUR),
-            "mailbox_limit": self._limit("MAILBOX_LIMIT", TWENTY_AN_HOUR),
-            "verify_limit": self._limit("VERIFY_LIMIT", FIVE_IN_15_MINUTES),
-            "client_limit": self._read_limit("CLIENT_LIMIT", checks.limits, default=(), empty=()),
             "api_keys": self._api_keys(),
         }
         self._raise_if_wrong()
         return Settings(**found)
 
-    def _string(self, name: str) -> str:
-        return str(self._read(name, "", parser="str", validate=None) or "")
-
-    def _limit(self, name: str, default: Budget) -> Budget:
-        return self._read_limit(name, checks.one_limit, default=default, empty=NO_LIMIT)
-
-    def _read_limit(self, name: str, read: Callable[[str], L], *, default: L, empty: L) -> L:
-        """`5/15 minutes`, say. Here an empty variable means: no limit."""
-        if not os.environ.get(name) and not os.environ.get(f"{name}_FILE"):
-            return empty if name in os.environ else default
-        try:
-            return read(self._string(name))
-        except ValidationError as error:
-            self._wrong(name, str(error.messages[0]))
-            return default
-
     def _api_keys(self) -> tuple[ApiKey, ...]:
-        entries = [entry.strip() for entry in self._string("API_KEYS").split(",") if entry.strip()]
+        entries = self._entries("API_KEYS")
         found = [checks.API_KEY.fullmatch(entry) for entry in entries]
-        given = os.environ.get("API_KEYS") or os.environ.get("API_KEYS_FILE")
-        if None in found or (given and not entries):  # an empty file must not open the API
+        if None in found or (_is_set("API_KEYS") and not entries):  # an empty file must not open the API
             self._wrong("API_KEYS", "Must be name:sha256-hex, with commas between: see `flask keys new`.")
         return tuple(ApiKey(match[1], match[2].lower()) for match in found if match)
 
-    def _read(self, name: str, default: Any, *, parser: str, validate: Any) -> Any:
-        """The value, or the default where it is unset or empty: an empty variable is how compose files,
-        manifests and shells say "not set"."""
+    def _entries(self, name: str) -> list[str]:
+        """What stands between commas."""
+        text = self._read(name, "") or ""
+        return [entry for part in text.split(",") if (entry := part.strip())]
+
+    def _read(self, name: str, default: Any, parser: str = "str", empty: Any = None, **more: Any) -> Any:
+        """The value; the default where it is unset, or empty: so compose files, manifests and shells say "not
+        set". `empty`: what an empty variable means instead."""
         if os.environ.get(name) and os.environ.get(f"{name}_FILE"):
             self._wrong(name, f"Set either {name} or {name}_FILE, not both.")
-        if not os.environ.get(name) and not os.environ.get(f"{name}_FILE"):
-            return default
+        if not _is_set(name):
+            return default if empty is None or name not in os.environ else empty
         try:
-            return getattr(self._env, parser)(name, default, validate=validate)
+            return getattr(self._env, parser)(name, default, **more)
         except (OSError, ValueError):
             self._wrong(f"{name}_FILE", "Must be the path of a readable text file.")
             return default
@@ -226,8 +204,7 @@ class _Reader:
         except EnvValidationError as error:
             by_name: Any = error.error_messages
             for name, messages in by_name.items():
-                for message in messages:
-                    self._wrong(name, str(message))
+                self._errors.setdefault(name, []).extend(map(str, messages))
         if self._errors:
             lines = [f"  {name}: {' '.join(messages)}" for name, messages in sorted(self._errors.items())]
             raise SettingsError("\n".join(["These settings are wrong:", *lines]))
