@@ -1,5 +1,7 @@
 """Cedula: registers people by e-mail address for other services."""
 
+import secrets
+
 import structlog
 from flask import Flask
 
@@ -15,17 +17,17 @@ from app.routes import api, operations
 from app.telemetry import logs
 
 
-def create_app(settings: Settings | None = None, randbelow: RandBelow | None = None) -> Flask:
+def create_app(settings: Settings | None = None, randbelow: RandBelow = secrets.randbelow) -> Flask:
     """The application. Reads the environment where no settings are given, and does not touch Redis.
 
-    Raises SettingsError. `randbelow` is the source of randomness for numbers; tests bring their own.
+    Raises SettingsError. `randbelow`: the source of randomness for numbers; tests bring their own.
     """
     logs.configure()
     settings = settings or Settings.from_environment()
     app = Application(__name__, static_folder=None)
     app.config.from_mapping(flask_settings(settings))
 
-    container = Container(app, settings, randbelow) if randbelow else Container(app, settings)
+    container = Container(app, settings, randbelow)
     app.extensions["cedula"] = container
     hooks.install(app, container.metrics, container.traces)
     auth.install(app, container)
@@ -38,23 +40,23 @@ def create_app(settings: Settings | None = None, randbelow: RandBelow | None = N
 
 
 def start(app: Flask) -> None:
-    """Lets the application serve in this process; a command of the operator does without.
+    """Starts what serving needs in this process: relays and other threads. Commands of operators need none.
 
     Raises WrongIndexKey when the data in Redis belongs to another key.
     """
     container: Container = app.extensions["cedula"]
     try:
         container.guard.check()
-    except WrongIndexKey:  # a start into another key's data
+    except WrongIndexKey:
         raise
-    except StorageUnavailable:  # it is checked again before the first registration
+    except StorageUnavailable:  # the key is checked again before the first registration
         pass
     _warn(container)
     container.start()
 
 
 def _warn(container: Container) -> None:
-    """Says what an operator should know."""
+    """Logs what the operator should know."""
     log = structlog.get_logger()
     if not container.settings.secret_key:
         log.warning("stored_in_clear", hint="set SECRET_KEY to seal what is stored in Redis")

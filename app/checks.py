@@ -29,18 +29,18 @@ MAX_NAME_LENGTH: Final = 60
 MAX_URL_LENGTH: Final = 2048
 
 NOT_ASCII_AND_FINE: Final = "\u00a0\u202f\u200c\u200d"
-"""Spaces that do not break, and what joins or parts letters: Python takes them for not printable, and French
-and Persian names, for example, have them."""
+"""No-break spaces, and the marks that join or part letters: French and Persian names, for example, have them,
+and `str.isprintable` refuses them."""
 
 SENDER: Final = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@[A-Za-z0-9._:\[\]-]+")
-"""Without quotes and what else has a meaning of its own in a header (RFC 5322): there it could become another
-address, or none. The domain may be that of any host, or an IP address in brackets."""
+"""Without quotes and other characters that have a meaning in a header (RFC 5322): they could make another
+address of it, or none. The domain may be any host name, or an IP address in brackets."""
 
 ADDRESS: Final = re.compile(
     r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@"
     r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*"
 )
-"""What browsers take for an address (HTML, `input type=email`)."""
+"""What browsers accept as an address (HTML, `input type=email`)."""
 
 MAX_LOCAL_PART: Final = 64
 TAG_AND_PLUS: Final = TAG_LENGTH + 1
@@ -76,9 +76,9 @@ def secret(value: str) -> None:
 
 
 def limits(value: str) -> tuple[Budget, ...]:
-    """One limit, or several that hold together."""
+    """One limit, or several that hold together, with `;`, `,` or `|` between them."""
     try:
-        return Budget.parse_many(value)
+        return tuple(Budget.parse(each) for each in re.split("[;,|]", value))
     except ValueError as error:
         raise ValidationError(
             'Must be a limit such as "10/hour" or "5/15 minutes", or empty for none.'

@@ -2,7 +2,6 @@
 
 import atexit
 import os
-import secrets
 from contextlib import suppress
 
 from flask import Flask, current_app
@@ -45,7 +44,7 @@ from app.webhook.webhooks import Webhooks
 class Container:
     """Everything a process needs, built from the settings. Nothing is started here."""
 
-    def __init__(self, app: Flask, settings: Settings, randbelow: RandBelow = secrets.randbelow) -> None:
+    def __init__(self, app: Flask, settings: Settings, randbelow: RandBelow) -> None:
         self.settings = settings
         self.traces = traces_from_environment()
         where = settings.redis_url, settings.redis_timeout_s, settings.redis_wait_replicas
@@ -90,12 +89,12 @@ class Container:
         self._build_messaging()
 
     def _read_services(self) -> None:
-        """Puts the services in force. Raises SettingsError, with nothing changed."""
+        """Puts the services in force. Raises SettingsError, and then changes nothing."""
         self.directory = Directory(self._in_force.read())
         self.metrics.serving(self.directory.services)
 
     def _build_messaging(self) -> None:
-        """What has threads and connections, and what uses it: a forked process gets its own."""
+        """Builds what has threads and connections, and what uses that: a forked process needs its own."""
         self.events = EventService(
             Events(self.storage, self.names),
             self.guard,
@@ -129,15 +128,16 @@ class Container:
         return self.directory.get(service_id)
 
     def _happened(self, service_id: str, user_id: str, stage: Stage) -> None:
-        """A registration has come so far, and an event of it may be written."""
+        """Counts that a registration has reached this stage; an event of it may have been written."""
         self.metrics.stage(service_id, stage)
         self.events.noticed(service_id, user_id)
 
     def start(self) -> None:
-        """Starts the relays in this process, and in processes that it forks before its relay has begun: then
-        this is a master (`gunicorn --preload`), whose own relay never begins.
+        """Starts the relays in this process.
 
-        A process that forks later goes on, and its child, which serves nobody, mails only what it registers.
+        A process that forks before its relay has begun is a master (`gunicorn --preload`): its own relay
+        never begins, those of its children do. A process that forks later goes on; its child serves no
+        requests, and mails only what it registers itself.
         """
         self._start_threads()
         os.register_at_fork(
@@ -166,8 +166,8 @@ class Container:
 
     def _after_fork_in_child(self) -> None:
         if self._is_master:
-            with suppress(SettingsError):  # then what the master has stays in force
-                self._read_services()  # a reload builds no app anew, but forks
+            with suppress(SettingsError):  # a wrong file: the services of the master stay in force
+                self._read_services()  # under --preload a reload only forks anew
             self._build_messaging()
             self._start_threads()
         else:
@@ -184,6 +184,6 @@ class Container:
 
 
 def services() -> Container:
-    """What serves the current request or command."""
+    """The container of the current request or command."""
     found: Container = current_app.extensions["cedula"]
     return found

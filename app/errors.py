@@ -1,4 +1,4 @@
-"""What can go wrong, in the project's own words, and the one table that turns it into RFC 9457 problems.
+"""What can go wrong: the exceptions of this project, and the RFC 9457 problems that they become.
 
 Services and repositories raise the exceptions; only the route layer knows that they become HTTP answers.
 No exception carries a number, token, address or key.
@@ -132,7 +132,7 @@ class MistypedNumber(CedulaError, slug="mistyped-number"):
 
 
 class VerificationFailed(CedulaError, slug="verification-failed"):
-    """A wrong number, an unknown address, an expired or used number: which, nobody is told.
+    """A wrong number, an unknown address, an expired or used number; the caller is not told which.
 
     `tries_left`: further wrong numbers that VERIFY_LIMIT allows; None without a limit."""
 
@@ -143,7 +143,7 @@ class VerificationFailed(CedulaError, slug="verification-failed"):
 
 
 class ServiceUnknown(CedulaError):
-    """The service that asked for a mail is not in the directory any more; its mails wait."""
+    """The service that asked for a mail is no longer in the directory; its mails wait."""
 
 
 class UserNotFound(CedulaError, slug="not-found"):

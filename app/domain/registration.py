@@ -61,7 +61,7 @@ class Registration(NamedTuple):
 
 
 def mail_id(registration_id: str, resends: int) -> str:
-    """What names a mail: the same for each attempt at it, another for each resend."""
+    """Names a mail: the same for each attempt, another for each resend."""
     return f"{registration_id}-{resends}" if resends else registration_id
 
 
@@ -191,7 +191,7 @@ class Event(NamedTuple):
 
 
 def nobody(_service_id: str, _user_id: str, _stage: object) -> None:
-    """For whoever has nobody to tell how far a registration has come."""
+    """A callback that does nothing, for where nothing follows from the stage of a registration."""
 
 
 def rfc3339(unix_ms: int) -> str:

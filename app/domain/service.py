@@ -44,11 +44,6 @@ class Budget(NamedTuple):
             raise ValueError("no limit")
         return cls(amount, count * _UNIT_S[found["unit"].lower()])
 
-    @classmethod
-    def parse_many(cls, text: str) -> tuple[Self, ...]:
-        """Reads limits that hold together, with `;`, `,` or `|` between them. Raises ValueError."""
-        return tuple(cls.parse(each) for each in re.split("[;,|]", text))
-
 
 NO_LIMIT = Budget()
 

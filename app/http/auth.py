@@ -1,4 +1,4 @@
-"""Who calls, and may they? API keys, and how often each client may ask.
+"""Who calls: API keys, and CLIENT_LIMIT, the requests that a client may make.
 
 May import `container` for what counts requests; knows nothing of Redis.
 """
@@ -20,7 +20,7 @@ def install(app: Flask, services: Container) -> None:
         app.wsgi_app = proxied  # type: ignore[method-assign] # Flask's documented way to add a middleware
 
     def admit() -> None:
-        """Before routing has its say: without a key, nobody learns what exists."""
+        """Runs before errors of routing are raised: a caller without a key learns nothing of what exists."""
         request = current()
         path = request.path
         if not _is_protected(path):
@@ -52,6 +52,6 @@ def _client(request: Request, caller: Caller) -> str:
 
 
 def _bearer_token(request: Request) -> str:
-    """What stands behind `Bearer` (RFC 6750 §2.1); empty without it. No key is empty."""
+    """The token of `Authorization: Bearer` (RFC 6750 §2.1); empty without it. No key is empty."""
     scheme, _, token = request.environ.get("HTTP_AUTHORIZATION", "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else ""

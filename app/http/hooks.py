@@ -1,5 +1,4 @@
-"""What happens after every request: its id goes into the answer, a line into the log, facts into metrics and
-traces.
+"""After every request: its id goes into the answer, a line into the log, facts into metrics and traces.
 
 May import `application`, `bodies` and `telemetry`.
 """
@@ -23,7 +22,7 @@ KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPT
 """A client may invent a method; the log and the metrics then say "other"."""
 
 NOT_TRACED = frozenset({"/healthz", "/readyz", "/metrics"})
-"""Asked every few seconds, by programs."""
+"""Probes and scrapes ask for these every few seconds."""
 
 
 def install(app: Flask, metrics: Metrics, traces: Traces) -> None:
@@ -62,7 +61,7 @@ def install(app: Flask, metrics: Metrics, traces: Traces) -> None:
 
 
 def _traced(app: "WSGIApplication", traces: Traces) -> Any:
-    """The application, each of whose requests is a part of the trace that its caller names."""
+    """Makes each request a part of the trace that its caller names (W3C Trace Context)."""
 
     def answer(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         if environ["PATH_INFO"] in NOT_TRACED:
