@@ -93,9 +93,9 @@ class Settings:
     number_digits: int = _whole(10, 10, 18)
     number_ttl_s: int = _whole(86_400, 0, checks.TEN_YEARS_S)
     address_limit: Budget = field(default=Budget(10, 3600), metadata=LIMIT)
-    """A person registers again a few times; more mails an hour are a nuisance to whoever owns the mailbox."""
+    """A person registers again a few times; more mails an hour are a nuisance to the owner of the mailbox."""
     mailbox_limit: Budget = field(default=Budget(20, 3600), metadata=LIMIT)
-    """Two services may each use up their own limit; beyond that it is the person who must be protected."""
+    """Two services may each use up their own limit; beyond that the person must be protected."""
     verify_limit: Budget = field(default=Budget(5, 900), metadata=LIMIT)
     """480 guesses a day at most, and 100 end the registration anyway."""
     client_limit: tuple[Budget, ...] = field(default=(), metadata={"parser": "limits"})
@@ -206,5 +206,6 @@ class _Reader:
             for name, messages in by_name.items():
                 self._errors.setdefault(name, []).extend(map(str, messages))
         if self._errors:
-            lines = [f"  {name}: {' '.join(messages)}" for name, messages in sorted(self._errors.items())]
-            raise SettingsError("\n".join(["These settings are wrong:", *lines]))
+            raise SettingsError.listing(
+                f"{name}: {' '.join(each)}" for name, each in sorted(self._errors.items())
+            )

@@ -4,10 +4,10 @@ Services and repositories raise the exceptions; only the route layer knows that 
 No exception carries a number, token, address or key.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Self
 
 
 class CedulaError(Exception):
@@ -30,6 +30,11 @@ class CedulaError(Exception):
 
 class SettingsError(CedulaError):
     """The environment cannot be used as it is; the message lists every error and shows no value."""
+
+    @classmethod
+    def listing(cls, wrong: Iterable[object]) -> Self:
+        """Each on its line."""
+        return cls("\n".join(["These settings are wrong:", *(f"  {each}" for each in wrong)]))
 
 
 class InvalidAddress(CedulaError):

@@ -1,4 +1,4 @@
-"""The version of this release, in one place: whatever tells it takes it from here.
+"""The version of this release, the only place that states it.
 
 Also the version of the API, in the words of Semantic Versioning: the first number changes when an existing
 client would no longer be understood.

@@ -3,7 +3,7 @@
 gunicorn.conf.py makes a folder in memory that its workers share, and counts its starts and reloads (SIGHUP).
 The first worker after each of them reads the files. What it finds good, or else what was in force before, it
 puts into the folder, and every other worker takes it from there: also one that starts much later, because
-another has died. So workers never differ, whatever becomes of the files meanwhile. At the first start nothing
+another has died. So workers never differ, even where the files change meanwhile. At the first start nothing
 was in force before: then a wrong file stops the start.
 
 Without the folder (another server than gunicorn, another configuration, nowhere to write) each process reads

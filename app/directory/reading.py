@@ -37,7 +37,7 @@ class Reading:
 
     source: Source
     closed: bool
-    """Whoever has no key is refused, also where there are no keys at all."""
+    """A caller without a key is refused, also where there are no keys at all."""
     services: list[Service] = field(default_factory=list)
     keys: dict[str, Caller] = field(default_factory=dict)
     """By the SHA-256 in hexadecimal."""
@@ -45,8 +45,8 @@ class Reading:
 
     @property
     def error(self) -> SettingsError:
-        """Everything that is wrong, for whoever starts the service."""
-        return SettingsError("\n".join(["These settings are wrong:", *(f"  {each}" for each in self.wrong)]))
+        """Everything that is wrong."""
+        return SettingsError.listing(self.wrong)
 
 
 def read_disk(settings: Settings, check: Check = nothing_else) -> Reading:
@@ -100,7 +100,7 @@ class _Tables:
             self._add(name, table, name not in in_trouble)
 
     def _add(self, name: str, table: dict[str, Any], is_well: bool) -> None:
-        """What is valid in a table is examined on, also where something else is wrong in it."""
+        """Adds the service of one table; where something is wrong in the table, only looks for more."""
         before = len(self._reading.wrong)
         service = self._service(name, table)
         if "locale" in table:
@@ -124,7 +124,7 @@ class _Tables:
         return replace(self._default, **own)
 
     def _templates(self, name: str, folder: str) -> Mapping[str, str]:
-        """Each file by itself: the service's own, else that of MAIL_TEMPLATES."""
+        """By file: the service's own, else that of MAIL_TEMPLATES."""
         if not folder:
             return self._default.templates
         try:
@@ -134,7 +134,7 @@ class _Tables:
             return self._default.templates
 
     def _events(self, name: str, table: dict[str, Any]) -> Endpoint | None:
-        """Also where there is no good URL, the file with secrets is read: all that is wrong is told at
+        """Reads the file with secrets even where there is no good URL, so that all that is wrong is told at
         once."""
         file = table.get("events_secrets_file")
         secrets = self._secrets(name, file) if file else table.get("events_secrets", ())
@@ -211,7 +211,7 @@ def with_name(sender: str, name: str) -> str:
     """`Name <address>`; a sender that has a name keeps it.
 
     A name outside ASCII is quoted and not encoded: `formataddr` would make one encoded word of it, of more
-    than the 75 characters that RFC 2047 allows. Whoever writes the header encodes it in several.
+    than the 75 characters that RFC 2047 allows. What writes the header encodes it in several.
     """
     display, address = parseaddr(sender)
     if display:

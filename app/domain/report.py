@@ -21,7 +21,7 @@ class ReportKind(StrEnum):
 
 class Report(NamedTuple):
     """`code`: of the server that reports, such as `5.1.1`, or empty. `candidates`: what may be the tag,
-    the likeliest first. Nobody vouches for any of it: a tag with a good MAC must tell the mail."""
+    the likeliest first. None of it can be trusted: only a tag with a good MAC names the mail."""
 
     kind: ReportKind
     code: str = ""

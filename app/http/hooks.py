@@ -30,7 +30,7 @@ def install(app: Flask, metrics: Metrics, traces: Traces) -> None:
     if traces.on:
         app.wsgi_app = _traced(app.wsgi_app, traces)  # type: ignore[method-assign] # Flask's documented way, as in auth
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
-    app.url_map.merge_slashes = False  # a path is what it is; nobody is sent to another one
+    app.url_map.merge_slashes = False  # a path with `//` is another path: no redirect
 
     write_line = logs.writer("request")
 

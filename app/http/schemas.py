@@ -68,11 +68,15 @@ def _is_tag(text: str) -> None:
         raise ValidationError("Must be a BCP 47 language tag, such as es or es-MX.")
 
 
-class RegistrationRequest(Schema):
-    """The address to confirm, and what to hand out for it."""
+class Body(Schema):
+    """What a request holds: unknown members are refused, and OpenAPI says so."""
 
     class Meta:
         unknown = RAISE
+
+
+class RegistrationRequest(Body):
+    """The address to confirm, and what to hand out for it."""
 
     email = EmailAddress(required=True, metadata=EMAIL)
     token = Text(
@@ -97,7 +101,7 @@ class RegistrationRequest(Schema):
 
 
 class Answer(Schema):
-    """Answers may grow: OpenAPI forbids no further members."""
+    """What an answer holds. Answers may grow: OpenAPI forbids no further members."""
 
     class Meta:
         unknown = EXCLUDE
@@ -117,11 +121,8 @@ class RegistrationAnswer(Answer):
     )
 
 
-class VerificationRequest(Schema):
+class VerificationRequest(Body):
     """The address, and the number as the person typed it."""
-
-    class Meta:
-        unknown = RAISE
 
     email = EmailAddress(required=True, metadata=EMAIL)
     number = Text(
@@ -171,11 +172,8 @@ class UserAnswer(RegistrationAnswer):
         return {name: value for name, value in data.items() if value is not None}
 
 
-class ReportRequest(Schema):
+class ReportRequest(Body):
     """What became of one mail."""
-
-    class Meta:
-        unknown = RAISE
 
     kind = fields.String(required=True, validate=OneOf(REPORTED))
     code = fields.String(
