@@ -55,9 +55,8 @@ def register(body: dict[str, Any]) -> ResponseReturnValue:
     }
     if found.expires_ms is not None:
         answer["expires_at"] = rfc3339(found.expires_ms)
-    sent = found.delivery is Delivery.SENT
-    headers = {"Location": f"/api/users/{found.user_id}", **preference_applied(at_once and not sent)}
-    return answer, 201 if sent else 202, headers
+    status, headers = status_of(found.delivery, 201, at_once=at_once)
+    return answer, status, {"Location": f"/api/users/{found.user_id}", **headers}
 
 
 @api.post("/users/verify")
@@ -82,8 +81,7 @@ def resend(user_id: str) -> ResponseReturnValue:
     found = services().registration.resend(
         request.service, user_id, Cause(request.request_id, request.caller), awaited=not at_once
     )
-    sent = found.delivery is Delivery.SENT
-    return UserAnswer().dump(found), 200 if sent else 202, preference_applied(at_once and not sent)
+    return UserAnswer().dump(found), *status_of(found.delivery, 200, at_once=at_once)
 
 
 @api.get("/users/<user_id:user_id>")
@@ -158,9 +156,11 @@ def prefers_async(request: Request) -> bool:
     return any(each.split(";")[0].strip().lower() == "respond-async" for each in preferences.split(","))
 
 
-def preference_applied(applied: bool) -> dict[str, str]:
-    """RFC 7240 §3: the header that says so."""
-    return {"Preference-Applied": "respond-async"} if applied else {}
+def status_of(delivery: Delivery, sent: int, *, at_once: bool) -> tuple[int, dict[str, str]]:
+    """The status, `sent` or 202, and the header for a preference that was followed (RFC 7240 §3)."""
+    if delivery is Delivery.SENT:
+        return sent, {}
+    return 202, {"Preference-Applied": "respond-async"} if at_once else {}
 
 
 def idempotency_key(request: Request) -> str:

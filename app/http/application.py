@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
-NOBODY = Service(id="")
-
 SECURITY_HEADERS: Mapping[str, str] = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
@@ -46,10 +44,11 @@ class Request(flask.Request):
     registration.
     """
 
+    caller = ""
+    service = Service(id="")
+
     def __init__(self, environ: "WSGIEnvironment") -> None:
         super().__init__(environ)
-        self.caller = ""
-        self.service = NOBODY
         self.started = time.perf_counter()
         given = environ.get("HTTP_X_REQUEST_ID", "")
         self.request_id: str = given if REQUEST_ID.fullmatch(given) else secrets.token_hex(16)

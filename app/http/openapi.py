@@ -5,7 +5,6 @@ May import `schemas`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from copy import deepcopy
 from typing import Any
 
 from apispec import BasePlugin
@@ -243,7 +242,7 @@ def install(app: Flask, blueprints: Iterable[Blueprint], *, is_open: bool) -> No
             "info": {"description": DESCRIPTION, "summary": "One address, one number, one mail."},
             "servers": [{"url": "/"}],
             "components": {
-                "headers": deepcopy(dict(HEADERS)),
+                "headers": HEADERS,
                 "securitySchemes": {"bearer": BEARER},
             },
             "security": [{"bearer": []}, *([{}] if is_open else [])],

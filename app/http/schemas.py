@@ -35,14 +35,10 @@ ID = {"pattern": f"^{USER_ID}$", "description": "Always the same for the same ad
 class Text(fields.String):
     """A string that every store and every mail can carry: no NUL, no lone surrogate (RFC 8259 §8.2)."""
 
-    default_error_messages = {  # noqa: RUF012 - as marshmallow declares it
-        "unprintable": "Must not hold NUL or a lone surrogate."
-    }
-
     def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> str:
         text: str = super()._deserialize(value, attr, data, **kwargs)
         if "\0" in text or (not text.isascii() and SURROGATE.search(text)):
-            raise self.make_error("unprintable")
+            raise ValidationError("Must not hold NUL or a lone surrogate.")
         return text
 
 
