@@ -1,4 +1,4 @@
-"""BOUNCE_ADDRESS: may mails go out from its domain, and do reports of them find their way back."""
+"""BOUNCE_ADDRESS: does its domain have the DNS records of a sender, and does its mail server take reports."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -19,7 +19,7 @@ SMTP_PORT: Final = 25
 """Where the mail server of a domain listens (RFC 5321 §4.5.4.2)."""
 
 TALK_S: Final = 5.0
-"""For all that is asked of it together."""
+"""For the whole conversation with it."""
 
 FIND_OUT = "Send a mail from outside to that address, with +doctor before its @, and see whether it arrives."
 
@@ -32,8 +32,8 @@ def examine(
     port: int = SMTP_PORT,
     talk_s: float = TALK_S,
 ) -> Iterator[Finding]:
-    """`senders`: what was said of their domains is not said again. Without a DNS, or where nobody can be
-    asked: a note. Sends nothing."""
+    """`senders`: their domains have been examined, and are not examined again. What cannot be asked, DNS or
+    mail server, is told in a note. Sends nothing."""
     if not settings.bounce_address:
         return
     name = domain.of(settings.bounce_address)
@@ -53,7 +53,7 @@ def examine(
 
 
 def _examine(settings: Settings, name: str, ask: dns.resolver.Resolver, *, known: bool) -> Iterator[Finding]:
-    """`settings`: as its mail server is talked to. `known`: what the DNS says of the domain was told."""
+    """`settings`: for a conversation with its mail server. `known`: its DNS has been examined."""
     try:
         if not known:
             yield from domain.examine_envelope(name, ask)
@@ -74,12 +74,15 @@ def _examine(settings: Settings, name: str, ask: dns.resolver.Resolver, *, known
 
 
 def _way_back(there: Settings) -> Finding:
-    """Asks the mail server of the domain as one that brings a report would, up to RCPT."""
+    """Asks the mail server of the domain as one that brings a report would: MAIL with the empty sender of
+    reports (RFC 5321 §4.5.5), then RCPT."""
     host = there.mail_server
     try:
         smtp = SmtpHost(mail.way_to(there))
         try:
-            sender, recipient = _asked(smtp, mail.envelope_sender(there))
+            sender = mail.reply(*smtp.mail(""))
+            recipient = mail.reply(*smtp.rcpt(mail.envelope_sender(there)))
+            smtp.rset()
         finally:
             smtp.wire.end(b"QUIT\r\n")
     except (OSError, ValueError) as error:
@@ -89,17 +92,6 @@ def _way_back(there: Settings) -> Finding:
             FIND_OUT,
         )
     return _told(host, sender, recipient)
-
-
-def _asked(smtp: SmtpHost, address: str) -> tuple[Reply, Reply]:
-    """The replies to MAIL, with the empty sender of reports (RFC 5321 §4.5.5), and to RCPT."""
-    sender, recipient = (_reply(*answer) for answer in (smtp.mail(""), smtp.rcpt(address)))
-    smtp.rset()
-    return sender, recipient
-
-
-def _reply(code: int, text: bytes) -> Reply:
-    return Reply(code, text.split(b"\n"))
 
 
 def _told(host: str, sender: Reply, recipient: Reply) -> Finding:

@@ -32,7 +32,7 @@ def of(sender: str) -> str:
 
 
 def examine(senders: Iterable[str], ask: dns.resolver.Resolver | None) -> Iterator[Finding]:
-    """What the DNS says of each domain that mails come from. Without an answer from any DNS: a note."""
+    """What the DNS says of each domain that mails come from. Where it does not answer, a note says so."""
     domains = dict.fromkeys(map(of, senders))
     answered = False
     for domain in domains:
@@ -55,7 +55,7 @@ def examine(senders: Iterable[str], ask: dns.resolver.Resolver | None) -> Iterat
 
 
 def examine_envelope(domain: str, ask: dns.resolver.Resolver) -> Iterator[Finding]:
-    """What the DNS says of a domain that stands in the envelope alone: DMARC asks about the `From`. Raises
+    """Without DMARC, which is about the domain in `From`: this one stands in the envelope alone. Raises
     DNSException."""
     yield from _receives(domain, ask)
     yield from _spf(domain, ask)
@@ -86,7 +86,7 @@ def _examine(domain: str, ask: dns.resolver.Resolver) -> Iterator[Finding]:
 
 
 def _receives(domain: str, ask: dns.resolver.Resolver) -> Iterator[Finding]:
-    """Bounces must find a way back, and many receivers ask whether they would."""
+    """Bounces need a way back, and many receivers ask whether there is one."""
     exchanges = [str(answer.exchange) for answer in _records(domain, "MX", ask)]
     if exchanges == ["."]:
         yield DOMAIN.problem(

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-from app.cli.doctor.cures import NOT_DELIVERED
 from app.cli.doctor.findings import Area, Finding
 from app.cli.doctor.services import told
 from app.directory.reading import Reading
@@ -20,6 +19,50 @@ EVENTS = Area("events")
 AT_A_TIME: Final = 10
 TIMEOUT_S: Final = 10.0
 """As long as an event waits."""
+
+NOT_DELIVERED: Final = {
+    "unknown host": (
+        "The name in `events_url` is unknown.",
+        "Correct it, or check the DNS of this machine.",
+    ),
+    "private address": (
+        "The name in `events_url` leads to a private address.",
+        "If the receiver is inside our network, set `events_private = true`; else have its DNS mended.",
+    ),
+    "not encrypted": (
+        "`events_url` says http://, and its name does not lead to this machine.",
+        "Write https://.",
+    ),
+    "refused": (
+        "Nothing listens at the host and port in `events_url`.",
+        "Start the receiver, or correct host and port.",
+    ),
+    "unreachable": (
+        "There is no way to the address in `events_url`.",
+        "Check the network and the routes of this machine; it may have no IPv6.",
+    ),
+    "timeout": (
+        "The receiver does not answer in time.",
+        "Check port and firewall; from here, the way out must be open without a proxy.",
+    ),
+    "TLS failed": (
+        "The TLS handshake with the receiver fails.",
+        "Check the port in `events_url`: it must speak TLS 1.2 or newer.",
+    ),
+    "certificate expired": (
+        "The certificate of the receiver has expired.",
+        "Have it renewed there.",
+    ),
+    "certificate for another name": (
+        "The certificate of the receiver is for another name.",
+        "Write a name that it has into `events_url`.",
+    ),
+    "certificate refused": (
+        "The certificate of the receiver is not trusted.",
+        "It must show its whole chain; SSL_CERT_FILE can name a file with authorities to trust.",
+    ),
+}
+"""By the code of the fault (`app.webhook.answers`): what is wrong, and the cure."""
 
 
 def examine(reading: Reading, webhooks: Webhooks | None = None) -> Iterator[Finding]:
@@ -47,7 +90,6 @@ def examine(reading: Reading, webhooks: Webhooks | None = None) -> Iterator[Find
 def _finding(code: str, services: list[Service]) -> Finding:
     if not code:
         return EVENTS.ok(f"What takes the events can be reached, and may be: {told(services)}.")
-    says, cure = NOT_DELIVERED.get(
-        code, ("The receiver closes the connection at once.", "See its log, or that of the proxy before it.")
-    )
+    other = "The receiver closes the connection at once.", "See its log, or that of the proxy before it."
+    says, cure = NOT_DELIVERED.get(code, other)
     return EVENTS.problem(f"No event is delivered for: {told(services)}. {says}", cure)

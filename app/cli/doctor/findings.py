@@ -5,7 +5,7 @@ from enum import StrEnum
 
 
 class Level(StrEnum):
-    """How bad it is. A note is neither good nor bad, or could not be examined."""
+    """How bad it is. A note: neither good nor bad, or could not be examined."""
 
     OK = "ok"
     NOTE = "note"

@@ -9,7 +9,6 @@ from typing import Final
 
 from flask import Flask
 
-from app.cli.doctor.cures import NOT_CONNECTED
 from app.cli.doctor.findings import Area, Finding, Level
 from app.config import Settings
 from app.mail.connection import SmtpHost, SmtpMail, connection_fault, flask_settings
@@ -25,7 +24,7 @@ X509_NAME_MISMATCH: Final = (62, 64)
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
-    """Talks to the server as a sender does, up to RCPT TO or the first problem. Sends nothing."""
+    """Talks to the server as the service does, up to RCPT or the first problem. Sends no mail."""
     try:
         host = SmtpHost(way_to(settings))
     except (OSError, ValueError) as error:
@@ -50,7 +49,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
 
 
 def way_to(settings: Settings) -> SmtpMail:
-    """The service's own way to connect."""
+    """How the service itself connects."""
     app = Flask("app", static_folder=None)
     app.config.from_mapping(flask_settings(settings))
     return SmtpMail(app, settings.mail_timeout_s, settings.mail_ca_file)
@@ -148,21 +147,20 @@ def _sender(host: SmtpHost, settings: Settings) -> Iterator[Finding]:
 
 
 def _recipient(host: SmtpHost, address: str) -> Finding:
-    """Asks for a mail to ourselves: a server that relays for nobody here often says so to RCPT only. That is
-    taken back by QUIT."""
-    code, text = host.rcpt(address)
-    reply = Reply(code, text.split(b"\n"))
-    if reply.accepted:
+    """Asks for a mail to our own sender: a server that does not relay for us often refuses only RCPT. QUIT
+    takes it back."""
+    answer = reply(*host.rcpt(address))
+    if answer.accepted:
         return SMTP.ok("It takes a mail to our sender.")
-    refusal = recipient_refused(reply)
+    refusal = recipient_refused(answer)
     if refusal.blame is Blame.OPERATOR:
         return SMTP.problem(
             f"The server takes no mails from us ({refusal.code}).",
             "It must let this machine, or our login, send: see its log, and MAIL_USERNAME.",
         )
-    if refusal.blame is Blame.ADDRESS and reply.enhanced:
+    if refusal.blame is Blame.ADDRESS and answer.enhanced:
         return SMTP.ok("It knows no mailbox of our sender, and takes mails from it.")
-    if reply.code < 500:
+    if answer.code < 500:
         return SMTP.note(f"It puts a mail to our sender off ({refusal.code}).", "Ask again in some minutes.")
     return SMTP.warning(
         f"It refuses a mail to our sender ({refusal.code}).",
@@ -171,21 +169,57 @@ def _recipient(host: SmtpHost, address: str) -> Finding:
     )
 
 
+def reply(code: int, text: bytes) -> Reply:
+    """What smtplib gives, as a reply of the mail room."""
+    return Reply(code, text.split(b"\n"))
+
+
 def envelope_sender(settings: Settings) -> str:
-    """An address that mails come from: where BOUNCE_ADDRESS is set, one with a tag."""
+    """An envelope sender as mails have it: where BOUNCE_ADDRESS is set, with a tag."""
     name, at, host = settings.bounce_address.rpartition("@")
     return f"{name}+doctor@{host}" if at else parseaddr(settings.mail_default_sender)[1]
 
 
+NOT_CONNECTED: Final = {
+    "connect without TLS": (
+        "The TLS handshake with the mail server fails.",
+        "MAIL_USE_SSL is for port 465; on 587 and 25 it is MAIL_USE_TLS.",
+    ),
+    "connect to unknown host": (
+        "The name in MAIL_SERVER is unknown.",
+        "Correct it, or check the DNS of this machine.",
+    ),
+    "connect refused": (
+        "Nothing listens at MAIL_SERVER and MAIL_PORT.",
+        "Correct them, or start the mail server; 587 and 465 are the usual ports.",
+    ),
+    "connect broken": (
+        "The mail server closes the connection, or does not speak SMTP as it should.",
+        "Check MAIL_SERVER and MAIL_PORT (465 needs MAIL_USE_SSL=true), then the server's log.",
+    ),
+    "connect timeout": (
+        "The mail server cannot be reached in time.",
+        "Check port and firewall: many providers block 25, so use 587. If `nc` connects, the server hangs.",
+    ),
+    "greeting timeout": (
+        "The mail server takes the connection, and does not greet us in time.",
+        "465 needs MAIL_USE_SSL=true. Else the server hangs or is full, or waits for the DNS: see its log.",
+    ),
+    "login not offered": (
+        "The server offers no way to log in that we know (CRAM-MD5, PLAIN, LOGIN).",
+        "Use another port or server; else ask its operator for one of these.",
+    ),
+}
+"""By the code of `connection_fault`: what is wrong, and the cure."""
+
+
 def _broken(error: Exception) -> Finding:
-    """What a sender would say of it, with the cure."""
+    """The fault that the service would report, with the cure."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return _distrusted(error.verify_code)
     code = connection_fault(error).code
-    says, cure = NOT_CONNECTED.get(
-        code, (f"The mail server cannot be used ({code}).", "See its log: may this machine send?")
-    )
-    return SMTP.problem(says, cure)
+    other = (f"The mail server cannot be used ({code}).", "See its log: may this machine send?")
+    return SMTP.problem(*NOT_CONNECTED.get(code, other))
 
 
 def _distrusted(verify_code: int) -> Finding:

@@ -5,28 +5,26 @@ from collections.abc import Iterator
 from typing import Final
 
 from app.cli.doctor.findings import Area, Finding
+from app.cli.doctor.server import connected
 from app.config import Settings
 from app.errors import StorageUnavailable
 from app.repositories.census import Census, OutboxSize
 from app.repositories.sealing import Sealer
-from app.storage.storage import Storage
 
 OUTBOX = Area("outbox")
 
 OLD_S: Final = 900
-"""As the alert CedulaOutboxOld has it."""
+"""As the alert CedulaOutboxOld."""
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
-    """Reads at most 2,000 entries. Nothing where Redis is away: that is for others to say."""
-    storage = Storage(settings.redis_url, settings.redis_timeout_s, logs=False)
+    """Reads at most 2,000 entries. Yields nothing where Redis does not answer; `store` reports that."""
     try:
-        owed = Census(storage, Sealer([])).owed()
-        age_s = max(0, storage.now_ms() - owed.oldest_ms) // 1000 if owed.oldest_ms is not None else 0
+        with connected(settings) as storage:
+            owed = Census(storage, Sealer([])).owed()
+            age_s = max(0, storage.now_ms() - owed.oldest_ms) // 1000 if owed.oldest_ms is not None else 0
     except StorageUnavailable:
         return
-    finally:
-        storage.close()
     yield _finding(owed, age_s)
 
 
@@ -43,7 +41,7 @@ def _finding(owed: OutboxSize, age_s: int) -> Finding:
 
 
 def _reason(reasons: Counter[str]) -> str:
-    """The most frequent one of those that were tried; empty where none was."""
+    """The most frequent one of the mails that were tried; empty where none was tried."""
     tried = Counter({reason: count for reason, count in reasons.items() if reason})
     if not tried:
         return ""

@@ -5,25 +5,25 @@ from collections.abc import Iterator
 from typing import Final
 
 from app.cli.doctor.findings import Area, Finding
+from app.cli.doctor.server import connected
 from app.config import Settings
 from app.errors import StorageUnavailable
 from app.repositories.sealing import Sealer
 from app.repositories.seals import SealedRecord, Seals, Verdict
-from app.storage.storage import Storage
 
 RECORDS = Area("records")
 
 SAMPLE: Final = 1000
-"""Read in ten round trips. What one record in 300 needs is missed by one examination in 30."""
+"""Records, read in ten round trips. What one record in 300 needs is missed by one examination in 30."""
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
-    """Nothing where Redis is away or empty: that is for others to say."""
+    """Yields nothing where Redis is empty or does not answer; `store` reports that."""
     secrets = [key for key in (settings.secret_key, *settings.secret_key_fallbacks) if key]
-    storage = Storage(settings.redis_url, settings.redis_timeout_s, logs=False)
-    seals = Seals(storage, Sealer(secrets))
     try:
-        sample = seals.sample(SAMPLE)
+        with connected(settings) as storage:
+            seals = Seals(storage, Sealer(secrets))
+            sample = seals.sample(SAMPLE)
     except StorageUnavailable as error:
         if error.code == "NOPERM":
             yield RECORDS.note(
@@ -31,8 +31,6 @@ def examine(settings: Settings) -> Iterator[Finding]:
                 "Allow it: ACL SETUSER <user> ~{*}:* +scan +hmget",
             )
         return
-    finally:
-        storage.close()
     needed = [(record, seals.key_needed(record)) for record in sample]
     troubles = [(record, need) for record, need in needed if isinstance(need, Verdict)]
     yield from _unreadable(troubles, len(sample))
@@ -42,7 +40,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
 
 
 def _readable(places: Counter[int], total: int, *, keys: int) -> Finding:
-    """Those that open, by the place of their key among the secrets."""
+    """The records that open, by the place of their key among the secrets."""
     fallbacks = {place: count for place, count in sorted(places.items()) if place}
     if fallbacks:
         each = ", ".join(f"{count} the {_ordinal(place)}" for place, count in fallbacks.items())
@@ -55,37 +53,42 @@ def _readable(places: Counter[int], total: int, *, keys: int) -> Finding:
     return RECORDS.ok(f"{places[0]} records looked at open {how}{also}.")
 
 
-def _unreadable(troubles: list[tuple[SealedRecord, Verdict]], total: int) -> Iterator[Finding]:
-    """Those that do not open, by why."""
-    counts = Counter(trouble for _, trouble in troubles)
-
-    def so_many(trouble: Verdict) -> str:
-        return f"{counts[trouble]} of {total} records looked at"
-
-    if counts[Verdict.NO_KEY]:
-        keys = len({record.sealed[:1] for record, trouble in troubles if trouble is Verdict.NO_KEY})
-        yield RECORDS.problem(
-            f"{so_many(Verdict.NO_KEY)} were sealed with {'a key' if keys == 1 else f'{keys} keys'} "
-            "not configured here: looking them up, verifying and mailing them fails.",
+TROUBLES: Final = {
+    Verdict.NO_KEY: (
+        RECORDS.problem,
+        "were sealed with {keys} not configured here: looking them up, verifying and mailing them fails.",
+        (
             "Put the SECRET_KEY of that time into SECRET_KEY_FALLBACKS and restart; then "
-            "`flask --app wsgi keys reseal`. If it is lost, erase them or let the people register again.",
-        )
-    if counts[Verdict.CLEAR]:
-        yield RECORDS.problem(
-            f"{so_many(Verdict.CLEAR)} lie in clear, and a process with SECRET_KEY opens none of them.",
-            "Some process writes here without SECRET_KEY: find and stop it. Erase these records.",
-        )
-    if counts[Verdict.DAMAGED]:
-        yield RECORDS.problem(
-            f"{so_many(Verdict.DAMAGED)} are damaged, or belong to another user: they do not open with "
-            "their own key.",
-            "Find out who else writes to this Redis. The people can register again.",
-        )
-    if counts[Verdict.NEWER]:
-        yield RECORDS.warning(
-            f"{so_many(Verdict.NEWER)} were written by a newer version: requests for them are answered 503.",
-            "During a roll-out this passes. After a roll-back, deploy the newer version, or let them end.",
-        )
+            "`flask --app wsgi keys reseal`. If it is lost, erase them or let the people register again."
+        ),
+    ),
+    Verdict.CLEAR: (
+        RECORDS.problem,
+        "lie in clear, and a process with SECRET_KEY opens none of them.",
+        "Some process writes here without SECRET_KEY: find and stop it. Erase these records.",
+    ),
+    Verdict.DAMAGED: (
+        RECORDS.problem,
+        "are damaged, or belong to another user: they do not open with their own key.",
+        "Find out who else writes to this Redis. The people can register again.",
+    ),
+    Verdict.NEWER: (
+        RECORDS.warning,
+        "were written by a newer version: requests for them are answered 503.",
+        "During a roll-out this passes. After a roll-back, deploy the newer version, or let them end.",
+    ),
+}
+"""By why records do not open: how bad it is, what is wrong, and the cure."""
+
+
+def _unreadable(troubles: list[tuple[SealedRecord, Verdict]], total: int) -> Iterator[Finding]:
+    """A finding for each reason why records do not open."""
+    counts = Counter(trouble for _, trouble in troubles)
+    unknown = {record.sealed[:1] for record, trouble in troubles if trouble is Verdict.NO_KEY}
+    keys = "a key" if len(unknown) == 1 else f"{len(unknown)} keys"
+    for trouble, (found, says, cure) in TROUBLES.items():
+        if counts[trouble]:
+            yield found(f"{counts[trouble]} of {total} records looked at {says.format(keys=keys)}", cure)
 
 
 def _ordinal(place: int) -> str:

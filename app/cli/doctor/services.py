@@ -10,7 +10,7 @@ from app.domain.service import DEFAULT, Service
 SERVICES = Area("services")
 
 SHOWN: Final = 5
-"""So many services are named; of more only their number is told."""
+"""At most so many services are named; the others are counted."""
 
 
 def wrong(reading: Reading) -> Iterator[Finding]:
@@ -24,7 +24,7 @@ def wrong(reading: Reading) -> Iterator[Finding]:
 
 
 def examine(reading: Reading) -> Iterator[Finding]:
-    """Of the service `default` the settings tell."""
+    """The services of the file. `default` is examined with the settings."""
     found = [service for service in reading.services if service.id != DEFAULT]
     if not found:
         return
@@ -57,7 +57,7 @@ def _limits(mailing: list[Service]) -> Iterator[Finding]:
 
 
 def senders(reading: Reading) -> list[str]:
-    """Those of all services that mail; of `default` only where somebody may call it."""
+    """The senders of all services that mail; that of `default` only where somebody may call it."""
     callable_ = {caller.service.id for caller in reading.keys.values()} | (
         set() if reading.closed else {DEFAULT}
     )
@@ -65,7 +65,7 @@ def senders(reading: Reading) -> list[str]:
 
 
 def told(found: Iterable[Service]) -> str:
-    """Their names, where they are few."""
+    """Their names, of many the first."""
     names = [service.id for service in found]
     return (
         ", ".join(names)

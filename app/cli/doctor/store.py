@@ -1,27 +1,20 @@
-"""Redis: can it be reached, does it keep what it is given, may we write, is the data ours; and the clock."""
+"""Redis: every server of it; may we write, and is the data ours."""
 
 import time
 from collections.abc import Callable, Iterator
 from typing import Final
 
 from app.cli.doctor import server
-from app.cli.doctor.cures import REFUSED, UNREACHABLE
-from app.cli.doctor.findings import Area, Finding
-from app.cli.doctor.server import REDIS
+from app.cli.doctor.findings import Finding
+from app.cli.doctor.server import NO_DISK, REDIS, USE_PRIMARY
 from app.config import Settings
 from app.errors import StorageUnavailable
 from app.repositories.guard import mark
 from app.repositories.keys import KEY_CHECK, NAMES_VERSION, Names
-from app.storage import faults
-from app.storage.storage import Server, Storage
-from app.storage.url import RedisUrl
-
-CLOCK = Area("clock")
+from app.storage.storage import Storage
 
 PROBE_MS: Final = 5000
 """What a probe writes is gone after this, should it not be deleted."""
-
-MAX_DRIFT_S: Final = 2.0
 
 TAGGED, OURS = "{000}:doctor", "cedula:doctor"
 
@@ -70,47 +63,43 @@ COMMANDS: Final[tuple[tuple[str, ...], ...]] = (
 the one that makes it."""
 
 
+REFUSED: Final = {
+    "READONLY": (
+        "Writes are refused: this is a replica.",
+        USE_PRIMARY,
+    ),
+    "OOM": (
+        "Writes are refused: memory is full up to maxmemory.",
+        "Raise maxmemory, or set NUMBER_TTL so that registrations end. Never let it evict.",
+    ),
+    "MISCONF": (
+        "Writes are refused, because Redis cannot write to its disk: the disk is full, or not writable.",
+        NO_DISK,
+    ),
+    "NOREPLICAS": (
+        "Writes are refused: fewer replicas are connected than min-replicas-to-write asks for.",
+        "Bring the replicas back, or lower min-replicas-to-write.",
+    ),
+}
+"""By Redis' word for it: what is wrong, and the cure."""
+
+
 def examine(settings: Settings, clock: Callable[[], float] = time.time) -> Iterator[Finding]:
-    """Everything about Redis; the first thing that makes the rest pointless ends it."""
-    storage = Storage(settings.redis_url, settings.redis_timeout_s, logs=False)
-    try:
-        yield from _examine(storage, settings, clock)
-    finally:
-        storage.close()
-
-
-def _examine(storage: Storage, settings: Settings, clock: Callable[[], float]) -> Iterator[Finding]:
-    try:
-        servers = storage.servers()
+    """Everything about Redis. Where a server cannot be reached, that alone."""
+    with server.connected(settings) as storage:
+        try:
+            servers = storage.servers()
+            for each in servers:
+                server.ping(each)
+        except StorageUnavailable as error:
+            yield server.unreachable(error.code, settings)
+            return
+        yield REDIS.ok("It answers.")
         for each in servers:
-            _ping(each)
-    except StorageUnavailable as error:
-        yield _unreachable(error.code, settings)
-        return
-    yield REDIS.ok("It answers.")
-    for each in servers:
-        yield from server.examine(each, settings)
-    yield from _writes(storage)
-    yield from _key(storage, settings)
-    yield from _clock(servers[0], clock)
-
-
-def _ping(each: Server) -> None:
-    """A Redis that cannot write to its disk refuses even PING; why it refuses is told with the writes."""
-    try:
-        each.command("PING")
-    except StorageUnavailable as error:
-        if error.code in UNREACHABLE or error.code.islower():
-            raise  # any other refusal, such as MISCONF, is an answer
-
-
-def _unreachable(code: str, settings: Settings) -> Finding:
-    if code == faults.TIMEOUT and RedisUrl.read(settings.redis_url).tls:
-        code = faults.TLS
-    says, cure = UNREACHABLE.get(
-        code, (f"Redis cannot be used ({code}).", "Look at its log; compare REDIS_URL with it.")
-    )
-    return REDIS.problem(says, cure)
+            yield from server.examine(each, settings)
+        yield from _writes(storage)
+        yield from _key(storage, settings)
+        yield from server.examine_clock(servers[0], clock)
 
 
 def _writes(storage: Storage) -> Iterator[Finding]:
@@ -147,10 +136,8 @@ def _writes(storage: Storage) -> Iterator[Finding]:
 
 
 def _refused(code: str) -> Finding:
-    says, cure = REFUSED.get(
-        code, (f"Writes are refused ({code}).", "Look at the log of Redis; try SET with redis-cli.")
-    )
-    return REDIS.problem(says, cure)
+    other = (f"Writes are refused ({code}).", "Look at the log of Redis; try SET with redis-cli.")
+    return REDIS.problem(*REFUSED.get(code, other))
 
 
 def _key(storage: Storage, settings: Settings) -> Iterator[Finding]:
@@ -184,20 +171,3 @@ def _key(storage: Storage, settings: Settings) -> Iterator[Finding]:
             "Set INDEX_KEY to the one of the data: the SECRET_KEY of its first day, unless INDEX_KEY was set "
             "then. Or start with an empty Redis.",
         )
-
-
-def _clock(each: Server, clock: Callable[[], float]) -> Iterator[Finding]:
-    try:
-        before = clock()
-        seconds, micros = each.command("TIME")
-    except StorageUnavailable:
-        return
-    drift_s = (before + clock()) / 2 - (int(seconds) + int(micros) / 1_000_000)
-    if abs(drift_s) > MAX_DRIFT_S:
-        yield CLOCK.warning(
-            f"Our clock is {abs(drift_s):.0f} s {'ahead of' if drift_s > 0 else 'behind'} that of Redis; "
-            "mails and answers show times of both.",
-            "Let NTP (chrony, systemd-timesyncd) set the clock on both machines.",
-        )
-    else:
-        yield CLOCK.ok("Our clock and that of Redis agree.")
