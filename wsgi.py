@@ -15,7 +15,7 @@ if "gunicorn.workers.ggevent" in sys.modules:
         monkey.patch_all(os=False, signal=False, subprocess=False)
 
 from app import create_app, start
-from app.cli.patient import asked_for, patient
+from app.cli import app_without_a_service, needs_no_service
 from app.errors import SettingsError, WrongIndexKey
 from app.telemetry import lines
 
@@ -26,7 +26,7 @@ if os.environ.get("FLASK_RUN_FROM_CLI") != "true":
     lines.install()  # where gunicorn.conf.py has not
 
 try:
-    app = patient() if asked_for() else create_app()
+    app = app_without_a_service() if needs_no_service() else create_app()
     if os.environ.get("FLASK_RUN_FROM_CLI") != "true" or "run" in sys.argv:
         start(app)
 except (SettingsError, WrongIndexKey) as error:
