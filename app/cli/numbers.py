@@ -10,7 +10,7 @@ from app.domain.number import SHARDS
 numbers = AppGroup("numbers", help="The identification numbers as a whole.")
 
 FULL = 0.8
-"""From here a registration tries five numbers on average, and digits should be added."""
+"""As the alert CedulaNumberSpaceFilling: from here a registration tries five numbers on average."""
 
 
 @numbers.command()

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
+from app.cli.doctor import outbox, server
+from app.cli.numbers import FULL
 from tests.operate.alerts import (
     FAILING,
     FIRES_ON,
@@ -140,6 +142,24 @@ def test_panels_of_the_dashboard_link_to_the_runbook() -> None:
     for link in links:
         assert link["url"] == f"${{source:raw}}docs/runbook.md#{link['title'].lower()}"
     assert {link["title"] for link in links} == set(rules())
+
+
+THRESHOLDS = {
+    "CedulaOutboxOld": outbox.OLD_S,
+    "CedulaStorageFilling": server.FULL,
+    "CedulaNumberSpaceFilling": FULL,
+}
+
+
+@pytest.mark.parametrize(("alert", "threshold"), THRESHOLDS.items())
+def test_doctor_and_panels_warn_where_the_alert_fires(alert: str, threshold: float) -> None:
+    """As does `numbers fill`. Where a panel has steps, the last one is red."""
+    (found,) = re.findall(r"^max.* > ([\d.]+)$", rules()[alert]["expr"], re.MULTILINE)
+    assert float(found) == threshold
+    for panel in json.loads((ROOT / "deploy/grafana/dashboard.json").read_text())["panels"]:
+        steps = panel.get("fieldConfig", {}).get("defaults", {}).get("thresholds", {}).get("steps", [])
+        if steps and alert in [link["title"] for link in panel.get("links", [])]:
+            assert steps[-1]["value"] == threshold
 
 
 def told(folder: Path, played: dict[str, object]) -> str:
