@@ -20,6 +20,7 @@ from tests.support.faults.addresses import leading_to
 from tests.support.faults.receiver import OddReceiver, closes, says
 from tests.support.servers import free_port
 from tests.support.tenants import services_file
+from tests.support.waiting import wait_until
 
 
 def telling(folder: Path, **urls: str) -> Reading:
@@ -56,7 +57,7 @@ def test_a_receiver_as_it_should_be_has_nothing_to_complain_about(
         )
         (found,) = events.examine(reading, trusting(authority))
         assert (found.level, found.says[-13:]) == (Level.OK, ": shop, club.")
-        assert (receiver.connections, plain.connections) == (1, 1)
+        wait_until(lambda: (receiver.connections, plain.connections) == (1, 1), 10, "both have accepted")
         assert receiver.posted == plain.posted == []
 
 
