@@ -32,19 +32,14 @@ class Report:
 
     def add(self, what: str, **figures: object) -> None:
         self.rows.append({"what": what, **figures})
-        print(
-            f"{what:<48}", "  ".join(f"{name} {_short(value)}" for name, value in figures.items()), flush=True
-        )
+        told = "  ".join(f"{name} {_short(value)}" for name, value in figures.items())
+        print(f"{what:<48}", told, flush=True)
 
 
 def _short(value: object) -> str:
-    return (
-        f"{value:.3g}"
-        if isinstance(value, float) and value < 100
-        else f"{value:.0f}"
-        if isinstance(value, float)
-        else str(value)
-    )
+    if isinstance(value, float):
+        return f"{value:.3g}" if value < 100 else f"{value:.0f}"
+    return str(value)
 
 
 def _median(loads: list[Load], figure: Callable[[Load], float]) -> float:
@@ -66,7 +61,11 @@ def served(on: Stage, service: Gunicorn, script: str, seconds: int, **environmen
     )
 
 
-def interleaved(rounds: int, turns: Mapping[str, Callable[[int], Load]]) -> dict[str, list[Load]]:
+Turn = Callable[[int], Load]
+"""One round of one contender; it is told the number of the round."""
+
+
+def interleaved(rounds: int, turns: Mapping[str, Turn]) -> dict[str, list[Load]]:
     """Every contender once a round, in changing order: what else the machine does hits all alike."""
     found: dict[str, list[Load]] = {name: [] for name in turns}
     for turn in range(rounds):
@@ -78,9 +77,6 @@ def interleaved(rounds: int, turns: Mapping[str, Callable[[int], Load]]) -> dict
 YARD = "bare Flask POST"
 GUNICORNS = ("--worker-class", "gevent")
 """The yardstick runs under gunicorn's own worker, so that what our worker saves does not shorten it."""
-
-Turn = Callable[[int], Load]
-"""One round of one contender; it is told the number of the round."""
 
 
 def compare(report: Report, bare: Gunicorn, turns: Mapping[str, Turn]) -> dict[str, list[Load]]:
@@ -243,7 +239,7 @@ def growth(report: Report, sizes: tuple[int, ...] = (1_000, 10_000, 100_000, 1_0
     Stored users register again, all over the number of them, so their number stays what it is.
     """
     with contextlib.ExitStack() as stages:
-        turns: dict[str, Callable[[int], Load]] = {}
+        turns: dict[str, Turn] = {}
         bytes_per_user: dict[str, float] = {}
         names = {f"{size:>9,} users": size for size in sizes}
         for name, size in names.items():

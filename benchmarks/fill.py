@@ -2,7 +2,7 @@
 
 import contextlib
 import secrets
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
 import redis
@@ -35,23 +35,23 @@ class Filler:
     """Writes registrations as `register.lua` does, in pipelines, with their mails already sent."""
 
     def __init__(self, client: redis.Redis, secret: str) -> None:
-        self.client = client
-        self.names = Names(secret or None)
-        self.records = RecordSeal(Sealer([secret] if secret else []))
+        self._client = client
+        self._names = Names(secret or None)
+        self._records = RecordSeal(Sealer([secret] if secret else []))
         self._numbers = NumberGenerator(DIGITS)
 
     def fill(self, addresses: Iterable[str]) -> Iterator[tuple[str, str]]:
         """Registers every address; gives it back with its number."""
         script = SCRIPTS[Register]
-        sha = self.client.script_load(script.text)
+        sha = self._client.script_load(script.text)
         batch: list[tuple[str, str]] = []
-        pipeline = self.client.pipeline(transaction=False)
+        pipeline = self._client.pipeline(transaction=False)
         for text in addresses:
             address = Address.parse(text)
-            keys = self.names.user(DEFAULT, address)
+            keys = self._names.user(DEFAULT, address)
             number = self._numbers.draw(keys.shard)
-            digest = self.names.number(number)
-            sealed = self.records.seal(Draft(address, TOKEN, "en", Service()), number, keys.user_id)
+            digest = self._names.number(number)
+            sealed = self._records.seal(Draft(address, TOKEN, "en", Service()), number, keys.user_id)
             call = Register(
                 user=keys.user,
                 sender=keys.sender,
@@ -104,24 +104,31 @@ def _registered(batch: list[tuple[str, str]], replies: list[Any]) -> Iterator[tu
             yield each
 
 
+class CountedUsers(Users):
+    """Counts the calls of `register.lua`."""
+
+    calls = 0
+
+    def register(self, *args: Any, **kwargs: Any) -> Any:
+        self.calls += 1
+        return super().register(*args, **kwargs)
+
+
 class FullShard:
     """A shard whose number space is full to a share: `space` numbers, of which a fraction is taken."""
 
     def __init__(self, url: str, space: int, share: float) -> None:
         names, sealer, storage = Names(None), Sealer([]), Storage(url, 5.0)
-        self.space = space
-        self.calls = 0
+        self._space = space
         address = next(
             found
             for n in range(100_000)
             if names.user(DEFAULT, found := Address.parse(f"full{n}@example.com")).shard == SHARD
         )
         self._draft = Draft(address, TOKEN, "en", Service())
-        users = Users(storage, names, sealer)
-        register = users.register
-        users.register = self._counting(register)  # type: ignore[method-assign]
+        self._users = CountedUsers(storage, names, sealer)
         self._service = RegistrationService(
-            users, Guard(storage, names, sealer), NumberGenerator(DIGITS, self._below), NO_MAIL
+            self._users, Guard(storage, names, sealer), NumberGenerator(DIGITS, self._below), NO_MAIL
         )
         taken = []
         draws = secrets.SystemRandom().sample(range(space), int(space * share))
@@ -137,18 +144,11 @@ class FullShard:
 
     def calls_per_registration(self, registrations: int) -> float:
         """Registers one address again and again: the share that is taken stays as it is."""
-        self.calls = 0
+        self._users.calls = 0
         for _ in range(registrations):
             with contextlib.suppress(NumberSpaceExhausted):
                 self._service.store(self._draft, lease_ms=0)
-        return self.calls / registrations
+        return self._users.calls / registrations
 
     def _below(self, _: int) -> int:
-        return secrets.randbelow(self.space)
-
-    def _counting(self, register: Callable[..., Any]) -> Callable[..., Any]:
-        def counted(*args: Any, **kwargs: Any) -> Any:
-            self.calls += 1
-            return register(*args, **kwargs)
-
-        return counted
+        return secrets.randbelow(self._space)

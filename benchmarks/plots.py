@@ -19,23 +19,14 @@ mpl.rcParams |= {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "savefig.transparent": True,
-    **dict.fromkeys(
-        ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), "#768390"
-    ),
+    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), GREY),
 }
-
-ACCENT, GREY = "#4184e4", "#768390"
-"""Both can be read on white and on black."""
 
 
 def plot(results: Path) -> None:
     """Draws every plot for which there are figures."""
     figures = {path.stem: json.loads(path.read_text())["rows"] for path in results.glob("*.json")}
-    for name, draw in {
-        "main": _ratios,
-        "growth": _growth,
-        "numbers": _numbers,
-    }.items():
+    for name, draw in {"main": _ratios, "growth": _growth, "numbers": _numbers}.items():
         if name in figures:
             canvas, axes = plt.subplots(figsize=(7, 3.6), layout="constrained")
             draw(axes, figures[name])
@@ -70,12 +61,7 @@ def _growth(axes: Axes, rows: list[dict[str, Any]]) -> None:
 def _numbers(axes: Axes, rows: list[dict[str, Any]]) -> None:
     axes.plot([row["share"] * 100 for row in rows], [row["calls"] for row in rows], "o-", color=ACCENT)
     for row in rows:
-        axes.annotate(
-            f"{row['calls']:.2f}",
-            (row["share"] * 100, row["calls"]),
-            (-4, 6),
-            textcoords=POINTS,
-            ha="right",
-        )
+        place = (row["share"] * 100, row["calls"])
+        axes.annotate(f"{row['calls']:.2f}", place, (-4, 6), textcoords=POINTS, ha="right")
     axes.set(xlabel="number space taken, %", ylim=(0, None))
     axes.set_title("Script calls per registration", loc="left")

@@ -113,7 +113,7 @@ class Stage:
         wait_until(lambda: len(service.workers()) >= (os.cpu_count() or 1), 20, "workers")
         return service
 
-    def floor(self) -> "Floor":
+    def floor(self) -> Floor:
         """The same wire traffic without the service's thinking."""
         floor = Floor(self.valkey.port, self.sink.port)
         self._floors.append(floor)
