@@ -58,7 +58,7 @@ def examine_envelope(domain: str, ask: dns.resolver.Resolver) -> Iterator[Findin
     """Without DMARC, which is about the domain in `From`: this one stands in the envelope alone. Raises
     DNSException."""
     yield from _receives(domain, ask)
-    yield from _spf(domain, ask)
+    yield _spf(domain, ask)
 
 
 def exchange(domain: str, ask: dns.resolver.Resolver) -> str:
@@ -73,7 +73,7 @@ def exchange(domain: str, ask: dns.resolver.Resolver) -> str:
 def _examine(domain: str, ask: dns.resolver.Resolver) -> Iterator[Finding]:
     try:
         yield from examine_envelope(domain, ask)
-        yield from _dmarc(domain, ask)
+        yield _dmarc(domain, ask)
     except dns.resolver.NXDOMAIN:
         yield DOMAIN.problem(
             f"The domain {domain} does not exist: most servers refuse mails from it.",
@@ -100,47 +100,43 @@ def _receives(domain: str, ask: dns.resolver.Resolver) -> Iterator[Finding]:
         )
 
 
-def _spf(domain: str, ask: dns.resolver.Resolver) -> Iterator[Finding]:
+def _spf(domain: str, ask: dns.resolver.Resolver) -> Finding:
     policies = [text for text in _texts(domain, ask) if text.lower().split(" ")[0] == "v=spf1"]
     if not policies:
-        yield DOMAIN.warning(
+        return DOMAIN.warning(
             f"{domain} has no SPF record: mails from it are easily taken for spam.",
             f'Publish a TXT record at {domain}: "v=spf1 include:<what your provider says> -all".',
         )
-    elif len(policies) > 1:
-        yield DOMAIN.problem(
+    if len(policies) > 1:
+        return DOMAIN.problem(
             f"{domain} has {len(policies)} SPF records; then none of them counts (RFC 7208).",
             "Join them into one.",
         )
-    elif {"+all", "all"} & set(policies[0].lower().split()):
-        yield DOMAIN.warning(
+    if {"+all", "all"} & set(policies[0].lower().split()):
+        return DOMAIN.warning(
             f"The SPF record of {domain} lets everybody send in its name.", "End it with -all or ~all."
         )
-    else:
-        yield DOMAIN.ok(f"{domain} has an SPF record; whether it names your mail server, its provider knows.")
+    return DOMAIN.ok(f"{domain} has an SPF record; whether it names your mail server, its provider knows.")
 
 
-def _dmarc(domain: str, ask: dns.resolver.Resolver) -> Iterator[Finding]:
+def _dmarc(domain: str, ask: dns.resolver.Resolver) -> Finding:
     """The record of the domain, or of the nearest domain above that has one (RFC 7489)."""
     labels = domain.split(".")
     for depth in range(len(labels) - 1):
         place = ".".join(labels[depth:])
         policies = [text for text in _texts(f"_dmarc.{place}", ask) if text.lower().startswith("v=dmarc1")]
         if len(policies) > 1:
-            yield DOMAIN.problem(
+            return DOMAIN.problem(
                 f"_dmarc.{place} has {len(policies)} records; then none counts.", "Keep one."
             )
-            return
+        if policies and "p=none" in policies[0].lower().replace(" ", ""):
+            return DOMAIN.note(
+                f"The DMARC policy of {place} is none: forged mails in your name are delivered.",
+                "Change it to p=quarantine or p=reject once the reports look right.",
+            )
         if policies:
-            if "p=none" in policies[0].lower().replace(" ", ""):
-                yield DOMAIN.note(
-                    f"The DMARC policy of {place} is none: forged mails in your name are delivered.",
-                    "Change it to p=quarantine or p=reject once the reports look right.",
-                )
-            else:
-                yield DOMAIN.ok(f"{place} has a DMARC policy.")
-            return
-    yield DOMAIN.warning(
+            return DOMAIN.ok(f"{place} has a DMARC policy.")
+    return DOMAIN.warning(
         f"{domain} has no DMARC record; large receivers ask for one.",
         f'Publish a TXT record at _dmarc.{domain}: "v=DMARC1; p=quarantine; rua=mailto:<you>".',
     )

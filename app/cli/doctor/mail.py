@@ -36,7 +36,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
             for finding in step(host, settings):
                 yield finding
                 if finding.level is Level.PROBLEM:
-                    return
+                    return  # what follows in the step is not run
     except TimeoutError:
         yield SMTP.problem(
             "The mail server no longer answers in time.",

@@ -120,7 +120,7 @@ def examine(server: Server, settings: Settings) -> Iterator[Finding]:
             "Allow it (ACL SETUSER ... +info +config|get), or look at docs/redis-keys.md yourself.",
         )
         return
-    yield from _version(info)
+    yield _version(info)
     if info.get("role") == "slave":
         yield REDIS.problem("This is a replica; it takes no writes.", USE_PRIMARY)
     if int(info.get("connected_slaves", 0)) < settings.redis_wait_replicas:
@@ -133,15 +133,14 @@ def examine(server: Server, settings: Settings) -> Iterator[Finding]:
     yield from _persistence(server, info)
 
 
-def _version(info: dict[str, str]) -> Iterator[Finding]:
+def _version(info: dict[str, str]) -> Finding:
     said = info.get("redis_version", "0")
     name = f"Valkey {info['valkey_version']}" if "valkey_version" in info else f"Redis {said}"
     if tuple(int(part) for part in said.split(".")[:2]) < OLDEST:
-        yield REDIS.warning(
+        return REDIS.warning(
             f"{name} is older than what Cedula is tested with.", "Use Redis 7.0 or newer, or Valkey."
         )
-    else:
-        yield REDIS.ok(f"{name} is new enough.")
+    return REDIS.ok(f"{name} is new enough.")
 
 
 def _memory(info: dict[str, str]) -> Iterator[Finding]:

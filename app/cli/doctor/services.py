@@ -58,17 +58,14 @@ def _limits(mailing: list[Service]) -> Iterator[Finding]:
 
 def senders(reading: Reading) -> list[str]:
     """The senders of all services that mail; that of `default` only where somebody may call it."""
-    callable_ = {caller.service.id for caller in reading.keys.values()} | (
-        set() if reading.closed else {DEFAULT}
-    )
-    return [service.sender for service in reading.services if service.id in callable_ and not service.test]
+    called = {caller.service.id for caller in reading.keys.values()}
+    if not reading.closed:
+        called.add(DEFAULT)
+    return [service.sender for service in reading.services if service.id in called and not service.test]
 
 
 def told(found: Iterable[Service]) -> str:
     """Their names, of many the first."""
     names = [service.id for service in found]
-    return (
-        ", ".join(names)
-        if len(names) <= SHOWN
-        else f"{', '.join(names[:SHOWN])} and {len(names) - SHOWN} more"
-    )
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more

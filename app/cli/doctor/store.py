@@ -14,12 +14,12 @@ from app.repositories.keys import KEY_CHECK, NAMES_VERSION, Names
 from app.storage.storage import Storage
 
 PROBE_MS: Final = 5000
-"""What a probe writes is gone after this, should it not be deleted."""
+"""Keys of a probe end after this where they cannot be deleted."""
 
 TAGGED, OURS = "{000}:doctor", "cedula:doctor"
 
 LONG_AGO: Final = "1"
-"""For PEXPIREAT, which then deletes."""
+"""For PEXPIREAT: a time in the past deletes the key."""
 
 SAY_TIME = "return redis.call('TIME')"
 
@@ -59,8 +59,8 @@ COMMANDS: Final[tuple[tuple[str, ...], ...]] = (
     ("DEL", *(f"{TAGGED}:{name}" for name in "abcd")),
     ("DEL", OURS),
 )
-"""What the scripts and the repositories call, on keys like theirs. A key has an end from the command after
-the one that makes it."""
+"""What the scripts and the repositories call, on keys like theirs. The command after the one that makes a key
+gives it an end."""
 
 
 REFUSED: Final = {
@@ -97,42 +97,37 @@ def examine(settings: Settings, clock: Callable[[], float] = time.time) -> Itera
         yield REDIS.ok("It answers.")
         for each in servers:
             yield from server.examine(each, settings)
-        yield from _writes(storage)
+        yield _writes(storage)
         yield from _key(storage, settings)
         yield from server.examine_clock(servers[0], clock)
 
 
-def _writes(storage: Storage) -> Iterator[Finding]:
-    """Does what the service does, on keys of its own, and says which of it is refused.
+def _writes(storage: Storage) -> Finding:
+    """Does what the service does, on keys of its own, and tells which commands are refused.
 
-    All in one write, so that the keys are deleted although a command is refused or this process killed.
+    All in one write, so that the keys are deleted even where a command is refused or this process is killed.
     """
     try:
         refusals = storage.refusals(COMMANDS)
     except StorageUnavailable as error:
-        yield _refused(error.code)
-        return
-    forbidden = "NOPERM" in refusals
-    harmless = (
-        ("", "NOPERM", "ERR") if forbidden else ("",)
-    )  # ERR: LSET finds no list where RPUSH is forbidden
-    if other := next((code for code in refusals if code not in harmless), None):
-        yield _refused(other)
-        return
-    refused = [command for command, code in zip(COMMANDS, refusals, strict=True) if code == "NOPERM"]
-    allowed = {command[0] for command in COMMANDS if command not in refused}
-    if any(command[0] in allowed for command in refused) or not allowed:  # here and not there: it is the keys
-        yield REDIS.problem(
+        return _refused(error.code)
+    # Where RPUSH is forbidden, LSET finds no list: ERR.
+    explained = ("", "NOPERM", "ERR") if "NOPERM" in refusals else ("",)
+    if other := next((code for code in refusals if code not in explained), None):
+        return _refused(other)
+    tried = [(name, code) for (name, *_), code in zip(COMMANDS, refusals, strict=True)]
+    forbidden = dict.fromkeys(name for name, code in tried if code == "NOPERM")
+    allowed = {name for name, code in tried if code != "NOPERM"}
+    if not forbidden:
+        return REDIS.ok("It takes our writes, and the ACL allows every command.")
+    if not allowed or allowed & forbidden.keys():  # a command on one key and not on another: it is the keys
+        return REDIS.problem(
             "The ACL keeps us from our keys.", f"Allow them: ACL SETUSER <user> ~{{*}}:* ~cedula:*{FOR_GOOD}"
         )
-    elif refused:
-        names = list(dict.fromkeys(command[0].lower() for command in refused))
-        yield REDIS.problem(
-            f"The ACL forbids {len(names)} of the commands we use.",
-            f"Allow them: ACL SETUSER <user> {' '.join(f'+{name}' for name in names)}{FOR_GOOD}",
-        )
-    else:
-        yield REDIS.ok("It takes our writes, and the ACL allows every command.")
+    return REDIS.problem(
+        f"The ACL forbids {len(forbidden)} of the commands we use.",
+        f"Allow them: ACL SETUSER <user> {' '.join(f'+{name.lower()}' for name in forbidden)}{FOR_GOOD}",
+    )
 
 
 def _refused(code: str) -> Finding:
