@@ -9,8 +9,8 @@ if "gunicorn.workers.ggevent" in sys.modules:
     from gevent import monkey
 
     if not monkey.is_module_patched("threading"):
-        # gunicorn --preload: it patches its gevent workers only after this module was read, and locks that
-        # are made before would block the whole worker. Its master must keep its own signals.
+        # gunicorn --preload reads this module before it patches its gevent workers, and locks that are made
+        # before that would block the whole worker. Its master must keep its own signals.
         warnings.filterwarnings("ignore", "Patching more than once", monkey.MonkeyPatchWarning)
         monkey.patch_all(os=False, signal=False, subprocess=False)
 
@@ -22,19 +22,20 @@ from app.telemetry import lines
 CANNOT_START = 3
 """The status after which gunicorn ends; after any other it would start the worker again, for ever."""
 
-if os.environ.get("FLASK_RUN_FROM_CLI") != "true":
+is_command = os.environ.get("FLASK_RUN_FROM_CLI") == "true"
+if not is_command:
     lines.install()  # where gunicorn.conf.py has not
 
 try:
-    app = app_without_a_service() if needs_no_service() else create_app()
-    if os.environ.get("FLASK_RUN_FROM_CLI") != "true" or "run" in sys.argv:
+    app = app_without_a_service() if is_command and needs_no_service(sys.argv[1:]) else create_app()
+    if not is_command or "run" in sys.argv:
         start(app)
 except (SettingsError, WrongIndexKey) as error:
     sys.stderr.write(f"cedula cannot start. {error}\n`flask --app wsgi doctor` tells more.\n")
     sys.exit(CANNOT_START)
 
-# What is there now stays: the collector need not look at it again, nor come after every few requests. Each
-# leaves eight objects in a cycle (Werkzeug's routing), so this is half a megabyte of garbage.
+# What is loaded now stays, so the collector need not look at it again. Nor need it run every few requests:
+# each leaves eight objects in a cycle (Werkzeug's routing), and 5,000 of these objects are half a megabyte.
 gc.collect()
 gc.freeze()
 gc.set_threshold(5_000, 20, 50)

@@ -1,12 +1,11 @@
 """The operator's commands, in one place: `flask --app wsgi --help`.
 
 Promise: they work beside the running service; none of them starts the relay or sends a mail. Those that
-use Redis do so within `told_in_words`: one that is away, or another key's, is a sentence; the others need
-none. May import every other room; only `create_app` and `wsgi.py` import this one.
+use Redis do so within `told_in_words`, which says in one sentence that Redis is away, or its data has another
+key; the others need no Redis. May import every other room; only `create_app` and `wsgi.py` import this one.
 """
 
-import os
-import sys
+from collections.abc import Sequence
 from typing import Final
 
 from flask import Flask
@@ -25,14 +24,13 @@ from app.cli.version import version
 COMMANDS: Final = (bounces, doctor, keys, mail, numbers, outbox, services, suppressions, users, version)
 
 WITHOUT_A_SERVICE: Final = (doctor, services, version)
-"""Commands for a service that may not be able to start: they look at its settings at most."""
+"""They work where the service cannot start, and look at its settings at most."""
 
 
-def needs_no_service() -> bool:
-    """Whether this process is such a command: `flask --app wsgi doctor`."""
-    asked = [command for word in sys.argv[1:] for command in COMMANDS if command.name == word]
-    is_flask = os.environ.get("FLASK_RUN_FROM_CLI") == "true"
-    return is_flask and bool(asked) and asked[0] in WITHOUT_A_SERVICE
+def needs_no_service(words: Sequence[str]) -> bool:
+    """Whether a command line asks for such a command."""
+    asked = [command for word in words for command in COMMANDS if command.name == word]
+    return bool(asked) and asked[0] in WITHOUT_A_SERVICE
 
 
 def app_without_a_service() -> Flask:

@@ -14,7 +14,7 @@ from app.mail.incoming import MAX_BYTES
 bounces = AppGroup("bounces", help="What became of mails after the mail server had accepted them.")
 
 TRY_AGAIN = 75
-"""EX_TEMPFAIL of sysexits.h: the mail server keeps the message and runs the command again."""
+"""EX_TEMPFAIL of sysexits.h: the mail server keeps the message and runs the command again later."""
 
 
 @bounces.command("read")
@@ -28,14 +28,14 @@ def read_message() -> None:
         report = reports.read(_all(sys.stdin.buffer))
         outcome = services().reports.take(report)
         leave_counts()
-    except Exception as error:  # noqa: BLE001 - whatever it is: the message must not be lost, nor come back
+    except Exception as error:  # noqa: BLE001 - any other exit code loses the message, or sends it back
         click.echo(f"Try again: {type(error).__name__}; see `doctor`.", err=True)
         sys.exit(TRY_AGAIN)
     click.echo(f"{report.kind} {outcome}")
 
 
 def _all(stream: BinaryIO) -> bytes:
-    """What is looked at of a message. The rest is read, too: a closed pipe is an error to a mail server."""
+    """The first MAX_BYTES. The rest is read and dropped: to a mail server a closed pipe is an error."""
     data = stream.read(MAX_BYTES)
     while stream.read(MAX_BYTES):
         pass

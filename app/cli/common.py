@@ -23,13 +23,14 @@ of_service = click.option(
 
 
 def leave_counts() -> None:
-    """What this command has counted is told by those who serve."""
+    """Hands what this command has counted to the processes that serve, whose metrics then show it."""
     services().counts.leave(services().metrics.series())
 
 
 @contextmanager
 def told_in_words() -> Iterator[None]:
-    """Around all that uses the store: raises ClickException where it is another key's, or away."""
+    """Around all that uses Redis: raises ClickException where it does not answer, or its data has another
+    key."""
     try:
         services().guard.check()
         yield

@@ -74,7 +74,7 @@ def drop(user_id: str) -> None:
 
 
 def _count_failed(user_id: str) -> None:
-    """For the metrics of those who serve. Of a record that does not open nobody knows the service."""
+    """For the metrics. A record that does not open is not counted: nobody knows its service."""
     with suppress(RecordUnreadable):
         record = services().users.find(user_id)
         if record is not None:
