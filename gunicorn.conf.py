@@ -13,8 +13,8 @@ from typing import Any
 
 from dotenv import find_dotenv, load_dotenv
 
-# The same .env that the `flask` command reads by itself; what the environment says already comes first. A
-# reload (SIGHUP) runs this file again, and what an earlier run took from .env must not count as said already.
+# The same .env that the `flask` command reads by itself; the environment comes first. A reload (SIGHUP) runs
+# this file again, and what an earlier run took from .env must not count as the environment's.
 FROM_DOTENV = "CEDULA_FROM_DOTENV"
 for _name in os.environ.pop(FROM_DOTENV, "").split():
     os.environ.pop(_name, None)
@@ -26,7 +26,7 @@ if os.environ.get("FLASK_SKIP_DOTENV", "").lower() in ("", "0", "false", "no"):
 bind = os.environ.get("BIND") or "0.0.0.0:8000"
 
 # A request waits on the mail server, so cheap waiting decides: one gevent worker a core. Without
-# reuse_port the kernel wakes whom it likes, and one worker takes most of the connections.
+# reuse_port all workers accept from one socket, and one of them takes most of the connections.
 worker_class = "gunicorn_worker.Worker"  # gevent, with deadlines and bounds
 workers = int(os.environ.get("WEB_CONCURRENCY") or os.cpu_count() or 1)
 reuse_port = True
@@ -34,7 +34,7 @@ worker_connections = 2000
 keepalive = 5  # seconds; so long an idle connection can delay a shutdown
 
 # SIGTERM: requests in hand wait for their mail, then senders finish theirs, each for at most MAIL_TIMEOUT;
-# after this gunicorn kills what is left. A wrong MAIL_TIMEOUT is for the service to refuse.
+# after that gunicorn kills what is left. A wrong MAIL_TIMEOUT is reported by the service.
 try:
     graceful_timeout = max(30, 2 * int(float(os.environ.get("MAIL_TIMEOUT") or 10)) + 10)
 except ValueError:
@@ -45,8 +45,8 @@ timeout = 60
 worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None
 control_socket_disable = True
 
-# No client names the path under which the service is mounted: that would lead around a rule of the proxy. Nor
-# the scheme, which nothing asks for. As no header is believed, gunicorn need not look who sends it.
+# No header is believed. One that says under which path the service is mounted would let a client get around a
+# rule of the proxy; the scheme is used nowhere. So gunicorn need not check who sends such headers.
 forwarder_headers = ""
 secure_scheme_headers: dict[str, str] = {}
 forwarded_allow_ips = "*"
@@ -55,15 +55,15 @@ forwarded_allow_ips = "*"
 accesslog = None
 loglevel = "info"
 
-# Nobody waits for the reader of the log, and no full disk ends a thread. The file is loaded by itself: the
-# package `app` must not be imported before gevent has patched the worker.
+# No thread waits for a slow reader of the log, and none ends with a full disk. The module is loaded by its
+# path: the package `app` must not be imported before gevent has patched the worker.
 _path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "app/telemetry/lines.py")
 _lines = ModuleType("cedula_lines")
 SourceFileLoader("cedula_lines", _path).exec_module(_lines)
 _lines.install()
 
-# Metrics: the workers' snapshots lie in a folder that they share, so that any of them answers for all. There
-# they also agree on the services: which are in force changes for all of them, and only when this file is run.
+# Metrics: the workers share a folder for their snapshots, so that any of them answers for all. There they
+# also agree on the services in force: these change for all workers at once, and only when this file is run.
 METRICS_PREFIX = "cedula-metrics-"
 METRICS_FOLDER = "CEDULA_METRICS_FOLDER"
 MASTER = "CEDULA_MASTER"
@@ -74,8 +74,8 @@ os.environ["CEDULA_RELOAD"] = str(time.monotonic_ns())
 
 
 def on_starting(server: Any) -> None:
-    """Makes the folder. Where none can be made, every worker tells what it has counted itself, and reads
-    SERVICES_FILE itself."""
+    """Makes the folder. Where none can be made, every worker answers with its own counts, and reads
+    SERVICES_FILE by itself."""
     share_unix_socket(server)
     parent = "/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettempdir()
     try:
@@ -93,20 +93,20 @@ def on_reload(server: Any) -> None:
 
 
 def share_unix_socket(server: Any) -> None:
-    """Behind a Unix socket all workers accept from one: it knows no reuse_port."""
+    """A Unix socket has no reuse_port: all workers accept from the same one."""
     if any(isinstance(address, str) for address in server.cfg.address):
         server.cfg.set("reuse_port", False)
 
 
 def make_folder(parent: str) -> str:
-    """Its path. It carries a lock for as long as a process of ours lives, which tells it from the folder of
-    a gunicorn that was killed; such ones are removed. Raises OSError."""
+    """Returns its path. The folder is locked for as long as a process of ours lives. Folders without a lock
+    were left by a gunicorn that was killed, and are removed. Raises OSError."""
     for left in glob.glob(os.path.join(parent, f"{METRICS_PREFIX}*")):
         with contextlib.suppress(OSError):
             lock = lock_folder(left)
             shutil.rmtree(left, ignore_errors=True)
             os.close(lock)
-    while True:  # another gunicorn that starts just now may take the folder for one that was left
+    while True:  # before it is locked, another gunicorn that starts may take it for one that was left
         folder = tempfile.mkdtemp(dir=parent, prefix=METRICS_PREFIX)
         with contextlib.suppress(FileNotFoundError, BlockingIOError):
             lock_folder(folder)
@@ -115,8 +115,8 @@ def make_folder(parent: str) -> str:
 
 
 def lock_folder(path: str) -> int:
-    """Raises OSError where the folder is another's. The lock ends with the last process that has it open."""
-    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)  # a FIFO of that name would be waited for
+    """Raises OSError where another gunicorn has it. The lock ends with the last process that has it open."""
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)  # no FIFO of that name, whose opening would wait
     try:
         fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
