@@ -162,32 +162,39 @@ def create_page(folder: Folder) -> Flask:
 
     @page.get("/messages/<name>")
     def message(name: str) -> str:
-        return render_template("mailbox.html", mails=folder.newest(SHOWN), chosen=existing(name))
+        return render_template("mailbox.html", mails=folder.newest(SHOWN), chosen=existing(folder, name))
 
     @page.get("/messages/<name>/html")
     def html_part(name: str) -> Response:
-        return html_part_response(existing(name))
+        return html_part_response(folder, name)
 
     @page.get("/messages/<name>/source")
     def source(name: str) -> Response:
-        return Response(folder.source(existing(name).name), content_type="text/plain; charset=utf-8")
+        return Response(folder.source(existing(folder, name).name), content_type="text/plain; charset=utf-8")
 
     @page.get("/messages.json")
     def listing() -> Response:
-        limit = request.args.get("limit", SHOWN, type=int)
-        return jsonify([asdict(mail) for mail in folder.newest(max(limit, 0))])
-
-    def existing(name: str) -> Mail:
-        if not folder.has(name):
-            abort(404)
-        return folder.read(name)
+        return listing_response(folder, SHOWN)
 
     return page
 
 
-def html_part_response(mail: Mail) -> Response:
+def existing(folder: Folder, name: str) -> Mail:
+    """The mail of that name, or the answer 404."""
+    if not folder.has(name):
+        abort(404)
+    return folder.read(name)
+
+
+def html_part_response(folder: Folder, name: str) -> Response:
     """The HTML part for a frame; it may load nothing and run nothing."""
-    return Response(mail.html, headers={"Content-Security-Policy": PART_POLICY})
+    return Response(existing(folder, name).html, headers={"Content-Security-Policy": PART_POLICY})
+
+
+def listing_response(folder: Folder, shown: int) -> Response:
+    """The newest mails as JSON; `shown` of them, unless the query asks for another number."""
+    limit = request.args.get("limit", shown, type=int)
+    return jsonify([asdict(mail) for mail in folder.newest(max(limit, 0))])
 
 
 def serve(folder: Folder, smtp_port: int, web_port: int) -> None:

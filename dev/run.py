@@ -12,7 +12,6 @@ import argparse
 import fcntl
 import http.client
 import os
-import re
 import secrets
 import shlex
 import socket
@@ -30,21 +29,22 @@ from dev.supervisor import Program, end_with_parent, run_together
 ROOT = Path(__file__).resolve().parent.parent
 HOST = "127.0.0.1"
 
-SETTING = re.compile(f"({'|'.join(variable_of(each.name) for each in fields(Settings))})(_FILE)?")
-"""The service's settings."""
 
-CLOSING = {"API_KEYS", "API_KEYS_FILE", "SERVICES_FILE", "SERVICES_FILE_FILE"}
-"""Settings after which every call needs a key."""
+def variables(*settings: str) -> frozenset[str]:
+    """The environment variables of these settings: each may also name a file with its value."""
+    return frozenset(f"{name}{suffix}" for name in settings for suffix in ("", "_FILE"))
 
-OWN_SETTINGS = {
-    f"{name}{suffix}"
-    for name in (
-        *("REDIS_URL", "MAIL_SERVER", "MAIL_PORT", "MAIL_USE_TLS", "MAIL_USE_SSL", "MAIL_USERNAME"),
-        *("MAIL_PASSWORD", "MAIL_CA_FILE", "SECRET_KEY", "SECRET_KEY_FALLBACKS", "INDEX_KEY"),
-    )
-    for suffix in ("", "_FILE")
-}
-"""Those that are given here; what the caller's environment says about them is not passed on."""
+
+SETTINGS = variables(*(variable_of(each.name) for each in fields(Settings)))
+
+CLOSING = variables("API_KEYS", "SERVICES_FILE")
+"""With one of them every call needs a key."""
+
+OWN_SETTINGS = variables(
+    *("REDIS_URL", "MAIL_SERVER", "MAIL_PORT", "MAIL_USE_TLS", "MAIL_USE_SSL", "MAIL_USERNAME"),
+    *("MAIL_PASSWORD", "MAIL_CA_FILE", "SECRET_KEY", "SECRET_KEY_FALLBACKS", "INDEX_KEY"),
+)
+"""Given here. What the caller's environment says of them is not passed on."""
 
 
 class Refused(Exception):
@@ -187,8 +187,7 @@ def mailbox(instance: Instance, ports: Ports) -> Program:
 
 def settings_of(instance: Instance, ports: Ports, environment: Mapping[str, str]) -> dict[str, str]:
     """The service's settings: where its servers are, and what the caller's environment says of the others."""
-    chosen = {name: value for name, value in environment.items() if SETTING.fullmatch(name)}
-    return {name: value for name, value in chosen.items() if name not in OWN_SETTINGS} | {
+    return {name: value for name, value in environment.items() if name in SETTINGS - OWN_SETTINGS} | {
         "FLASK_SKIP_DOTENV": "1",  # .env is for another service, with keys of its own
         "REDIS_URL": f"redis://{HOST}:{ports.valkey}/0",
         "MAIL_SERVER": HOST,

@@ -1,7 +1,7 @@
 """The mails of every service as their files are at this moment.
 
-A service reads its templates when it starts, and composes a mail once. Here all is read anew at each look and
-nothing is kept, so that whoever edits a file sees what comes of it.
+A service reads its templates when it starts, and composes a mail once. Here everything is read anew at each
+look and nothing is kept, so that somebody who edits a file sees the result.
 """
 
 import os
@@ -44,7 +44,7 @@ class Mails:
         self._is_example = not settings.services_file and bool(example)
 
     def version(self) -> str:
-        """Another one after each change of a file that mails are made of. Reads no template."""
+        """Differs after each change of a file that mails are made of. Reads no template."""
         stamps = []
         for path in sorted(files(self._settings)):
             with suppress(OSError):

@@ -1,10 +1,8 @@
 """The playground's pages, their files, and the mails as the pages read them."""
 
-from dataclasses import asdict
-
 from flask import Flask, Response, abort, jsonify, render_template, request
 
-from dev.mailbox import HOST, PART_POLICY, Folder, html_part_response
+from dev.mailbox import HOST, PART_POLICY, Folder, html_part_response, listing_response
 from dev.playground.mails import Mails
 
 SHOWN = 3
@@ -39,14 +37,11 @@ def create_page(mails: Folder, mailbox_url: str, previews: Mails) -> Flask:
 
     @page.get(f"{PREFIX}/messages.json")
     def messages() -> Response:
-        limit = request.args.get("limit", SHOWN, type=int)
-        return jsonify([asdict(mail) for mail in mails.newest(max(limit, 0))])
+        return listing_response(mails, SHOWN)
 
     @page.get(f"{PREFIX}/messages/<name>/html")
     def html_part(name: str) -> Response:
-        if not mails.has(name):
-            abort(404)
-        return html_part_response(mails.read(name))
+        return html_part_response(mails, name)
 
     _add_previews(page, mailbox_url, previews)
     return page
