@@ -42,8 +42,8 @@ def _short(value: object) -> str:
     return str(value)
 
 
-def _median(loads: list[Load], figure: Callable[[Load], float]) -> float:
-    return statistics.median(figure(load) for load in loads)
+def _medians(loads: list[Load], *figures: str) -> dict[str, float]:
+    return {name: statistics.median(getattr(load, name) for load in loads) for name in figures}
 
 
 def served(on: Stage, service: Gunicorn, script: str, seconds: int, **environment: Any) -> Load:
@@ -84,7 +84,7 @@ def compare(report: Report, bare: Gunicorn, turns: Mapping[str, Turn]) -> dict[s
     yardstick: Turn = lambda _: wrk(bare.url, "register", bare.workers(), seconds=report.seconds)  # noqa: E731
     found = interleaved(report.rounds, {YARD: yardstick, **turns})
     yard = found.pop(YARD)
-    report.add(YARD, rate=_median(yard, lambda x: x.rate), cpu_ms=_median(yard, lambda x: x.cpu_ms))
+    report.add(YARD, **_medians(yard, "rate", "cpu_ms"))
     for name, loads in found.items():
         pairs = list(zip(loads, yard, strict=True))
         report.add(
@@ -92,11 +92,7 @@ def compare(report: Report, bare: Gunicorn, turns: Mapping[str, Turn]) -> dict[s
             **_spread("ratio", [load.rate / bare_load.rate for load, bare_load in pairs]),
             **_spread("cpu_of_bare", [load.cpu_ms / bare_load.cpu_ms for load, bare_load in pairs]),
             **_spread("cpu_ms", [load.cpu_ms for load in loads]),
-            rate=_median(loads, lambda x: x.rate),
-            p50_ms=_median(loads, lambda x: x.p50_ms),
-            p99_ms=_median(loads, lambda x: x.p99_ms),
-            redis_cpu_ms=_median(loads, lambda x: x.redis_cpu_ms),
-            drained_s=_median(loads, lambda x: x.drained_s),
+            **_medians(loads, "rate", "p50_ms", "p99_ms", "redis_cpu_ms", "drained_s"),
             errors=sum(load.errors for load in loads),
         )
     return found
@@ -225,10 +221,7 @@ def slow_mail_server(report: Report) -> None:
             )
             report.add(
                 f"mail server takes {delay_ms} ms, 256 clients",
-                rate=load.rate,
-                p50_ms=load.p50_ms,
-                p99_ms=load.p99_ms,
-                cpu_ms=load.cpu_ms,
+                **_medians([load], "rate", "p50_ms", "p99_ms", "cpu_ms"),
                 errors=load.errors,
             )
 
@@ -250,15 +243,14 @@ def growth(report: Report, sizes: tuple[int, ...] = (1_000, 10_000, 100_000, 1_0
             )
         # Twice the rounds: what is looked for is less than the noise of one.
         found = interleaved(2 * report.rounds, turns)
-        smallest = _median(next(iter(found.values())), lambda x: x.cpu_ms)
-        for name, loads in found.items():
-            cpu_ms = _median(loads, lambda x: x.cpu_ms)
+        medians = {name: _medians(loads, "cpu_ms", "redis_cpu_ms") for name, loads in found.items()}
+        smallest = next(iter(medians.values()))["cpu_ms"]
+        for name, figures in medians.items():
             report.add(
                 name,
                 users=names[name],
-                cpu_ms=cpu_ms,
-                of_smallest=cpu_ms / smallest,
-                redis_cpu_ms=_median(loads, lambda x: x.redis_cpu_ms),
+                **figures,
+                of_smallest=figures["cpu_ms"] / smallest,
                 bytes_per_user=bytes_per_user[name],
             )
     with stage(report.folder / "clear") as on:
@@ -296,8 +288,7 @@ def outage(report: Report) -> None:
         load = wrk(service.url, "register", service.workers(), seconds=report.seconds)
         report.add(
             "registrations while the mail server is away",
-            rate=load.rate,
-            p50_ms=load.p50_ms,
+            **_medians([load], "rate", "p50_ms"),
             errors=load.errors,
         )
         owed = on.store.dbsize() // 2

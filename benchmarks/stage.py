@@ -91,10 +91,11 @@ class Stage:
 
     def __init__(self, folder: Path, delay_ms: int = 0) -> None:
         self.folder = folder
+        self._ends = contextlib.ExitStack()
         self.valkey = Valkey(Path(tempfile.mkdtemp(prefix="valkey-", dir=folder)), save="")
+        self._ends.callback(self.valkey.stop)
         self.sink = Sink(folder, delay_ms)
-        self._services: list[Gunicorn] = []
-        self._floors: list[Floor] = []
+        self._ends.callback(self.sink.stop)
 
     def service(self, *arguments: str, application: str = "wsgi:app", **settings: str) -> Gunicorn:
         """The service under its own gunicorn configuration; other options and settings on request."""
@@ -109,14 +110,14 @@ class Stage:
         service = Gunicorn(
             self.folder, environment, *arguments, application=application, ready=application == "wsgi:app"
         )
-        self._services.append(service)
+        self._ends.callback(service.kill)
         wait_until(lambda: len(service.workers()) >= (os.cpu_count() or 1), 20, "workers")
         return service
 
     def floor(self) -> Floor:
         """The same wire traffic without the service's thinking."""
         floor = Floor(self.valkey.port, self.sink.port)
-        self._floors.append(floor)
+        self._ends.callback(floor.stop)
         return floor
 
     def bare(self, *arguments: str) -> Gunicorn:
@@ -135,12 +136,8 @@ class Stage:
         wait_until(lambda: not any(True for _ in store.scan_iter("*:outbox", count=5000)), timeout_s, "mails")
 
     def stop(self) -> None:
-        for service in self._services:
-            service.kill()
-        for floor in self._floors:
-            floor.stop()
-        self.sink.stop()
-        self.valkey.stop()
+        """Ends everything, in the opposite order."""
+        self._ends.close()
 
 
 def _listens(port: int) -> bool:
