@@ -1,7 +1,5 @@
 """The receivers of events: does each name lead where events may go, does it answer, is its certificate good.
-
-Nothing is posted.
-"""
+Posts nothing."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -89,7 +87,7 @@ def examine(reading: Reading, webhooks: Webhooks | None = None) -> Iterator[Find
 
 def _finding(code: str, services: list[Service]) -> Finding:
     if not code:
-        return EVENTS.ok(f"What takes the events can be reached, and may be: {told(services)}.")
+        return EVENTS.ok(f"The receivers can be reached, and events may go there: {told(services)}.")
     other = "The receiver closes the connection at once.", "See its log, or that of the proxy before it."
     says, cure = NOT_DELIVERED.get(code, other)
     return EVENTS.problem(f"No event is delivered for: {told(services)}. {says}", cure)

@@ -1,8 +1,7 @@
 """The whole examination, and how it is told."""
 
 import json
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
 import dns.resolver
@@ -18,9 +17,7 @@ EXIT_CODES = {Level.OK: 0, Level.NOTE: 0, Level.WARNING: 1, Level.PROBLEM: 2}
 """For scripts: 0 all is well, 1 works but should not stay so, 2 does not work."""
 
 
-def examine(
-    resolver: dns.resolver.Resolver | None, clock: Callable[[], float] = time.time
-) -> Iterator[Finding]:
+def examine(resolver: dns.resolver.Resolver | None) -> Iterator[Finding]:
     """Everything, in the order in which it should be mended. Reads the environment."""
     try:
         found = Settings.from_environment()
@@ -33,7 +30,7 @@ def examine(
         return
     yield from settings.examine(found)
     yield from services.examine(reading)
-    yield from store.examine(found, clock)
+    yield from store.examine(found)
     yield from records.examine(found)
     yield from outbox.examine(found)
     yield from mail.examine(found)
@@ -54,14 +51,12 @@ def as_text(findings: Sequence[Finding]) -> str:
         lines.append(f"{finding.area:9}{finding.level:8} {finding.says}")
         if finding.cure:
             lines.append(f"{'':18}-> {finding.cure}")
-    counts = [
-        f"{sum(f.level is level for f in findings)} {level}s" for level in (Level.PROBLEM, Level.WARNING)
-    ]
-    return "\n".join([*lines, ", ".join(counts)])
+    levels = [finding.level for finding in findings]
+    lines.append(f"{levels.count(Level.PROBLEM)} problems, {levels.count(Level.WARNING)} warnings")
+    return "\n".join(lines)
 
 
 def as_json(findings: Sequence[Finding]) -> str:
     """One object for scripts."""
-    return json.dumps(
-        {"exit_code": exit_code(findings), "findings": [asdict(finding) for finding in findings]}, indent=2
-    )
+    told = {"exit_code": exit_code(findings), "findings": [asdict(finding) for finding in findings]}
+    return json.dumps(told, indent=2)
