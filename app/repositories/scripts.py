@@ -16,7 +16,7 @@ def lua(*names: str) -> bytes:
     return b"".join(folder.joinpath(f"{name}.lua").read_bytes() for name in names)
 
 
-@script(lua("time_left", "budget", "lease", "events", "expiry", "register"), acknowledged=True)
+@script(lua("clock", "budget", "lease", "events", "expiry", "register"), acknowledged=True)
 class Register(NamedTuple):
     """`numbers`: the candidates' keys; `candidates`: for each of them its digest and its sealed record."""
 
@@ -52,7 +52,7 @@ class Register(NamedTuple):
     candidates: Values
 
 
-@script(lua("record", "time_left", "budget", "lease", "resend_mail"), acknowledged=True)
+@script(lua("clock", "record", "budget", "lease", "resend_mail"), acknowledged=True)
 class ResendMail(NamedTuple):
     user: Key
     sender: Key
@@ -71,7 +71,7 @@ class ResendMail(NamedTuple):
     newest: int = LAYOUT_VERSION
 
 
-@script(lua("record", "time_left", "events", "expiry", "verify_number"), acknowledged=True)
+@script(lua("clock", "record", "events", "expiry", "verify_number"), acknowledged=True)
 class VerifyNumber(NamedTuple):
     user: Key
     outbox: Key
@@ -108,7 +108,7 @@ class EraseUser(NamedTuple):
     newest: int = LAYOUT_VERSION
 
 
-@script(lua("events", "note_report"), acknowledged=True)
+@script(lua("clock", "events", "note_report"), acknowledged=True)
 class NoteReport(NamedTuple):
     user: Key
     outbox: Key
@@ -125,7 +125,7 @@ class NoteReport(NamedTuple):
     newest: int = LAYOUT_VERSION
 
 
-@script(lua("record", "time_left", "events", "claim_mail"))
+@script(lua("clock", "record", "events", "claim_mail"))
 class ClaimMail(NamedTuple):
     user: Key
     sender: Key
@@ -142,7 +142,7 @@ class ClaimMail(NamedTuple):
     longest_wait_ms: int
 
 
-@script(lua("renew_lease"))
+@script(lua("clock", "renew_lease"))
 class RenewLease(NamedTuple):
     sender: Key
     outbox: Key
@@ -151,7 +151,7 @@ class RenewLease(NamedTuple):
     lease_ms: int
 
 
-@script(lua("record", "events", "expiry", "settle_mail"), acknowledged=True)
+@script(lua("clock", "record", "events", "expiry", "settle_mail"), acknowledged=True)
 class SettleMail(NamedTuple):
     user: Key
     sender: Key
@@ -174,7 +174,7 @@ class SettleMail(NamedTuple):
     newest: int = LAYOUT_VERSION
 
 
-@script(lua("lease", "retry_mail"))
+@script(lua("clock", "lease", "retry_mail"))
 class RetryMail(NamedTuple):
     user: Key
     sender: Key
@@ -183,7 +183,7 @@ class RetryMail(NamedTuple):
     newest: int = LAYOUT_VERSION
 
 
-@script(lua("events", "drop_mail"))
+@script(lua("clock", "events", "drop_mail"))
 class DropMail(NamedTuple):
     user: Key
     sender: Key
@@ -196,7 +196,7 @@ class DropMail(NamedTuple):
     newest: int = LAYOUT_VERSION
 
 
-@script(lua("events", "expiry", "note_expiry"))
+@script(lua("clock", "events", "expiry", "note_expiry"))
 class NoteExpiry(NamedTuple):
     user: Key
     events: Key
@@ -207,7 +207,7 @@ class NoteExpiry(NamedTuple):
     id: str
 
 
-@script(lua("events", "claim_event"))
+@script(lua("clock", "events", "claim_event"))
 class ClaimEvent(NamedTuple):
     events: Key
     schedule: Key
@@ -216,7 +216,7 @@ class ClaimEvent(NamedTuple):
     longest_wait_ms: int
 
 
-@script(lua("events", "settle_event"))
+@script(lua("clock", "events", "settle_event"))
 class SettleEvent(NamedTuple):
     events: Key
     schedule: Key
@@ -236,7 +236,7 @@ class DropEvents(NamedTuple):
     service: str
 
 
-@script(lua("events", "wake_events"))
+@script(lua("clock", "events", "wake_events"))
 class WakeEvents(NamedTuple):
     schedule: Key
     claim_ms: int
@@ -253,14 +253,14 @@ class ResealRecord(NamedTuple):
     new: bytes
 
 
-@script(lua("time_left", "hold_lock"))
+@script(lua("clock", "hold_lock"))
 class HoldLock(NamedTuple):
     lock: Key
     owner: str
     ttl_ms: int
 
 
-@script(lua("time_left", "budget", "count_request"))
+@script(lua("clock", "budget", "count_request"))
 class CountRequest(NamedTuple):
     """`limits`: for each counter the requests in its window, and the window in ms."""
 

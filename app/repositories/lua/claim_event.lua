@@ -9,8 +9,7 @@
 --      or {'later', ms}      or {'none'}: no event waits
 local events, schedule = KEYS[1], KEYS[2]
 local member, claim_ms, longest_wait_ms = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local now = now_ms()
 
 local due = redis.call('ZSCORE', schedule, member)
 local event = redis.call('LINDEX', events, 0)

@@ -17,8 +17,7 @@
 local user, sender, outbox, events, schedule, waiting = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local id, owner, lease_ms, newest = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local give_up_ms, longest_lease_ms, longest_wait_ms = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local now = now_ms()
 
 local due = redis.call('ZSCORE', outbox, id)
 local version, registration, created, tried, again, resent, expires, d0, d1, d2, d3, service = unpack(

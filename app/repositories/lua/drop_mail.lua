@@ -10,8 +10,7 @@
 --      or 'newer': only a newer process can read the record.
 local user, sender, outbox, events, schedule, waiting = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local id, error_code, newest = ARGV[1], ARGV[2], tonumber(ARGV[3])
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local now = now_ms()
 
 local version, created, service = unpack(redis.call('HMGET', user, 'v', 'c', 'u'))
 local queue = event_queue(events, schedule, waiting, id, service, now)

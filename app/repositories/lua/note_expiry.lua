@@ -7,8 +7,7 @@
 -- Returns 'expired', 'early' where the record is still there, 'none' where no end is noted
 local user, events, schedule, waiting, expiry, expiries = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local id = ARGV[1]
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local now = now_ms()
 
 local created, expires, service = noted_end(expiry, expiries, id)
 local live, told = unpack(redis.call('HMGET', user, 'v', 'u'))

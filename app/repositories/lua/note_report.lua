@@ -16,8 +16,7 @@
 local user, outbox, suppressed, events, schedule, waiting = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local id, registration, kind, error_code = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local suppress_ms, mail, newest = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local now = now_ms()
 
 local version, live, reported, state, created, service, heard = unpack(
   redis.call('HMGET', user, 'v', 'r', 'b', 's', 'c', 'u', 'h'))

@@ -45,8 +45,7 @@ local fingerprint, mark_ms, running_ms = ARGV[12], tonumber(ARGV[13]), tonumber(
 local told, test = ARGV[15], ARGV[16] == '1'
 local FIRST_KEY, FIRST_ARGUMENT, SHORT = 13, 17, 64
 local ACCEPTED = {sent = true, bounced = true, complained = true}
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local now = now_ms()
 
 local stored, digest, live, state = unpack(redis.call('HMGET', user, 'v', 'n', 'r', 's'))
 local old = digest and prefix .. digest

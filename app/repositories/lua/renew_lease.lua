@@ -7,8 +7,7 @@
 -- Returns 1, or 0 when the lease is no longer this owner's.
 local sender, outbox = KEYS[1], KEYS[2]
 local id, owner, lease_ms = ARGV[1], ARGV[2], tonumber(ARGV[3])
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local now = now_ms()
 
 redis.call('ZSCORE', outbox, id)
 if redis.call('GET', sender) ~= owner then return 0 end

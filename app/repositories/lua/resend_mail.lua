@@ -20,8 +20,7 @@ local id, registration, owner, lease_ms = ARGV[1], ARGV[2], ARGV[3], tonumber(AR
 local limit, window_ms = tonumber(ARGV[5]), tonumber(ARGV[6])
 local mailbox_limit, mailbox_window_ms = tonumber(ARGV[7]), tonumber(ARGV[8])
 local newest = tonumber(ARGV[9])
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local now = now_ms()
 
 local version, live, resent, expires = unpack(redis.call('HMGET', user, 'v', 'r', 'k', 'x'))
 redis.call('ZSCORE', outbox, id)

@@ -8,8 +8,7 @@
 --      or 'newer': only a newer process can read the record.
 local user, sender, outbox = KEYS[1], KEYS[2], KEYS[3]
 local id, newest = ARGV[1], tonumber(ARGV[2])
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local now = now_ms()
 
 local version, state = unpack(redis.call('HMGET', user, 'v', 's'))
 local held_ms = lease_left(sender)

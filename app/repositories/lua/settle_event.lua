@@ -10,8 +10,7 @@
 --      or 'lost' with nothing changed: somebody else has claimed it since, or it is gone
 local events, schedule, waiting = KEYS[1], KEYS[2], KEYS[3]
 local member, service, claim, wait_ms = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local now = now_ms()
 
 local left = redis.call('LLEN', events)
 redis.call('ZSCORE', schedule, member)

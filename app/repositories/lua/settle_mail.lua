@@ -24,8 +24,7 @@ local events, schedule, waiting, expiry, expiries = KEYS[4], KEYS[5], KEYS[6], K
 local id, mail, owner, lease_ms = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local delivery, wait_ms, give_up_ms = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
 local error_code, go_on, prefix, newest = ARGV[8], ARGV[9] == '1', ARGV[10], tonumber(ARGV[11])
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local now = now_ms()
 
 local version, live, digest, created, tried, again, promised, resent, expires, d0, d1, d2, d3, reported, told, service,
   heard, failed = unpack(redis.call('HMGET', user, 'v', 'r', 'n', 'c', 'a', 't', 'p', 'k', 'x', 'd0', 'd1', 'd2', 'd3', 'b',

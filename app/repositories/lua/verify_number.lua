@@ -28,8 +28,7 @@ local id, number, prefix, readable = ARGV[1], ARGV[2], ARGV[3], ARGV[8]
 local limit, window_ms, most_in_a_row = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local newest, fingerprint = tonumber(ARGV[7]), ARGV[9]
 local keep_ms, most_others, test = tonumber(ARGV[10]), tonumber(ARGV[11]), ARGV[12] == '1'
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local now = now_ms()
 local function opens(seal) return string.find(readable, string.sub(seal, 1, 1), 1, true) end
 
 local version, live, wrong, d0, d1, d2, d3, created, service, heard, was_test = unpack(

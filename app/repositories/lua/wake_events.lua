@@ -6,8 +6,7 @@
 -- Returns how many users' events are due now and were not
 local schedule, claim_ms = KEYS[1], tonumber(ARGV[1])
 local FIRST_SERVICE = 2
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local now = now_ms()
 
 local wanted = {}
 for index = FIRST_SERVICE, #ARGV do wanted[ARGV[index]] = true end
