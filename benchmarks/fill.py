@@ -14,10 +14,10 @@ from app.domain.service import DEFAULT, Service
 from app.errors import NumberSpaceExhausted
 from app.repositories.guard import Guard
 from app.repositories.keys import Field, Names
-from app.repositories.records import LAYOUT_VERSION, RecordSeal
+from app.repositories.records import RecordSeal
 from app.repositories.scripts import Register
 from app.repositories.sealing import Sealer
-from app.repositories.users import RUNNING_MS, Users, fresh_token
+from app.repositories.users import Users, fresh_token
 from app.services.messaging import MessagingService
 from app.services.registration import RegistrationService
 from app.storage.scripts import SCRIPTS
@@ -68,10 +68,8 @@ class Filler:
                 numbers=[keys.number_prefix + digest],
                 id=keys.user_id,
                 registration=fresh_token(),
-                owner=fresh_token(),
                 lease_ms=0,
                 life_ms=0,
-                version=LAYOUT_VERSION,
                 prefix=keys.number_prefix,
                 limit=0,
                 window_ms=0,
@@ -79,7 +77,6 @@ class Filler:
                 mailbox_window_ms=0,
                 fingerprint="",
                 mark_ms=0,
-                running_ms=RUNNING_MS,
                 told="",
                 test=0,
                 candidates=[digest, sealed],

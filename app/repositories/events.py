@@ -25,7 +25,15 @@ from app.repositories.keys import (
     keys_of,
     shard_keys,
 )
-from app.repositories.scripts import ClaimEvent, DropEvents, HoldLock, NoteExpiry, SettleEvent, WakeEvents
+from app.repositories.scripts import (
+    EVENTS_LIVE_MS,
+    ClaimEvent,
+    DropEvents,
+    HoldLock,
+    NoteExpiry,
+    SettleEvent,
+    WakeEvents,
+)
 from app.storage.storage import Storage
 
 CLAIM_MS = 20_000
@@ -40,9 +48,6 @@ to the next."""
 
 USERS_A_SHARD = 50
 """Looked at in one sweep: 50,000 users in all."""
-
-EVENTS_LIVE_MS = 7 * 86_400_000
-"""As in `lua/events.lua`."""
 
 RECEIVERS_LIVE_MS = 25 * 3_600_000
 """While nobody sweeps."""

@@ -13,7 +13,7 @@ from app.domain.registration import Contents, Delivery, Registration, mail_id
 from app.errors import RecordUnreadable, StorageUnavailable
 from app.repositories.batches import ask_each
 from app.repositories.keys import RELAY_LOCK, keys_of, shard_keys
-from app.repositories.records import LAYOUT_VERSION, RecordSeal, checked
+from app.repositories.records import RecordSeal, checked
 from app.repositories.scripts import ClaimMail, DropMail, HoldLock, RenewLease, RetryMail, SettleMail
 from app.repositories.sealing import Sealer
 from app.storage.storage import Storage
@@ -98,7 +98,6 @@ class Outbox:
                 id=user_id,
                 owner=owner,
                 lease_ms=self.lease_ms,
-                newest=LAYOUT_VERSION,
                 give_up_ms=GIVE_UP_MS,
                 longest_lease_ms=LONGEST_LEASE_MS,
                 longest_wait_ms=LONGEST_WAIT_MS,

@@ -9,14 +9,20 @@ from typing import NamedTuple
 from app.repositories.records import LAYOUT_VERSION
 from app.storage.scripts import Key, Keys, Values, script
 
+EVENTS_LIVE_MS = 7 * 86_400_000
+"""How long events are kept after the last one of their user was written, or somebody worked on it."""
+
+CONSTANTS = f"local LAYOUT_VERSION, EVENTS_LIVE_MS = {LAYOUT_VERSION}, {EVENTS_LIVE_MS}\n".encode()
+"""What scripts and Python have in common. Stands before every script."""
+
 
 def lua(*names: str) -> bytes:
     """One script of these files, in their order."""
     folder = files("app.repositories").joinpath("lua")
-    return b"".join(folder.joinpath(f"{name}.lua").read_bytes() for name in names)
+    return CONSTANTS + b"".join(folder.joinpath(f"{name}.lua").read_bytes() for name in names)
 
 
-@script(lua("clock", "budget", "lease", "events", "expiry", "register"), acknowledged=True)
+@script(lua("clock", "record", "budget", "lease", "events", "expiry", "register"), acknowledged=True)
 class Register(NamedTuple):
     """`numbers`: the candidates' keys; `candidates`: for each of them its digest and its sealed record."""
 
@@ -35,10 +41,8 @@ class Register(NamedTuple):
     numbers: Keys
     id: str
     registration: str
-    owner: str
     lease_ms: int
     life_ms: int
-    version: int
     prefix: str
     limit: int
     window_ms: int
@@ -46,7 +50,6 @@ class Register(NamedTuple):
     mailbox_window_ms: int
     fingerprint: str
     mark_ms: int
-    running_ms: int
     told: str
     test: int
     candidates: Values
@@ -68,7 +71,6 @@ class ResendMail(NamedTuple):
     window_ms: int
     mailbox_limit: int
     mailbox_window_ms: int
-    newest: int = LAYOUT_VERSION
 
 
 @script(lua("clock", "record", "events", "expiry", "verify_number"), acknowledged=True)
@@ -88,7 +90,6 @@ class VerifyNumber(NamedTuple):
     limit: int
     window_ms: int
     most_in_a_row: int
-    newest: int
     readable: bytes
     fingerprint: str
     keep_ms: int
@@ -96,7 +97,7 @@ class VerifyNumber(NamedTuple):
     test: int
 
 
-@script(lua("expiry", "erase_user"), acknowledged=True)
+@script(lua("record", "expiry", "erase_user"), acknowledged=True)
 class EraseUser(NamedTuple):
     user: Key
     outbox: Key
@@ -105,7 +106,6 @@ class EraseUser(NamedTuple):
     expiries: Key
     id: str
     prefix: str
-    newest: int = LAYOUT_VERSION
 
 
 @script(lua("clock", "events", "note_report"), acknowledged=True)
@@ -122,7 +122,6 @@ class NoteReport(NamedTuple):
     error_code: str
     suppress_ms: int
     mail: int
-    newest: int = LAYOUT_VERSION
 
 
 @script(lua("clock", "record", "events", "claim_mail"))
@@ -136,7 +135,6 @@ class ClaimMail(NamedTuple):
     id: str
     owner: str
     lease_ms: int
-    newest: int
     give_up_ms: int
     longest_lease_ms: int
     longest_wait_ms: int
@@ -171,7 +169,6 @@ class SettleMail(NamedTuple):
     error_code: str
     go_on: int
     prefix: str
-    newest: int = LAYOUT_VERSION
 
 
 @script(lua("clock", "lease", "retry_mail"))
@@ -180,7 +177,6 @@ class RetryMail(NamedTuple):
     sender: Key
     outbox: Key
     id: str
-    newest: int = LAYOUT_VERSION
 
 
 @script(lua("clock", "events", "drop_mail"))
@@ -193,7 +189,6 @@ class DropMail(NamedTuple):
     waiting: Key
     id: str
     error_code: str
-    newest: int = LAYOUT_VERSION
 
 
 @script(lua("clock", "events", "expiry", "note_expiry"))

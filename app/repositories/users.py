@@ -25,10 +25,6 @@ from app.repositories.scripts import EraseUser, Register, ResendMail, VerifyNumb
 from app.repositories.sealing import Sealer
 from app.storage.storage import Storage
 
-RUNNING_MS = 5_000
-"""How long a request that was stored and not answered yet counts as running. Its caller may have been told
-503, or its process have died: after this time a repetition is answered from the record (register.lua)."""
-
 WRONG_IN_A_ROW = 100
 """Wrong numbers that erase a registration: the guesser's chance is 100 in 9 x 10^5 at ten digits."""
 
@@ -116,10 +112,8 @@ class Users:
                 numbers=[keys.number_prefix + digest for digest in digests],
                 id=keys.user_id,
                 registration=registration_id,
-                owner=registration_id,
                 lease_ms=lease_ms,
                 life_ms=service.ttl_ms,
-                version=LAYOUT_VERSION,
                 prefix=keys.number_prefix,
                 limit=service.address_limit.amount,
                 window_ms=service.address_limit.window_ms,
@@ -127,7 +121,6 @@ class Users:
                 mailbox_window_ms=mailbox_limit.window_ms,
                 fingerprint=once.fingerprint if once else "",
                 mark_ms=self._mark_ms if once else 0,
-                running_ms=RUNNING_MS,
                 told=service.id if service.events else "",
                 test=int(service.test),
                 candidates=[value for pair in zip(digests, sealed, strict=True) for value in pair],
@@ -139,7 +132,7 @@ class Users:
                     user_id=keys.user_id,
                     registration_id=registration_id,
                     address=draft.address,
-                    number=candidates[chosen - 1],
+                    number=candidates[chosen],
                     locale=draft.locale,
                     asked_for_ms=now_ms,
                     service=service.id,
@@ -225,7 +218,6 @@ class Users:
                 limit=budget.amount,
                 window_ms=budget.window_ms,
                 most_in_a_row=WRONG_IN_A_ROW,
-                newest=LAYOUT_VERSION,
                 readable=self._records.readable,
                 fingerprint=named,
                 keep_ms=REPLAY_MS,

@@ -43,8 +43,9 @@ def test_arguments_are_named_as_in_the_script(call: type, found: Script) -> None
 
 
 def files_of(text: bytes) -> list[str]:
-    """The Lua files of which a script is made, in their order."""
-    found = []
+    """The Lua files of which a script is made, in their order. The constants stand before them."""
+    assert text.startswith(scripts.CONSTANTS)
+    text, found = text.removeprefix(scripts.CONSTANTS), []
     while text:
         (name,) = (name for name, lua in FILES.items() if text.startswith(lua))
         text = text.removeprefix(FILES[name])

@@ -4,9 +4,9 @@
 --
 -- KEYS[1] user record   KEYS[2] sender lease   KEYS[3] outbox
 -- KEYS[4] events   KEYS[5] schedule   KEYS[6] waiting: see events.lua
--- ARGV[1] user id   ARGV[2] owner   ARGV[3] lease in ms   ARGV[4] newest layout version that we can read
--- ARGV[5] age in ms at which a mail is given up          ARGV[6] the longest lease, in ms
--- ARGV[7] the longest wait, in ms: what is due later was written before the clock was set back, and is due
+-- ARGV[1] user id   ARGV[2] owner   ARGV[3] lease in ms   ARGV[4] age in ms at which a mail is given up
+-- ARGV[5] the longest lease, in ms
+-- ARGV[6] the longest wait, in ms: what is due later was written before the clock was set back, and is due
 -- Fields of the record: see record.lua
 --
 -- Returns {'claimed', registration id, sealed record, asked for in ms, attempts, how often it was asked for again,
@@ -15,8 +15,8 @@
 --      or {'newer'} for a record that only a newer process can read; it is left to that process
 --      or {'failed', sealed record}: given up   or {'gone'}: nothing is owed. Both let the lease go that the owner held.
 local user, sender, outbox, events, schedule, waiting = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local id, owner, lease_ms, newest = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
-local give_up_ms, longest_lease_ms, longest_wait_ms = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+local id, owner, lease_ms, give_up_ms = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local longest_lease_ms, longest_wait_ms = tonumber(ARGV[5]), tonumber(ARGV[6])
 local now = now_ms()
 
 local due = redis.call('ZSCORE', outbox, id)
@@ -32,7 +32,7 @@ end
 if holder and holder ~= owner then return {'later', time_left(sender, longest_lease_ms)} end
 local wait_ms = tonumber(due) - now
 if not holder and wait_ms > 0 and wait_ms <= longest_wait_ms then return {'later', wait_ms} end
-if tonumber(version) > newest then
+if tonumber(version) > LAYOUT_VERSION then
   redis.call('ZADD', outbox, now + lease_ms, id)
   return {'newer'}
 end

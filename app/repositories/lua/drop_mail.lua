@@ -3,20 +3,19 @@
 --
 -- KEYS[1] user record   KEYS[2] sender lease   KEYS[3] outbox
 -- KEYS[4] events   KEYS[5] schedule   KEYS[6] waiting: see events.lua
--- ARGV[1] user id   ARGV[2] error code to leave   ARGV[3] newest layout version we can read
--- Fields of the record: see record.lua
+-- ARGV[1] user id   ARGV[2] error code to leave      Fields of the record: see record.lua
 --
 -- Returns 'dropped', or, with nothing changed, 'sending' while a sender has the lease, 'none',
 --      or 'newer': only a newer process can read the record.
 local user, sender, outbox, events, schedule, waiting = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local id, error_code, newest = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local id, error_code = ARGV[1], ARGV[2]
 local now = now_ms()
 
 local version, created, service = unpack(redis.call('HMGET', user, 'v', 'c', 'u'))
 local queue = event_queue(events, schedule, waiting, id, service, now)
 local holder = redis.call('GET', sender)
 if not redis.call('ZSCORE', outbox, id) then return 'none' end
-if version and tonumber(version) > newest then return 'newer' end
+if version and tonumber(version) > LAYOUT_VERSION then return 'newer' end
 if holder then return 'sending' end
 
 redis.call('ZREM', outbox, id)

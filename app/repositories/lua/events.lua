@@ -4,10 +4,9 @@
 -- An event is `kind|when in ms|registration created in ms|service|attempts`. The list of a user stands in the schedule
 -- of its shard as `service|user id`, by when its first event is due (ms). `waiting` counts the events in this shard: in
 -- `<service>` those that wait, in `<service>:dropped` those that were left out; until `<service>:full` (ms) all are.
--- Each of the keys ends by itself a week after the last event, or after somebody worked on it. A count that is no
--- number counts as none: whatever is wrong with events stops no registration.
+-- Each of the keys ends by itself a week (EVENTS_LIVE_MS: scripts.py) after the last event, or after somebody worked on
+-- it. A count that is no number counts as none: whatever is wrong with events stops no registration.
 -- A due time that ends in CLAIMED is the end of a claim.
-local EVENTS_LIVE_MS = 7 * 86400000
 local CLAIMED = 0.5
 local FULL_AT_MOST_MS = 60000  -- what lies further ahead was written before the clock of Redis was set back
 

@@ -7,7 +7,7 @@
 -- ARGV[1] user id   ARGV[2] registration id   ARGV[3] bounced | complained | soft
 -- ARGV[4] error code to leave   ARGV[5] ms for which the address is held back
 -- ARGV[6] which mail it is about, by how often the mail had been asked for again
--- ARGV[7] newest layout version that we can read                     Fields of the record: see record.lua
+-- Fields of the record: see record.lua
 --
 -- Returns 'noted', or 'again' where the record said so already
 --      or, with nothing changed: 'gone': this registration is no longer live
@@ -15,7 +15,7 @@
 -- The suppression is `kind|since when in ms|until when in ms`.
 local user, outbox, suppressed, events, schedule, waiting = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local id, registration, kind, error_code = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local suppress_ms, mail, newest = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+local suppress_ms, mail = tonumber(ARGV[5]), tonumber(ARGV[6])
 local now = now_ms()
 
 local version, live, reported, state, created, service, heard = unpack(
@@ -23,7 +23,7 @@ local version, live, reported, state, created, service, heard = unpack(
 redis.call('ZSCORE', outbox, id)
 local queue = event_queue(events, schedule, waiting, id, service, now)
 if not version or live ~= registration then return 'gone' end
-if tonumber(version) > newest then return 'newer' end
+if tonumber(version) > LAYOUT_VERSION then return 'newer' end
 
 local is_news = queue and mail > tonumber(heard or -1)
 if kind == 'soft' then

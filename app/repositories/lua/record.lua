@@ -1,4 +1,4 @@
--- The record of one user: what its fields mean. Scripts that hand out what is in it begin with this file.
+-- The record of one user: what its fields mean. Scripts that need more of it than that begin with this file.
 --
 -- Field names, short because there are many: v layout version, r registration id, n digest of the number, c created
 -- (ms), s delivery state, a attempts to mail, m mailed (ms), e error code, x expires (ms), t its mail was asked for
@@ -7,6 +7,16 @@
 -- events.md), h the last mail whose acceptance it was told of, by how often the mail had been asked for again, z there
 -- where it is told of a test, d0 to d3 the sealed record. That is cut because Redis keeps a hash compactly (at half the
 -- memory) while no value is longer than 64 bytes.
+--
+-- LAYOUT_VERSION, which stands before every script, is the newest version that this process can read: scripts.py.
+
+-- The key of the record's number, nil without a record. Reads it: a key that cannot be declared is to fail, if it
+-- does, before anything is written.
+local function number_key(prefix, digest)
+  if not digest then return nil end
+  redis.call('GET', prefix .. digest)
+  return prefix .. digest
+end
 
 -- What d0 to d3 hold together.
 local function joined(d0, d1, d2, d3)

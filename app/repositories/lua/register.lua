@@ -6,18 +6,16 @@
 -- KEYS[7] suppression: there while the address is held back
 -- KEYS[8] events   KEYS[9] schedule   KEYS[10] waiting   KEYS[11] expiry   KEYS[12] expiries: see events.lua, expiry.lua
 -- KEYS[13..] candidate numbers, at least one
--- ARGV[1] user id             ARGV[2] registration id        ARGV[3] owner of the lease
--- ARGV[4] lease in ms, 0 = leave it alone: the mail is due for everybody at once
--- ARGV[5] life in ms, 0 = for ever                           ARGV[6] layout version
--- ARGV[7] what every number key of the shard starts with
--- ARGV[8] mails to the address allowed in a window, 0 = any number    ARGV[9] the window in ms
--- ARGV[10] mails to the mailbox allowed in a window, 0 = any number   ARGV[11] the window in ms
--- ARGV[12] fingerprint of the request                        ARGV[13] its mark's life in ms, 0 = no mark
--- ARGV[14] ms for which a request without an answer counts as running
--- ARGV[15] service that is told what becomes of the registration, '' = none      ARGV[16] 1 = it is a test, else 0
--- ARGV[17..] for each candidate: its digest, its sealed record
+-- ARGV[1] user id             ARGV[2] registration id, which owns the lease, too
+-- ARGV[3] lease in ms, 0 = leave it alone: the mail is due for everybody at once
+-- ARGV[4] life in ms, 0 = for ever                           ARGV[5] what every number key of the shard starts with
+-- ARGV[6] mails to the address allowed in a window, 0 = any number    ARGV[7] the window in ms
+-- ARGV[8] mails to the mailbox allowed in a window, 0 = any number    ARGV[9] the window in ms
+-- ARGV[10] fingerprint of the request                        ARGV[11] its mark's life in ms, 0 = no mark
+-- ARGV[12] service that is told what becomes of the registration, '' = none      ARGV[13] 1 = it is a test, else 0
+-- ARGV[14..] for each candidate: its digest, its sealed record
 --
--- Returns {'registered', index of the candidate from 1, now in ms, 1 if the lease was taken else 0}
+-- Returns {'registered', index of the candidate from 0, now in ms, 1 if the lease was taken else 0}
 --         {'replayed', delivery, created in ms, expires in ms, 0 = never}: it was carried out before
 --      or, with nothing changed: {'taken'} when every candidate belongs to somebody
 --         {'limited', ms until no window is full}   {'running'}: the same request was stored a moment ago
@@ -28,7 +26,7 @@
 -- The mark is `fingerprint|registration id|created in ms|expires in ms|delivery`, delivery empty until the
 -- request is answered. It is written in the commit of the registration, so it tells that the registration was
 -- stored. A mark that stays empty belongs to a request that waits for its mail, whose answer was lost (503) or
--- whose process died; which, nobody knows. After ARGV[14] a repetition is answered from the record, and that
+-- whose process died; which, nobody knows. After RUNNING_MS (5 s) a repetition is answered from the record, and that
 -- answer is kept in the mark. The record notes that it was promised (`p`): it is not taken back any more when the
 -- mail server refuses the address (settle_mail.lua). Without a record the request came to nothing and is carried
 -- out.
@@ -37,19 +35,18 @@
 local user, sender, outbox, sends, mailbox = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local mark, suppressed = KEYS[6], KEYS[7]
 local events, schedule, waiting, expiry, expiries = KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12]
-local id, registration, owner, version, prefix = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[6]), ARGV[7]
-local lease_ms, life_ms = tonumber(ARGV[4]), tonumber(ARGV[5])
-local limit, window_ms = tonumber(ARGV[8]), tonumber(ARGV[9])
-local mailbox_limit, mailbox_window_ms = tonumber(ARGV[10]), tonumber(ARGV[11])
-local fingerprint, mark_ms, running_ms = ARGV[12], tonumber(ARGV[13]), tonumber(ARGV[14])
-local told, test = ARGV[15], ARGV[16] == '1'
-local FIRST_KEY, FIRST_ARGUMENT, SHORT = 13, 17, 64
+local id, registration, prefix = ARGV[1], ARGV[2], ARGV[5]
+local lease_ms, life_ms = tonumber(ARGV[3]), tonumber(ARGV[4])
+local limit, window_ms = tonumber(ARGV[6]), tonumber(ARGV[7])
+local mailbox_limit, mailbox_window_ms = tonumber(ARGV[8]), tonumber(ARGV[9])
+local fingerprint, mark_ms = ARGV[10], tonumber(ARGV[11])
+local told, test = ARGV[12], ARGV[13] == '1'
+local FIRST_KEY, FIRST_ARGUMENT, RUNNING_MS, SHORT = 13, 14, 5000, 64
 local ACCEPTED = {sent = true, bounced = true, complained = true}
 local now = now_ms()
 
 local stored, digest, live, state = unpack(redis.call('HMGET', user, 'v', 'n', 'r', 's'))
-local old = digest and prefix .. digest
-if old then redis.call('GET', old) end
+local old = number_key(prefix, digest)
 redis.call('ZSCORE', outbox, id)
 local held_ms = lease_left(sender)
 local budgets = {budget(sends, limit, window_ms), budget(mailbox, mailbox_limit, mailbox_window_ms)}
@@ -57,14 +54,14 @@ local held_back = redis.call('GET', suppressed)
 local seen = mark_ms > 0 and redis.call('GET', mark)
 local ended_created, ended, ended_service = noted_end(expiry, expiries, id)
 local queue = event_queue(events, schedule, waiting, id, ended_service, now)
-if stored and tonumber(stored) > version then return {'newer'} end
+if stored and tonumber(stored) > LAYOUT_VERSION then return {'newer'} end
 
 if seen then
   local known, made, created, expires, delivery = string.match(seen, '^(%w+)|(%w+)|(%d+)|(%d+)|(%w*)$')
   if not known then return {'newer'} end
   if known ~= fingerprint then return {'reused'} end
   local age = now - created  -- below 0 where the clock of Redis was set back
-  if delivery == '' and age >= 0 and age < running_ms then return {'running'} end
+  if delivery == '' and age >= 0 and age < RUNNING_MS then return {'running'} end
   if delivery == '' and stored then
     local is_live = live == made
     delivery = is_live and ACCEPTED[state] and 'sent' or 'pending'
@@ -96,35 +93,26 @@ end
 redis.call('DEL', user, old or user)
 local seal = ARGV[FIRST_ARGUMENT + 1 + 2 * chosen]
 local part = #seal <= 4 * SHORT and SHORT or #seal
-local record = {'v', version, 'r', registration, 'n', ARGV[FIRST_ARGUMENT + 2 * chosen], 'c', now,
-  's', 'pending', 'a', 0, 'd0', string.sub(seal, 1, part)}
-for index = 1, math.ceil(#seal / part) - 1 do
-  record[#record + 1] = 'd' .. index
-  record[#record + 1] = string.sub(seal, index * part + 1, (index + 1) * part)
+local record = {'v', LAYOUT_VERSION, 'r', registration, 'n', ARGV[FIRST_ARGUMENT + 2 * chosen], 'c', now,
+  's', 'pending', 'a', 0}
+local function put(name, value) record[#record + 1], record[#record + 2] = name, value end
+for index = 0, math.ceil(#seal / part) - 1 do
+  put('d' .. index, string.sub(seal, index * part + 1, (index + 1) * part))
 end
-if told ~= '' then
-  record[#record + 1] = 'u'
-  record[#record + 1] = told
-  if test then
-    record[#record + 1] = 'z'
-    record[#record + 1] = 1
-  end
-end
-if life_ms > 0 then
-  record[#record + 1] = 'x'
-  record[#record + 1] = expires
-end
+if told ~= '' then put('u', told) end
+if told ~= '' and test then put('z', 1) end
+if life_ms > 0 then put('x', expires) end
 redis.call('HSET', user, unpack(record))
 if life_ms > 0 then
   redis.call('PEXPIREAT', user, expires)
   if told ~= '' then note_end(expiry, expiries, id, now, expires, told, now) end
 end
 
-local taken, due = take_lease(sender, owner, lease_ms, held_ms, now)
+local taken, due = take_lease(sender, registration, lease_ms, held_ms, now)
 redis.call('ZADD', outbox, due, id)
 spend(budgets)
 if mark_ms > 0 then
   redis.call('SET', mark, table.concat({fingerprint, registration, now, expires, ''}, '|'),
-    'PX', math.max(mark_ms, running_ms))
+    'PX', math.max(mark_ms, RUNNING_MS))
 end
-return {'registered', chosen + 1, now, taken}
+return {'registered', chosen, now, taken}

@@ -9,7 +9,7 @@
 -- ARGV[4] lease in ms, 0 = leave it alone: the mail is due for everybody at once
 -- ARGV[5] mails to the address allowed in a window, 0 = any number   ARGV[6] the window in ms
 -- ARGV[7] mails to the mailbox allowed in a window, 0 = any number   ARGV[8] the window in ms
--- ARGV[9] newest layout version that we can read                     Fields of the record: see record.lua
+-- Fields of the record: see record.lua
 --
 -- Returns {'resent', now in ms, 1 if the lease was taken else 0, how often it was asked for, ms left, -1 = no end}
 --      or, with nothing changed: {'gone'}: this registration is no longer live
@@ -19,7 +19,6 @@ local user, sender, outbox, sends, mailbox, suppressed = KEYS[1], KEYS[2], KEYS[
 local id, registration, owner, lease_ms = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local limit, window_ms = tonumber(ARGV[5]), tonumber(ARGV[6])
 local mailbox_limit, mailbox_window_ms = tonumber(ARGV[7]), tonumber(ARGV[8])
-local newest = tonumber(ARGV[9])
 local now = now_ms()
 
 local version, live, resent, expires = unpack(redis.call('HMGET', user, 'v', 'r', 'k', 'x'))
@@ -29,7 +28,7 @@ local budgets = {budget(sends, limit, window_ms), budget(mailbox, mailbox_limit,
 local held_back = redis.call('GET', suppressed)
 local resends, left_ms = (resent or 0) + 1, life_left(expires, now)
 if not version or live ~= registration then return {'gone'} end
-if tonumber(version) > newest then return {'newer'} end
+if tonumber(version) > LAYOUT_VERSION then return {'newer'} end
 if held_back then return {'suppressed'} end
 local wait_ms = used_up_ms(budgets)
 if wait_ms then return {'limited', wait_ms} end

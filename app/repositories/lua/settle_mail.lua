@@ -7,7 +7,7 @@
 -- ARGV[5] sent | pending | failed | refused (erases) | released  ARGV[6] wait in ms before a retry
 -- ARGV[7] age in ms at which a mail is given up              ARGV[8] error code, '' = none
 -- ARGV[9] 1 = where another mail is owed by now, keep the lease and hand that out
--- ARGV[10] what every number key of the shard starts with   ARGV[11] newest layout version we can read
+-- ARGV[10] what every number key of the shard starts with
 -- The mail id is the registration's, and from the first resend on with `-` and how often it was asked for again.
 -- Fields of the record: see record.lua. `refused` becomes `failed` where a repetition was promised the mail.
 -- A mail that was reported to have come back before its acceptance is written down stays so, and is owed no more.
@@ -23,14 +23,13 @@ local user, sender, outbox = KEYS[1], KEYS[2], KEYS[3]
 local events, schedule, waiting, expiry, expiries = KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8]
 local id, mail, owner, lease_ms = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local delivery, wait_ms, give_up_ms = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
-local error_code, go_on, prefix, newest = ARGV[8], ARGV[9] == '1', ARGV[10], tonumber(ARGV[11])
+local error_code, go_on, prefix = ARGV[8], ARGV[9] == '1', ARGV[10]
 local now = now_ms()
 
 local version, live, digest, created, tried, again, promised, resent, expires, d0, d1, d2, d3, reported, told, service,
   heard, failed = unpack(redis.call('HMGET', user, 'v', 'r', 'n', 'c', 'a', 't', 'p', 'k', 'x', 'd0', 'd1', 'd2', 'd3', 'b',
     's', 'u', 'h', 'e'))
-local number = digest and prefix .. digest
-if number then redis.call('GET', number) end
+local number = number_key(prefix, digest)
 redis.call('ZSCORE', outbox, id)
 local holder = redis.call('GET', sender)
 local queue = event_queue(events, schedule, waiting, id, service, now)
@@ -44,7 +43,7 @@ if not version then
   redis.call('DEL', sender)
   return {'gone'}
 end
-local newer = tonumber(version) > newest
+local newer = tonumber(version) > LAYOUT_VERSION
 local owed = live .. (resent and '-' .. resent or '')
 local of, nth = string.match(mail, '^(%w+)%-?(%d*)$')
 nth = tonumber(nth) or 0

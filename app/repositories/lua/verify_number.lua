@@ -12,10 +12,10 @@
 -- KEYS[5] events   KEYS[6] schedule   KEYS[7] waiting   KEYS[8] expiry   KEYS[9] expiries: see events.lua, expiry.lua
 -- ARGV[1] user id   ARGV[2] digest of the number   ARGV[3] what every number key of the shard starts with
 -- ARGV[4] wrong numbers allowed in a window, 0 = any number   ARGV[5] the window in ms
--- ARGV[6] wrong numbers in a row that erase the registration   ARGV[7] newest layout version we can read
--- ARGV[8] first bytes of the seals that we can open
--- ARGV[9] fingerprint of the request's name, '' = none       ARGV[10] ms for which its answer is kept
--- ARGV[11] other numbers under its name that end this        ARGV[12] 1 = its service is a test service now, else 0
+-- ARGV[6] wrong numbers in a row that erase the registration
+-- ARGV[7] first bytes of the seals that we can open
+-- ARGV[8] fingerprint of the request's name, '' = none       ARGV[9] ms for which its answer is kept
+-- ARGV[10] other numbers under its name that end this        ARGV[11] 1 = its service is a test service now, else 0
 -- Fields of the record: see record.lua
 --
 -- Returns {'verified', sealed record}   {'replayed', sealed record}: the same request got it before
@@ -24,16 +24,15 @@
 --         {'newer'}: only a newer process can read the record   {'foreign'}: it is sealed with a key we lack
 local user, outbox, tries, verified = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local events, schedule, waiting, expiry, expiries = KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
-local id, number, prefix, readable = ARGV[1], ARGV[2], ARGV[3], ARGV[8]
+local id, number, prefix, readable, fingerprint = ARGV[1], ARGV[2], ARGV[3], ARGV[7], ARGV[8]
 local limit, window_ms, most_in_a_row = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
-local newest, fingerprint = tonumber(ARGV[7]), ARGV[9]
-local keep_ms, most_others, test = tonumber(ARGV[10]), tonumber(ARGV[11]), ARGV[12] == '1'
+local keep_ms, most_others, test = tonumber(ARGV[9]), tonumber(ARGV[10]), ARGV[11] == '1'
 local now = now_ms()
 local function opens(seal) return string.find(readable, string.sub(seal, 1, 1), 1, true) end
 
 local version, live, wrong, d0, d1, d2, d3, created, service, heard, was_test = unpack(
   redis.call('HMGET', user, 'v', 'n', 'w', 'd0', 'd1', 'd2', 'd3', 'c', 'u', 'h', 'z'))
-if live then redis.call('GET', prefix .. live) end
+local live_number = number_key(prefix, live)
 redis.call('ZSCORE', outbox, id)
 local queue = event_queue(events, schedule, waiting, id, service, now)
 local ends = service and noted_end(expiry, expiries, id)
@@ -50,7 +49,7 @@ if known == fingerprint then
   if others + 1 >= most_others then redis.call('DEL', verified) end
 end
 if limit > 0 and tried >= limit then return {'limited', time_left(tries, window_ms)} end
-if version and tonumber(version) > newest then return {'newer'} end
+if version and tonumber(version) > LAYOUT_VERSION then return {'newer'} end
 if live and not opens(d0) then return {'foreign'} end
 
 -- Counted without a limit, too: it is the write that Redis may refuse.
@@ -64,7 +63,7 @@ elseif right or limit == 0 then  -- costs no try
   if tried == 0 then redis.call('DEL', tries) else redis.call('SET', tries, tried, 'KEEPTTL') end
 end
 if right or (live and in_a_row >= most_in_a_row) then
-  redis.call('DEL', user, prefix .. live)
+  redis.call('DEL', user, live_number)
   redis.call('ZREM', outbox, id)
   if ends then forget_end(expiry, expiries, id) end
 end
