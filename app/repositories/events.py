@@ -26,7 +26,9 @@ from app.repositories.keys import (
     shard_keys,
 )
 from app.repositories.scripts import (
+    CLAIM_MS,
     EVENTS_LIVE_MS,
+    LONGEST_WAIT_MS,
     ClaimEvent,
     DropEvents,
     HoldLock,
@@ -35,12 +37,6 @@ from app.repositories.scripts import (
     WakeEvents,
 )
 from app.storage.storage import Storage
-
-CLAIM_MS = 20_000
-"""For one attempt, which takes 10 s at most, and for settling it."""
-
-LONGEST_WAIT_MS = 15 * 60_000
-"""Between two attempts."""
 
 FULL_MS = 10_000
 """How long a shard goes on to leave out the events of a service with too many: longer than from one count
@@ -103,9 +99,7 @@ class Events:
         """The first event of a user; None where none waits, or not now, or somebody else is at it, or only a
         newer process knows what it means."""
         keys = keys_of(queue.user_id)
-        answer = self._storage.run(
-            ClaimEvent(keys.events, keys.schedule, _member(queue), CLAIM_MS, LONGEST_WAIT_MS)
-        )
+        answer = self._storage.run(ClaimEvent(keys.events, keys.schedule, _member(queue)))
         if answer[0] != b"claimed":
             return None
         _, text, now_ms = answer
@@ -182,7 +176,7 @@ class Events:
         """Makes due what waits for services; what is in somebody's hands just now stays there."""
         for shard in shards:
             try:
-                self._storage.run(WakeEvents(shard_keys(shard).schedule, CLAIM_MS, [*services]))
+                self._storage.run(WakeEvents(shard_keys(shard).schedule, [*services]))
             except StorageUnavailable as error:
                 if not error.of_one_key:
                     raise

@@ -14,18 +14,18 @@ from app.errors import RecordUnreadable, StorageUnavailable
 from app.repositories.batches import ask_each
 from app.repositories.keys import RELAY_LOCK, keys_of, shard_keys
 from app.repositories.records import RecordSeal, checked
-from app.repositories.scripts import ClaimMail, DropMail, HoldLock, RenewLease, RetryMail, SettleMail
+from app.repositories.scripts import (
+    LONGEST_LEASE_MS,
+    LONGEST_MAIL_WAIT_MS,
+    ClaimMail,
+    DropMail,
+    HoldLock,
+    RenewLease,
+    RetryMail,
+    SettleMail,
+)
 from app.repositories.sealing import Sealer
 from app.storage.storage import Storage
-
-GIVE_UP_MS = 24 * 3600 * 1000
-"""Age at which a mail that never went out counts as failed: the mail itself says that it is recent."""
-
-LONGEST_LEASE_MS = 105_000
-"""Of the longest MAIL_TIMEOUT: 2 x 50 s + 5 s."""
-
-LONGEST_WAIT_MS = 15 * 60_000 + LONGEST_LEASE_MS
-"""No mail waits longer for its next try. What is due later was written before Redis' clock was set back."""
 
 LAST_MS = 253_402_300_799_000
 """The end of the year 9999: nothing is due later."""
@@ -98,9 +98,6 @@ class Outbox:
                 id=user_id,
                 owner=owner,
                 lease_ms=self.lease_ms,
-                give_up_ms=GIVE_UP_MS,
-                longest_lease_ms=LONGEST_LEASE_MS,
-                longest_wait_ms=LONGEST_WAIT_MS,
             )
         )
         match answer:
@@ -120,7 +117,7 @@ class Outbox:
         """Lets an entry wait whose keys cannot be used: as the first of its shard it would keep a sweep from
         the entries behind it. Raises nothing, since the outbox itself may be what is wrong."""
         with suppress(StorageUnavailable):
-            due_ms = self.now_ms() + LONGEST_WAIT_MS - LONGEST_LEASE_MS
+            due_ms = self.now_ms() + LONGEST_MAIL_WAIT_MS - LONGEST_LEASE_MS
             self._storage.command("ZADD", keys_of(user_id).outbox, "XX", due_ms, user_id)
 
     def renew(self, user_id: str, owner: str) -> bool:
@@ -156,7 +153,6 @@ class Outbox:
                 lease_ms=self.lease_ms,
                 delivery=str(delivery),
                 wait_ms=wait_ms,
-                give_up_ms=GIVE_UP_MS,
                 error_code=error,
                 go_on=int(go_on),
                 prefix=keys.number_prefix,
@@ -191,7 +187,7 @@ class Outbox:
         `until_ms`: less than a lease from now. What lies further ahead than any wait can be is due now; only
         a shard with more entries than `limit` is asked for it apart.
         """
-        far_ms, now_ms = until_ms + LONGEST_WAIT_MS, until_ms - LONGEST_LEASE_MS
+        far_ms, now_ms = until_ms + LONGEST_MAIL_WAIT_MS, until_ms - LONGEST_LEASE_MS
         found = self._entries(shards, "-inf", limit)
         found += self._entries([shard for shard, first in found if len(first) == limit], far_ms, limit)
         dues = {user: due for _, some in found for user, due in some}

@@ -1,6 +1,7 @@
 """The calls of our Lua scripts: KEYS and ARGV by name, in the order of `lua/<name>.lua`, which explains them.
 
-A test compares these names with those that each script binds.
+A test compares these names with those that each script binds. What is the same for every call is no argument
+but a constant, by the same name here and in the scripts.
 """
 
 from importlib.resources import files
@@ -9,11 +10,47 @@ from typing import NamedTuple
 from app.repositories.records import LAYOUT_VERSION
 from app.storage.scripts import Key, Keys, Values, script
 
-EVENTS_LIVE_MS = 7 * 86_400_000
-"""How long events are kept after the last one of their user was written, or somebody worked on it."""
+# Of numbers that are handed in
 
-CONSTANTS = f"local LAYOUT_VERSION, EVENTS_LIVE_MS = {LAYOUT_VERSION}, {EVENTS_LIVE_MS}\n".encode()
-"""What scripts and Python have in common. Stands before every script."""
+WRONG_IN_A_ROW = 100
+"""Wrong numbers that erase a registration: the guesser's chance is 100 in 9 x 10^5 at ten digits."""
+
+REPLAY_MS = 120_000
+"""How long a handed-in number brings the token again to the request that got it first (Idempotency-Key)."""
+
+OTHER_NUMBERS = 5
+"""So many other numbers under the key of such a request end this: a chance of 5 in 9 x 10^5."""
+
+# Of mails
+
+GIVE_UP_MS = 24 * 3600 * 1000
+"""Age at which a mail that never went out counts as failed: the mail itself says that it is recent."""
+
+LONGEST_LEASE_MS = 105_000
+"""Of the longest MAIL_TIMEOUT: 2 x 50 s + 5 s."""
+
+LONGEST_MAIL_WAIT_MS = 15 * 60_000 + LONGEST_LEASE_MS
+"""No mail waits longer for its next try. What is due later was written before Redis' clock was set back."""
+
+# Of events
+
+CLAIM_MS = 20_000
+"""For one attempt, which takes 10 s at most, and for settling it."""
+
+LONGEST_WAIT_MS = 15 * 60_000
+"""Between two attempts to deliver one."""
+
+EVENTS_LIVE_MS = 7 * 86_400_000
+"""After the last event of a user was written, or somebody worked on it."""
+
+CONSTANTS = f"""\
+local LAYOUT_VERSION = {LAYOUT_VERSION}
+local WRONG_IN_A_ROW, REPLAY_MS, OTHER_NUMBERS = {WRONG_IN_A_ROW}, {REPLAY_MS}, {OTHER_NUMBERS}
+local GIVE_UP_MS, LONGEST_LEASE_MS = {GIVE_UP_MS}, {LONGEST_LEASE_MS}
+local LONGEST_MAIL_WAIT_MS = {LONGEST_MAIL_WAIT_MS}
+local CLAIM_MS, LONGEST_WAIT_MS, EVENTS_LIVE_MS = {CLAIM_MS}, {LONGEST_WAIT_MS}, {EVENTS_LIVE_MS}
+""".encode()
+"""Stands before every script."""
 
 
 def lua(*names: str) -> bytes:
@@ -89,11 +126,8 @@ class VerifyNumber(NamedTuple):
     prefix: str
     limit: int
     window_ms: int
-    most_in_a_row: int
     readable: bytes
     fingerprint: str
-    keep_ms: int
-    most_others: int
     test: int
 
 
@@ -135,9 +169,6 @@ class ClaimMail(NamedTuple):
     id: str
     owner: str
     lease_ms: int
-    give_up_ms: int
-    longest_lease_ms: int
-    longest_wait_ms: int
 
 
 @script(lua("clock", "renew_lease"))
@@ -165,7 +196,6 @@ class SettleMail(NamedTuple):
     lease_ms: int
     delivery: str
     wait_ms: int
-    give_up_ms: int
     error_code: str
     go_on: int
     prefix: str
@@ -207,8 +237,6 @@ class ClaimEvent(NamedTuple):
     events: Key
     schedule: Key
     member: str
-    claim_ms: int
-    longest_wait_ms: int
 
 
 @script(lua("clock", "events", "settle_event"))
@@ -234,7 +262,6 @@ class DropEvents(NamedTuple):
 @script(lua("clock", "events", "wake_events"))
 class WakeEvents(NamedTuple):
     schedule: Key
-    claim_ms: int
     services: Values
 
 

@@ -25,15 +25,6 @@ from app.repositories.scripts import EraseUser, Register, ResendMail, VerifyNumb
 from app.repositories.sealing import Sealer
 from app.storage.storage import Storage
 
-WRONG_IN_A_ROW = 100
-"""Wrong numbers that erase a registration: the guesser's chance is 100 in 9 x 10^5 at ten digits."""
-
-REPLAY_MS = 120_000
-"""How long a handed-in number brings the token again to the request that got it first (Idempotency-Key)."""
-
-OTHER_NUMBERS = 5
-"""So many other numbers under the key of such a request end this: a chance of 5 in 9 x 10^5."""
-
 DAY_MS = 86_400_000
 
 
@@ -217,11 +208,8 @@ class Users:
                 prefix=keys.number_prefix,
                 limit=budget.amount,
                 window_ms=budget.window_ms,
-                most_in_a_row=WRONG_IN_A_ROW,
                 readable=self._records.readable,
                 fingerprint=named,
-                keep_ms=REPLAY_MS,
-                most_others=OTHER_NUMBERS,
                 test=int(service.test),
             )
         )

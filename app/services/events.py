@@ -10,8 +10,9 @@ from contextlib import suppress
 
 from app.domain.service import Service
 from app.errors import StorageUnavailable
-from app.repositories.events import LONGEST_WAIT_MS, Events, Queue
+from app.repositories.events import Events, Queue
 from app.repositories.guard import Guard
+from app.repositories.scripts import LONGEST_WAIT_MS
 from app.services.webhooks.courier import Courier
 from app.services.webhooks.queue import MAX_COURIERS, EventQueue
 from app.services.webhooks.receivers import Receivers

@@ -14,7 +14,7 @@ import redis
 from app.domain.address import Address
 from app.domain.number import NumberGenerator
 from app.repositories.keys import Field, Names, UserKeys
-from app.repositories.users import OTHER_NUMBERS
+from app.repositories.scripts import OTHER_NUMBERS
 from tests.api.conftest import named, wrong
 from tests.support.inbox import Inbox
 from tests.support.tenants import services_file

@@ -3,7 +3,7 @@
 import redis
 
 from app.repositories.keys import Field
-from app.repositories.outbox import GIVE_UP_MS
+from app.repositories.scripts import GIVE_UP_MS
 from tests.delivery.conftest import Serve, Service
 from tests.delivery.faults import ADA
 from tests.support.smtp import ScriptedSmtp, say

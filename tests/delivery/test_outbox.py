@@ -10,8 +10,9 @@ import redis
 
 from app.domain.registration import Delivery
 from app.repositories.keys import RELAY_LOCK, Field, keys_of
-from app.repositories.outbox import GIVE_UP_MS, Dropped
+from app.repositories.outbox import Dropped
 from app.repositories.records import LAYOUT_VERSION
+from app.repositories.scripts import GIVE_UP_MS
 from tests.delivery.outbox import LEASE_MS, SECRET, THREADS, Store, at_once, beginning
 from tests.support.scan import contradictions, kinds
 from tests.support.servers import Valkey

@@ -9,7 +9,7 @@ import redis
 from app.domain.registration import Delivery, Registered, Stored
 from app.errors import TooManyAttempts, TooManyRegistrations, VerificationFailed
 from app.repositories.keys import RELAY_LOCK
-from app.repositories.outbox import LONGEST_LEASE_MS, LONGEST_WAIT_MS
+from app.repositories.scripts import LONGEST_LEASE_MS, LONGEST_MAIL_WAIT_MS
 from tests.api.conftest import wrong
 from tests.support.people import HOUR_MS, KEY, LEASE_MS, Process, ada
 from tests.support.servers import MailServer, Valkey, gunicorn
@@ -74,7 +74,9 @@ def test_no_wait_of_ours_is_too_far_ahead(process: Process, store: redis.Redis) 
     """The longest wait, under the longest lease."""
     stored = process.registered(ada(), lease_ms=LONGEST_LEASE_MS)
     keys = process.keys(ada())
-    store.zadd(keys.outbox, {stored.registration.user_id: process.outbox.now_ms() + LONGEST_WAIT_MS - 1000})
+    store.zadd(
+        keys.outbox, {stored.registration.user_id: process.outbox.now_ms() + LONGEST_MAIL_WAIT_MS - 1000}
+    )
     assert process.outbox.due([keys.shard], process.outbox.now_ms(), 10) == []
 
 

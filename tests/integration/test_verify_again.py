@@ -7,7 +7,7 @@ import pytest
 import redis
 
 from app.errors import SealBroken, StorageUnavailable, TooManyAttempts, VerificationFailed
-from app.repositories.users import REPLAY_MS
+from app.repositories.scripts import REPLAY_MS
 from tests.api.conftest import at_once, wrong
 from tests.support.people import Process, ada
 from tests.support.servers import Valkey

@@ -5,7 +5,8 @@ from contextlib import closing
 import pytest
 
 from app.domain.address import Address
-from app.repositories.events import LONGEST_WAIT_MS, Left
+from app.repositories.events import Left
+from app.repositories.scripts import LONGEST_WAIT_MS
 from tests.support.people import Process
 from tests.support.scan import contradictions
 from tests.support.telling import Person

@@ -18,7 +18,7 @@ from app.config import Settings, variable_of
 from app.domain.number import NumberGenerator
 from app.domain.registration import rfc3339
 from app.errors import PROBLEMS
-from app.repositories.users import WRONG_IN_A_ROW
+from app.repositories.scripts import WRONG_IN_A_ROW
 from app.telemetry.metrics import KINDS
 from app.webhook.signing import signed
 from tests.support.events import NEXT_SECRET, SECRET, event

@@ -3,12 +3,12 @@
 -- be, whatever becomes of the clock of Redis. What is tried lives on.
 --
 -- KEYS[1] events   KEYS[2] schedule
--- ARGV[1] its entry in the schedule   ARGV[2] ms in which the attempt is made   ARGV[3] the longest wait, in ms
+-- ARGV[1] its entry in the schedule
 --
 -- Returns {'claimed', event, now in ms}: see events.lua; this attempt is counted in the event, which so proves the claim
 --      or {'later', ms}      or {'none'}: no event waits
 local events, schedule = KEYS[1], KEYS[2]
-local member, claim_ms, longest_wait_ms = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local member = ARGV[1]
 local now = now_ms()
 
 local due = redis.call('ZSCORE', schedule, member)
@@ -18,11 +18,11 @@ if not event then
   return {'none'}
 end
 local left_ms = tonumber(due or now) - now
-if left_ms > 0 and left_ms <= longest_wait_ms then return {'later', left_ms} end
+if left_ms > 0 and left_ms <= LONGEST_WAIT_MS then return {'later', left_ms} end
 local what, attempts = string.match(event, '^(.*)|(%d+)$')
 event = what .. '|' .. attempts + 1
 redis.call('LSET', events, 0, event)
-redis.call('ZADD', schedule, now + claim_ms + CLAIMED, member)
+redis.call('ZADD', schedule, now + CLAIM_MS + CLAIMED, member)
 redis.call('PEXPIRE', events, EVENTS_LIVE_MS)
 redis.call('PEXPIRE', schedule, EVENTS_LIVE_MS)
 return {'claimed', event, now}

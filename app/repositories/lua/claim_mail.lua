@@ -4,10 +4,7 @@
 --
 -- KEYS[1] user record   KEYS[2] sender lease   KEYS[3] outbox
 -- KEYS[4] events   KEYS[5] schedule   KEYS[6] waiting: see events.lua
--- ARGV[1] user id   ARGV[2] owner   ARGV[3] lease in ms   ARGV[4] age in ms at which a mail is given up
--- ARGV[5] the longest lease, in ms
--- ARGV[6] the longest wait, in ms: what is due later was written before the clock was set back, and is due
--- Fields of the record: see record.lua
+-- ARGV[1] user id   ARGV[2] owner   ARGV[3] lease in ms      Fields of the record: see record.lua
 --
 -- Returns {'claimed', registration id, sealed record, asked for in ms, attempts, how often it was asked for again,
 --      ms for which the number is still good, -1 = no end}
@@ -15,8 +12,7 @@
 --      or {'newer'} for a record that only a newer process can read; it is left to that process
 --      or {'failed', sealed record}: given up   or {'gone'}: nothing is owed. Both let the lease go that the owner held.
 local user, sender, outbox, events, schedule, waiting = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local id, owner, lease_ms, give_up_ms = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
-local longest_lease_ms, longest_wait_ms = tonumber(ARGV[5]), tonumber(ARGV[6])
+local id, owner, lease_ms = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local now = now_ms()
 
 local due = redis.call('ZSCORE', outbox, id)
@@ -29,16 +25,16 @@ if not due or not version then
   if holder == owner then redis.call('DEL', sender) end  -- or who registers next would wait for its end
   return {'gone'}
 end
-if holder and holder ~= owner then return {'later', time_left(sender, longest_lease_ms)} end
+if holder and holder ~= owner then return {'later', time_left(sender, LONGEST_LEASE_MS)} end
 local wait_ms = tonumber(due) - now
-if not holder and wait_ms > 0 and wait_ms <= longest_wait_ms then return {'later', wait_ms} end
+if not holder and wait_ms > 0 and wait_ms <= LONGEST_MAIL_WAIT_MS then return {'later', wait_ms} end
 if tonumber(version) > LAYOUT_VERSION then
   redis.call('ZADD', outbox, now + lease_ms, id)
   return {'newer'}
 end
 local asked_for, attempts, resends = (again or created) + 0, tried + 0, (resent or 0) + 0
 local left_ms = life_left(expires, now)
-if now - asked_for >= give_up_ms then
+if now - asked_for >= GIVE_UP_MS then
   redis.call('HSET', user, 's', 'failed')
   redis.call('HSETNX', user, 'e', 'too old')
   announce(queue, 'failed', created, now)

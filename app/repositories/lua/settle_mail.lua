@@ -5,9 +5,9 @@
 -- KEYS[4] events   KEYS[5] schedule   KEYS[6] waiting   KEYS[7] expiry   KEYS[8] expiries: see events.lua, expiry.lua
 -- ARGV[1] user id   ARGV[2] mail id   ARGV[3] owner   ARGV[4] lease in ms
 -- ARGV[5] sent | pending | failed | refused (erases) | released  ARGV[6] wait in ms before a retry
--- ARGV[7] age in ms at which a mail is given up              ARGV[8] error code, '' = none
--- ARGV[9] 1 = where another mail is owed by now, keep the lease and hand that out
--- ARGV[10] what every number key of the shard starts with
+-- ARGV[7] error code, '' = none
+-- ARGV[8] 1 = where another mail is owed by now, keep the lease and hand that out
+-- ARGV[9] what every number key of the shard starts with
 -- The mail id is the registration's, and from the first resend on with `-` and how often it was asked for again.
 -- Fields of the record: see record.lua. `refused` becomes `failed` where a repetition was promised the mail.
 -- A mail that was reported to have come back before its acceptance is written down stays so, and is owed no more.
@@ -22,8 +22,8 @@
 local user, sender, outbox = KEYS[1], KEYS[2], KEYS[3]
 local events, schedule, waiting, expiry, expiries = KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8]
 local id, mail, owner, lease_ms = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
-local delivery, wait_ms, give_up_ms = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
-local error_code, go_on, prefix = ARGV[8], ARGV[9] == '1', ARGV[10]
+local delivery, wait_ms, error_code = ARGV[5], tonumber(ARGV[6]), ARGV[7]
+local go_on, prefix = ARGV[8] == '1', ARGV[9]
 local now = now_ms()
 
 local version, live, digest, created, tried, again, promised, resent, expires, d0, d1, d2, d3, reported, told, service,
@@ -71,7 +71,7 @@ end
 if delivery == 'refused' and promised then delivery = 'failed' end
 local attempts, age = tried + 1, now + wait_ms - (again or created)
 local state = ({released = 'pending', refused = ''})[delivery] or delivery
-if delivery == 'pending' and age >= give_up_ms then state = 'failed' end
+if delivery == 'pending' and age >= GIVE_UP_MS then state = 'failed' end
 if reported and delivery ~= 'refused' then state = told end
 tell_of_acceptance()
 if delivery == 'refused' then

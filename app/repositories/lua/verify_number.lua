@@ -12,10 +12,8 @@
 -- KEYS[5] events   KEYS[6] schedule   KEYS[7] waiting   KEYS[8] expiry   KEYS[9] expiries: see events.lua, expiry.lua
 -- ARGV[1] user id   ARGV[2] digest of the number   ARGV[3] what every number key of the shard starts with
 -- ARGV[4] wrong numbers allowed in a window, 0 = any number   ARGV[5] the window in ms
--- ARGV[6] wrong numbers in a row that erase the registration
--- ARGV[7] first bytes of the seals that we can open
--- ARGV[8] fingerprint of the request's name, '' = none       ARGV[9] ms for which its answer is kept
--- ARGV[10] other numbers under its name that end this        ARGV[11] 1 = its service is a test service now, else 0
+-- ARGV[6] first bytes of the seals that we can open          ARGV[7] fingerprint of the request's name, '' = none
+-- ARGV[8] 1 = its service is a test service now, else 0
 -- Fields of the record: see record.lua
 --
 -- Returns {'verified', sealed record}   {'replayed', sealed record}: the same request got it before
@@ -24,9 +22,9 @@
 --         {'newer'}: only a newer process can read the record   {'foreign'}: it is sealed with a key we lack
 local user, outbox, tries, verified = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local events, schedule, waiting, expiry, expiries = KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
-local id, number, prefix, readable, fingerprint = ARGV[1], ARGV[2], ARGV[3], ARGV[7], ARGV[8]
-local limit, window_ms, most_in_a_row = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
-local keep_ms, most_others, test = tonumber(ARGV[9]), tonumber(ARGV[10]), ARGV[11] == '1'
+local id, number, prefix, readable = ARGV[1], ARGV[2], ARGV[3], ARGV[6]
+local limit, window_ms = tonumber(ARGV[4]), tonumber(ARGV[5])
+local fingerprint, test = ARGV[7], ARGV[8] == '1'
 local now = now_ms()
 local function opens(seal) return string.find(readable, string.sub(seal, 1, 1), 1, true) end
 
@@ -46,7 +44,7 @@ if known == fingerprint then
     redis.call('SET', verified, handed_out, 'KEEPTTL')
     return {'replayed', its_record}
   end
-  if others + 1 >= most_others then redis.call('DEL', verified) end
+  if others + 1 >= OTHER_NUMBERS then redis.call('DEL', verified) end
 end
 if limit > 0 and tried >= limit then return {'limited', time_left(tries, window_ms)} end
 if version and tonumber(version) > LAYOUT_VERSION then return {'newer'} end
@@ -62,7 +60,7 @@ if tried == 0 and not right and limit > 0 then
 elseif right or limit == 0 then  -- costs no try
   if tried == 0 then redis.call('DEL', tries) else redis.call('SET', tries, tried, 'KEEPTTL') end
 end
-if right or (live and in_a_row >= most_in_a_row) then
+if right or (live and in_a_row >= WRONG_IN_A_ROW) then
   redis.call('DEL', user, live_number)
   redis.call('ZREM', outbox, id)
   if ends then forget_end(expiry, expiries, id) end
@@ -75,6 +73,6 @@ if test or not was_test then  -- else it was shown instead of mailed, and confir
   announce(queue, 'verified', created, now)
 end
 if fingerprint ~= '' then
-  redis.call('SET', verified, table.concat({fingerprint, number, 0, seal}, '|'), 'PX', keep_ms)
+  redis.call('SET', verified, table.concat({fingerprint, number, 0, seal}, '|'), 'PX', REPLAY_MS)
 end
 return {'verified', seal}

@@ -11,7 +11,8 @@ from app.domain.number import SHARDS
 from app.errors import StorageUnavailable
 from app.mail.smtp import MailFault, SmtpMail, SmtpSession
 from app.repositories.guard import Guard
-from app.repositories.outbox import GIVE_UP_MS, Outbox
+from app.repositories.outbox import Outbox
+from app.repositories.scripts import GIVE_UP_MS
 from app.repositories.users import fresh_token
 from app.services.delivery.breaker import MailBreaker
 from app.services.delivery.leases import Leases

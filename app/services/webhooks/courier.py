@@ -9,7 +9,8 @@ from contextlib import suppress
 import structlog
 
 from app.domain.service import Endpoint, Service
-from app.repositories.events import LONGEST_WAIT_MS, Claim, Events, Left, Queue
+from app.repositories.events import Claim, Events, Left, Queue
+from app.repositories.scripts import LONGEST_WAIT_MS
 from app.services.waits import growing
 from app.services.webhooks.receivers import Receivers
 from app.telemetry.metrics import Metrics

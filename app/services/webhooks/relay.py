@@ -12,8 +12,9 @@ import structlog
 
 from app.domain.number import SHARDS
 from app.errors import StorageUnavailable
-from app.repositories.events import LONGEST_WAIT_MS, Events, Queue
+from app.repositories.events import Events, Queue
 from app.repositories.guard import Guard
+from app.repositories.scripts import LONGEST_WAIT_MS
 from app.repositories.users import fresh_token
 from app.services.webhooks.queue import EventQueue
 from app.services.webhooks.receivers import Receivers

@@ -6,8 +6,9 @@ import pytest
 import redis
 
 from app.domain.registration import Stored
-from app.repositories.events import CLAIM_MS, LONGEST_WAIT_MS, USERS_A_SHARD, Left
+from app.repositories.events import USERS_A_SHARD, Left
 from app.repositories.keys import keys_of
+from app.repositories.scripts import CLAIM_MS, LONGEST_WAIT_MS
 from tests.api.conftest import at_once, race
 from tests.support.changes import (
     SENT,

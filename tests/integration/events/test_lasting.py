@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import redis
 
-from app.repositories.events import LONGEST_WAIT_MS, Left
+from app.repositories.events import Left
 from app.repositories.keys import keys_of
+from app.repositories.scripts import LONGEST_WAIT_MS
 from tests.support.changes import (
     SENT,
     VERIFIED,

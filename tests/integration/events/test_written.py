@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from app.errors import VerificationFailed
-from app.repositories.users import WRONG_IN_A_ROW
+from app.repositories.scripts import WRONG_IN_A_ROW
 from tests.api.conftest import wrong
 from tests.support.changes import (
     CHANGES,

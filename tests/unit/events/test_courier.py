@@ -6,7 +6,8 @@ import pytest
 
 from app.domain.registration import Event
 from app.domain.service import Service
-from app.repositories.events import LONGEST_WAIT_MS, Queue
+from app.repositories.events import Queue
+from app.repositories.scripts import LONGEST_WAIT_MS
 from app.services.webhooks.courier import (
     ASKED_IN_VAIN_S,
     FIRST_WAIT_MS,

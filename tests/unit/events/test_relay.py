@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 import pytest
 
 from app.errors import StorageUnavailable
-from app.repositories.events import LONGEST_WAIT_MS, Queue, Waiting
+from app.repositories.events import Queue, Waiting
+from app.repositories.scripts import LONGEST_WAIT_MS
 from app.services.webhooks.queue import (
     MAX_QUEUED,
     MAX_QUEUED_FAILING,
