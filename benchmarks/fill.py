@@ -53,18 +53,13 @@ class Filler:
             digest = self._names.number(number)
             sealed = self._records.seal(Draft(address, TOKEN, "en", Service()), number, keys.user_id)
             call = Register(
-                user=keys.user,
-                sender=keys.sender,
-                outbox=keys.outbox,
+                *keys.mail,
+                *keys.announcing,
+                *keys.end,
                 sends=keys.sends,
                 mailbox=keys.mailbox("none"),
                 mark=keys.idempotency("none"),
                 suppressed=keys.suppressed,
-                events=keys.events,
-                schedule=keys.schedule,
-                waiting=keys.waiting,
-                expiry=keys.expiry,
-                expiries=keys.expiries,
                 numbers=[keys.number_prefix + digest],
                 id=keys.user_id,
                 registration=fresh_token(),

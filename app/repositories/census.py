@@ -13,8 +13,8 @@ from app.domain.number import SHARDS
 from app.domain.registration import Delivery
 from app.errors import RecordUnreadable
 from app.repositories.batches import ask_each
-from app.repositories.keys import SEALED, Field, keys_of, shard_keys
-from app.repositories.outbox import name_of, time_ms
+from app.repositories.keys import SEALED, Field, keys_of, name_of, shard_keys
+from app.repositories.outbox import time_ms
 from app.repositories.records import LAYOUT_VERSION, RecordSeal
 from app.repositories.sealing import Sealer
 from app.storage.storage import Storage

@@ -8,7 +8,6 @@ import base64
 import hashlib
 from enum import StrEnum
 from functools import lru_cache
-from typing import NamedTuple
 
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
@@ -26,7 +25,6 @@ PAIRS = [first + second for first in BASE32 for second in BASE32]
 
 DIGEST_BYTES = 20
 SHIFTS = range(8 * DIGEST_BYTES - 10, 8 * DIGEST_BYTES - 5 * NAME_LENGTH - 10, -10)
-SHIFTS_OF_24 = SHIFTS[:-1]
 SHARD_BYTES = 8
 MAILBOX_BYTES = 12
 
@@ -77,53 +75,37 @@ SEALED = ("d0", "d1", "d2", "d3")
 """The fields that hold the sealed record, in order; those that a short one does not need are missing."""
 
 
-class ShardKeys(NamedTuple):
+class ShardKeys:
     """The keys of one shard (0 to 999). All start with its hash tag, the part in braces, which decides about
-    the slot. `number_prefix`: what the key of every number starts with.
+    the slot."""
 
-    `schedule`: when the events of its users are due. `waiting`: how many events of each service wait.
-    `expiries`: when the registrations end whose services want to know.
-    """
-
-    tag: str
-    number_prefix: str
-    outbox: str
-    schedule: str
-    waiting: str
-    expiries: str
-
-
-@lru_cache(maxsize=SHARDS)
-def shard_keys(shard: int) -> ShardKeys:
-    tag = f"{{{shard:03}}}"
-    return ShardKeys(
-        tag=tag,
-        number_prefix=f"{tag}:number:",
-        outbox=f"{tag}:outbox",
-        schedule=f"{tag}:schedule",
-        waiting=f"{tag}:waiting",
-        expiries=f"{tag}:expiries",
-    )
+    def __init__(self, shard: int) -> None:
+        tag = f"{{{shard:03}}}"
+        self.shard = shard
+        self.tag = tag
+        self.number_prefix = f"{tag}:number:"  # what the key of every number starts with
+        self.outbox = f"{tag}:outbox"
+        self.schedule = f"{tag}:schedule"  # when the events of its users are due
+        self.waiting = f"{tag}:waiting"  # how many events of each service wait
+        self.expiries = f"{tag}:expiries"  # when the registrations end whose services want to know
 
 
-class UserKeys(NamedTuple):
+class UserKeys(ShardKeys):
     """The keys of one user, that is, of one address of one service, and those of its shard: all lie in one
-    slot."""
+    slot. The first two characters of a user id say its shard."""
 
-    user_id: str
-    shard: int
-    tag: str
-    user: str
-    sender: str
-    outbox: str
-    sends: str
-    suppressed: str
-    number_prefix: str
-    events: str
-    schedule: str
-    waiting: str
-    expiry: str
-    expiries: str
+    def __init__(self, user_id: str) -> None:
+        super().__init__(32 * BASE32.find(user_id[:1]) + BASE32.find(user_id[1:2]))
+        tag = self.tag
+        self.user_id = user_id
+        self.user = f"{tag}:user:{user_id}"
+        self.sender = f"{tag}:sender:{user_id}"
+        self.sends = f"{tag}:sends:{user_id}"
+        self.tries = f"{tag}:tries:{user_id}"
+        self.verified = f"{tag}:verified:{user_id}"
+        self.suppressed = f"{tag}:suppressed:{user_id}"
+        self.events = f"{tag}:events:{user_id}"
+        self.expiry = f"{tag}:expiry:{user_id}"
 
     @property
     def mail(self) -> tuple[str, str, str]:
@@ -140,14 +122,6 @@ class UserKeys(NamedTuple):
         """Where the end of a registration is noted, for the event of it."""
         return self.expiry, self.expiries
 
-    @property
-    def tries(self) -> str:
-        return f"{self.tag}:tries:{self.user_id}"
-
-    @property
-    def verified(self) -> str:
-        return f"{self.tag}:verified:{self.user_id}"
-
     def idempotency(self, digest: str) -> str:
         return f"{self.tag}:idempotency:{digest}"
 
@@ -155,27 +129,8 @@ class UserKeys(NamedTuple):
         return f"{self.tag}:mailbox:{digest}"
 
 
-@lru_cache(maxsize=128)  # from the request to the settling of its mail
-def keys_of(user_id: str) -> UserKeys:
-    """The keys of a user whose id is known. Its first two characters say the shard, so it needs no key."""
-    shard = 32 * BASE32.find(user_id[:1]) + BASE32.find(user_id[1:2])
-    tag, number_prefix, outbox, schedule, waiting, expiries = shard_keys(shard)
-    return UserKeys(
-        user_id=user_id,
-        shard=shard,
-        tag=tag,
-        user=f"{tag}:user:{user_id}",
-        sender=f"{tag}:sender:{user_id}",
-        outbox=outbox,
-        sends=f"{tag}:sends:{user_id}",
-        suppressed=f"{tag}:suppressed:{user_id}",
-        number_prefix=number_prefix,
-        events=f"{tag}:events:{user_id}",
-        schedule=schedule,
-        waiting=waiting,
-        expiry=f"{tag}:expiry:{user_id}",
-        expiries=expiries,
-    )
+shard_keys = lru_cache(maxsize=SHARDS)(ShardKeys)
+keys_of = lru_cache(maxsize=128)(UserKeys)  # from the request to the settling of its mail
 
 
 class Names:
@@ -191,7 +146,7 @@ class Names:
         mailbox = self._mailbox(address)
         digest = self._digest(f"{service_id}\0{address.identity}", b"cedula user", DIGEST_BYTES)
         shard = int.from_bytes(mailbox[:SHARD_BYTES], "big") % SHARDS
-        return keys_of(PAIRS[shard] + _base32(digest, SHIFTS_OF_24))
+        return keys_of(PAIRS[shard] + _base32(digest)[:-2])
 
     def mailbox(self, address: Address) -> str:
         """The digest of a mailbox, for its budget."""
@@ -231,13 +186,18 @@ class Names:
         return self._name("check", b"cedula check")
 
     def _name(self, text: str, person: bytes) -> str:
-        return _base32(self._digest(text, person, DIGEST_BYTES), SHIFTS)
+        return _base32(self._digest(text, person, DIGEST_BYTES))
 
     def _digest(self, text: str, person: bytes, size: int) -> bytes:
         return hashlib.blake2b(text.encode(), digest_size=size, key=self._key, person=person).digest()
 
 
-def _base32(digest: bytes, shifts: range) -> str:
+def _base32(digest: bytes) -> str:
     """The first bits of a digest, in half the time that `base64` takes."""
     bits = int.from_bytes(digest, "big")
-    return "".join([PAIRS[bits >> shift & 1023] for shift in shifts])
+    return "".join([PAIRS[bits >> shift & 1023] for shift in SHIFTS])
+
+
+def name_of(member: bytes) -> str:
+    """The user id in a key, or of an outbox entry. Where others have written that, it is nobody's."""
+    return member.rpartition(b":")[2].decode(errors="replace")

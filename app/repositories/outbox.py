@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 from app.domain.registration import Contents, Delivery, Registration, mail_id
 from app.errors import RecordUnreadable, StorageUnavailable
 from app.repositories.batches import ask_each
-from app.repositories.keys import RELAY_LOCK, keys_of, shard_keys
+from app.repositories.keys import RELAY_LOCK, keys_of, name_of, shard_keys
 from app.repositories.records import RecordSeal, checked
 from app.repositories.scripts import (
     LONGEST_LEASE_MS,
@@ -230,11 +230,6 @@ class Outbox:
             resends,
             left_ms if left_ms >= 0 else None,
         )
-
-
-def name_of(member: bytes) -> str:
-    """The user id of an entry, or in a key; something that is nobody's where others have written that."""
-    return member.rpartition(b":")[2].decode(errors="replace")
 
 
 def time_ms(score: float) -> int:

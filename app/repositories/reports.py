@@ -7,8 +7,7 @@ from typing import NamedTuple
 from app.domain.registration import UserRecord
 from app.domain.report import ReportKind
 from app.repositories.batches import ask_each
-from app.repositories.keys import keys_of
-from app.repositories.outbox import name_of
+from app.repositories.keys import keys_of, name_of
 from app.repositories.records import checked
 from app.repositories.scripts import NoteReport
 from app.storage.storage import Storage

@@ -66,15 +66,15 @@ class Register(NamedTuple):
     user: Key
     sender: Key
     outbox: Key
-    sends: Key
-    mailbox: Key
-    mark: Key
-    suppressed: Key
     events: Key
     schedule: Key
     waiting: Key
     expiry: Key
     expiries: Key
+    sends: Key
+    mailbox: Key
+    mark: Key
+    suppressed: Key
     numbers: Keys
     id: str
     registration: str

@@ -91,15 +91,12 @@ class Users:
         answer = self._storage.run(
             Register(
                 *keys.mail,
+                *keys.announcing,
+                *keys.end,
                 sends=keys.sends,
                 mailbox=self._mailbox(keys, draft.address, mailbox_limit),
                 mark=keys.idempotency(once.digest if once else "none"),
                 suppressed=keys.suppressed,
-                events=keys.events,
-                schedule=keys.schedule,
-                waiting=keys.waiting,
-                expiry=keys.expiry,
-                expiries=keys.expiries,
                 numbers=[keys.number_prefix + digest for digest in digests],
                 id=keys.user_id,
                 registration=registration_id,

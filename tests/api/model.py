@@ -243,7 +243,9 @@ class Model:
                 assert text(self.store.get(keys.number_prefix + self.names.number(old))) != keys.user_id
             assert self.store.exists(keys.sender) == 0
             assert self.store.zscore(keys.outbox, keys.user_id) is None
-            assert all(self.store.pttl(key) != -1 for key in (*keys.mail[:2], *keys[6:9], number))
+            assert all(
+                self.store.pttl(key) != -1 for key in (*keys.mail[:2], keys.sends, keys.suppressed, number)
+            )
             ids = [mail.message_id for mail in self.inbox.mails(email, sender(service))]
             assert len({*ids}) == len(ids)
         live_numbers = [person.number for person in self.people.values() if person.token is not None]

@@ -1,10 +1,10 @@
 -- Registers one address: the whole decision of the registration, in one Redis Cluster slot.
 -- Keeps: one record, one live number and one outbox entry an address; every number belongs to one record.
 --
--- KEYS[1] user record   KEYS[2] sender lease   KEYS[3] outbox   KEYS[4] count of the address's mails
--- KEYS[5] count of the mailbox's mails, over all services   KEYS[6] idempotency mark
--- KEYS[7] suppression: there while the address is held back
--- KEYS[8] events   KEYS[9] schedule   KEYS[10] waiting   KEYS[11] expiry   KEYS[12] expiries: see events.lua, expiry.lua
+-- KEYS[1] user record   KEYS[2] sender lease   KEYS[3] outbox
+-- KEYS[4] events   KEYS[5] schedule   KEYS[6] waiting   KEYS[7] expiry   KEYS[8] expiries: see events.lua, expiry.lua
+-- KEYS[9] count of the address's mails   KEYS[10] count of the mailbox's mails, over all services
+-- KEYS[11] idempotency mark   KEYS[12] suppression: there while the address is held back
 -- KEYS[13..] candidate numbers, at least one
 -- ARGV[1] user id             ARGV[2] registration id, which owns the lease, too
 -- ARGV[3] lease in ms, 0 = leave it alone: the mail is due for everybody at once
@@ -32,9 +32,9 @@
 -- out.
 --
 -- Fields of the record: see record.lua
-local user, sender, outbox, sends, mailbox = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local mark, suppressed = KEYS[6], KEYS[7]
-local events, schedule, waiting, expiry, expiries = KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12]
+local user, sender, outbox = KEYS[1], KEYS[2], KEYS[3]
+local events, schedule, waiting, expiry, expiries = KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8]
+local sends, mailbox, mark, suppressed = KEYS[9], KEYS[10], KEYS[11], KEYS[12]
 local id, registration, prefix = ARGV[1], ARGV[2], ARGV[5]
 local lease_ms, life_ms = tonumber(ARGV[3]), tonumber(ARGV[4])
 local limit, window_ms = tonumber(ARGV[6]), tonumber(ARGV[7])
