@@ -21,8 +21,8 @@ from app.repositories.events import Events
 from app.repositories.guard import Guard
 from app.repositories.keys import Names
 from app.repositories.outbox import Outbox
+from app.repositories.records import Sealer
 from app.repositories.reports import Reports
-from app.repositories.sealing import Sealer
 from app.repositories.seals import Seals
 from app.repositories.tags import Tags
 from app.repositories.users import Users

@@ -14,9 +14,8 @@ from app.domain.service import DEFAULT, Service
 from app.errors import NumberSpaceExhausted
 from app.repositories.guard import Guard
 from app.repositories.keys import Field, Names
-from app.repositories.records import RecordSeal
+from app.repositories.records import Sealer
 from app.repositories.scripts import Register
-from app.repositories.sealing import Sealer
 from app.repositories.users import Users, fresh_token
 from app.services.messaging import MessagingService
 from app.services.registration import RegistrationService
@@ -37,7 +36,7 @@ class Filler:
     def __init__(self, client: redis.Redis, secret: str) -> None:
         self._client = client
         self._names = Names(secret or None)
-        self._records = RecordSeal(Sealer([secret] if secret else []))
+        self._sealer = Sealer([secret] if secret else [])
         self._numbers = NumberGenerator(DIGITS)
 
     def fill(self, addresses: Iterable[str]) -> Iterator[tuple[str, str]]:
@@ -51,7 +50,7 @@ class Filler:
             keys = self._names.user(DEFAULT, address)
             number = self._numbers.draw(keys.shard)
             digest = self._names.number(number)
-            sealed = self._records.seal(Draft(address, TOKEN, "en", Service()), number, keys.user_id)
+            sealed = self._sealer.seal_record(Draft(address, TOKEN, "en", Service()), number, keys.user_id)
             call = Register(
                 *keys.mail,
                 *keys.announcing,

@@ -15,8 +15,7 @@ from app.errors import RecordUnreadable
 from app.repositories.batches import ask_each
 from app.repositories.keys import SEALED, Field, keys_of, name_of, shard_keys
 from app.repositories.outbox import time_ms
-from app.repositories.records import LAYOUT_VERSION, RecordSeal
-from app.repositories.sealing import Sealer
+from app.repositories.records import LAYOUT_VERSION, Sealer
 from app.storage.storage import Storage
 
 ENTRIES_LOOKED_AT = 2000
@@ -72,7 +71,7 @@ class Census:
 
     def __init__(self, storage: Storage, sealer: Sealer) -> None:
         self._storage = storage
-        self._records = RecordSeal(sealer)
+        self._sealer = sealer
 
     def pending(self) -> Iterator[Owed]:
         """The mails in the outbox."""
@@ -93,7 +92,7 @@ class Census:
     def address(self, owed: Owed) -> str:
         """To whom it goes; empty when the record does not open."""
         try:
-            return self._records.open(owed.sealed, owed.user_id).address.email
+            return self._sealer.open_record(owed.sealed, owed.user_id).address.email
         except RecordUnreadable:
             return ""
 

@@ -2,7 +2,7 @@
 
 from app.errors import WrongIndexKey
 from app.repositories.keys import KEY_CHECK, NAMES_VERSION, READINESS, Names
-from app.repositories.sealing import Sealer
+from app.repositories.records import Sealer
 from app.storage.storage import Storage
 
 READINESS_TTL_S = 60

@@ -13,7 +13,7 @@ from app.domain.registration import Contents, Delivery, Registration, mail_id
 from app.errors import RecordUnreadable, StorageUnavailable
 from app.repositories.batches import ask_each
 from app.repositories.keys import RELAY_LOCK, keys_of, name_of, shard_keys
-from app.repositories.records import RecordSeal, checked
+from app.repositories.records import Sealer, checked
 from app.repositories.scripts import (
     LONGEST_LEASE_MS,
     LONGEST_MAIL_WAIT_MS,
@@ -24,7 +24,6 @@ from app.repositories.scripts import (
     RetryMail,
     SettleMail,
 )
-from app.repositories.sealing import Sealer
 from app.storage.storage import Storage
 
 LAST_MS = 253_402_300_799_000
@@ -85,7 +84,7 @@ class Outbox:
 
     def __init__(self, storage: Storage, sealer: Sealer, lease_ms: int) -> None:
         self._storage = storage
-        self._records = RecordSeal(sealer)
+        self._sealer = sealer
         self.lease_ms = lease_ms
 
     def claim(self, user_id: str, owner: str) -> Claim:
@@ -108,7 +107,7 @@ class Outbox:
                 return Claim(later_ms=left_ms)
             case [b"failed", sealed]:
                 with suppress(RecordUnreadable):
-                    return Claim(given_up=self._records.open(sealed, user_id))
+                    return Claim(given_up=self._sealer.open_record(sealed, user_id))
                 return Claim()
             case _:
                 return Claim()
@@ -219,7 +218,7 @@ class Outbox:
         """None for a record that does not open: sealed with a key that this process lacks, or the like."""
         registration_id, sealed, asked_for_ms, attempts, resends, left_ms = fields
         try:
-            contents = self._records.open(sealed, user_id)
+            contents = self._sealer.open_record(sealed, user_id)
         except RecordUnreadable:
             return None
         return contents.registration(

@@ -13,9 +13,8 @@ from typing import NamedTuple
 from app.errors import SealBroken
 from app.repositories.batches import AT_A_TIME, ask_each
 from app.repositories.keys import SEALED, Field, keys_of, name_of
-from app.repositories.records import LAYOUT_VERSION
+from app.repositories.records import CLEAR, LAYOUT_VERSION, Sealer
 from app.repositories.scripts import ResealRecord
-from app.repositories.sealing import CLEAR, Sealer
 from app.storage.storage import Storage
 
 BATCHES_A_SECOND = 10

@@ -20,9 +20,8 @@ from app.errors import (
     VerificationFailed,
 )
 from app.repositories.keys import SEALED, Field, Names, UserKeys, keys_of
-from app.repositories.records import LAYOUT_VERSION, RecordSeal, checked, damaged, told
+from app.repositories.records import LAYOUT_VERSION, Sealer, checked, damaged, told
 from app.repositories.scripts import EraseUser, Register, ResendMail, VerifyNumber
-from app.repositories.sealing import Sealer
 from app.storage.storage import Storage
 
 DAY_MS = 86_400_000
@@ -55,7 +54,7 @@ class Users:
         """`mark_ms`: how long a registration is remembered by its Idempotency-Key."""
         self._storage = storage
         self._names = names
-        self._records = RecordSeal(sealer)
+        self._sealer = sealer
         self._mark_ms = mark_ms
 
     def keys(self, service: Service, address: Address) -> UserKeys:
@@ -87,7 +86,7 @@ class Users:
         mailbox_limit = of_mailbox(service, test=service.test)
         registration_id = fresh_token()  # nobody else draws it, so it names the lease, too
         digests = [self._names.number(number) for number in candidates]
-        sealed = [self._records.seal(draft, number, keys.user_id) for number in candidates]
+        sealed = [self._sealer.seal_record(draft, number, keys.user_id) for number in candidates]
         answer = self._storage.run(
             Register(
                 *keys.mail,
@@ -205,14 +204,14 @@ class Users:
                 prefix=keys.number_prefix,
                 limit=budget.amount,
                 window_ms=budget.window_ms,
-                readable=self._records.readable,
+                readable=self._sealer.readable,
                 fingerprint=named,
                 test=int(service.test),
             )
         )
         match answer:
             case [b"verified" | b"replayed" as how, sealed]:
-                contents = self._records.open(sealed, keys.user_id)
+                contents = self._sealer.open_record(sealed, keys.user_id)
                 return Handed(keys.user_id, contents, again=how == b"replayed")
             case [b"wrong", tries_left]:
                 raise VerificationFailed(tries_left if budget.amount else None)
@@ -235,7 +234,9 @@ class Users:
         """What was handed out for the last number and may still be asked for again (REPLAY_MS). Raises
         RecordUnreadable."""
         kept: bytes | None = self._storage.command("GET", keys_of(user_id).verified)
-        return self._records.open(kept.split(b"|", 3)[3], user_id) if kept else None  # verify_number.lua
+        if kept is None:
+            return None
+        return self._sealer.open_record(kept.split(b"|", 3)[3], user_id)  # verify_number.lua wrote it
 
     def erase(self, user_id: str) -> bool:
         """Erases everything of the user but budgets; False when there was nothing.
@@ -258,7 +259,7 @@ class Users:
         try:
             if int(fields[Field.LAYOUT]) > LAYOUT_VERSION:
                 raise NewerRecord
-            contents = self._records.open(b"".join(fields.get(name, b"") for name in SEALED), user_id)
+            contents = self._sealer.open_record(b"".join(fields.get(name, b"") for name in SEALED), user_id)
             error = fields.get(Field.ERROR)
             return UserRecord(
                 user_id=user_id,

@@ -13,7 +13,7 @@ from app.domain.service import Service
 from app.repositories.census import Census
 from app.repositories.keys import Names
 from app.repositories.outbox import Outbox, Settled
-from app.repositories.sealing import Sealer
+from app.repositories.records import Sealer
 from app.repositories.users import Users
 from app.storage.storage import Storage
 from tests.support.people import DIGITS

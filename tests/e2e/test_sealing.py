@@ -11,7 +11,7 @@ from app.domain.number import grouped
 from app.errors import SealBroken
 from app.repositories.guard import Guard
 from app.repositories.keys import SEALED, Names
-from app.repositories.sealing import Sealer
+from app.repositories.records import Sealer
 from tests.support.people import Process
 from tests.support.problems import assert_problem
 from tests.support.records import Records

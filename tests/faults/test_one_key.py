@@ -10,8 +10,8 @@ import redis
 from app.domain.address import Address
 from app.domain.registration import Delivery
 from app.repositories.keys import Field, keys_of, shard_keys
+from app.repositories.records import Sealer
 from app.repositories.scripts import GIVE_UP_MS
-from app.repositories.sealing import Sealer
 from app.repositories.seals import Seals
 from app.services.delivery.leases import Leases
 from app.services.delivery.relay import ENTRIES_A_SHARD

@@ -8,7 +8,7 @@ from app.config import Settings
 from app.errors import StorageUnavailable, WrongIndexKey
 from app.repositories.guard import Guard
 from app.repositories.keys import KEY_CHECK, Names
-from app.repositories.sealing import Sealer
+from app.repositories.records import Sealer
 from app.storage.storage import Storage
 from tests.support.servers import Valkey, free_port
 from tests.support.storage import storage_of

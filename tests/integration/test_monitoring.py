@@ -13,7 +13,7 @@ from app.repositories.census import Census
 from app.repositories.guard import Guard
 from app.repositories.keys import Field, keys_of, shard_keys
 from app.repositories.outbox import Outbox
-from app.repositories.sealing import Sealer
+from app.repositories.records import Sealer
 from app.services.monitoring import LOOK_AGAIN_S, Monitoring
 from app.telemetry.metrics import Metrics
 from tests.support.metrics import Samples, read

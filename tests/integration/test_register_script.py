@@ -13,7 +13,7 @@ from app.domain.number import NumberGenerator
 from app.domain.registration import Draft, Stored
 from app.domain.service import Service
 from app.repositories.keys import Field, Names
-from app.repositories.sealing import Sealer
+from app.repositories.records import Sealer
 from app.repositories.users import Users
 from app.storage.storage import Storage
 from tests.support.people import DIGITS

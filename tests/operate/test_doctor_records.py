@@ -9,7 +9,7 @@ from app.cli.doctor import records
 from app.cli.doctor.findings import Finding, Level
 from app.config import Settings
 from app.repositories.keys import Field, keys_of
-from app.repositories.sealing import Sealer
+from app.repositories.records import Sealer
 from tests.support.servers import Valkey, free_port
 
 NEW, OLD, LOST, OTHER = "n" * 40, "o" * 40, "l" * 40, "another key that is long enough to be one"

@@ -20,7 +20,7 @@ from app.domain.address import Address
 from app.domain.service import DEFAULT
 from app.errors import SealBroken
 from app.repositories.keys import SEALED, Names
-from app.repositories.sealing import Sealer
+from app.repositories.records import Sealer
 from app.repositories.seals import Seals, Verdict
 from app.storage.storage import Storage
 from tests.support.records import Records

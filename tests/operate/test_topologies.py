@@ -10,7 +10,7 @@ from app.cli.doctor.findings import Level
 from app.config import Settings
 from app.repositories.census import Census
 from app.repositories.keys import PAIRS, Field, keys_of
-from app.repositories.sealing import Sealer
+from app.repositories.records import Sealer
 from app.storage.storage import Storage
 from tests.support.servers import free_port
 from tests.support.topologies import Cluster, SentinelPair

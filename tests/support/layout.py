@@ -27,7 +27,7 @@ from app.errors import VerificationFailed
 from app.repositories.guard import Guard
 from app.repositories.keys import Names
 from app.repositories.outbox import Outbox
-from app.repositories.sealing import Sealer
+from app.repositories.records import Sealer
 from app.repositories.users import Users
 from app.storage.storage import Storage
 from tests.support.people import ENDPOINT

@@ -10,8 +10,8 @@ from app.repositories.census import Census
 from app.repositories.events import Events
 from app.repositories.keys import Names, UserKeys
 from app.repositories.outbox import Outbox
+from app.repositories.records import Sealer
 from app.repositories.reports import Reports
-from app.repositories.sealing import Sealer
 from app.repositories.users import Users
 from app.storage.storage import Storage
 from tests.support.scan import Client

@@ -7,7 +7,7 @@ from typing import Any
 from app.domain.address import Address
 from app.domain.service import DEFAULT
 from app.repositories.keys import SEALED, Names, UserKeys
-from app.repositories.sealing import Sealer
+from app.repositories.records import Sealer
 from app.storage.storage import Storage
 from tests.support.scan import Client
 

@@ -14,7 +14,7 @@ from app.domain.service import Service
 from app.errors import AddressRefused, CedulaError, NumberSpaceExhausted, StorageUnavailable, WrongIndexKey
 from app.repositories.guard import Guard
 from app.repositories.keys import Names, UserKeys
-from app.repositories.sealing import Sealer
+from app.repositories.records import Sealer
 from app.repositories.users import Users
 from app.services.messaging import MessagingService, SendPlan
 from app.services.registration import (

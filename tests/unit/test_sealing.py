@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.errors import SealBroken
-from app.repositories.sealing import Sealer
+from app.repositories.records import Sealer
 
 OLD = "the secret of last year, long enough"
 NEW = "the secret of this year, long enough"

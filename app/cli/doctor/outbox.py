@@ -9,7 +9,7 @@ from app.cli.doctor.server import connected
 from app.config import Settings
 from app.errors import StorageUnavailable
 from app.repositories.census import Census, OutboxSize
-from app.repositories.sealing import Sealer
+from app.repositories.records import Sealer
 
 OUTBOX = Area("outbox")
 

@@ -8,7 +8,7 @@ from app.cli.doctor.findings import Area, Finding
 from app.cli.doctor.server import connected
 from app.config import Settings
 from app.errors import StorageUnavailable
-from app.repositories.sealing import Sealer
+from app.repositories.records import Sealer
 from app.repositories.seals import SealedRecord, Seals, Verdict
 
 RECORDS = Area("records")

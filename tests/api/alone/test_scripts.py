@@ -13,8 +13,8 @@ from app.domain.registration import Delivery, Draft, Registered, Stored
 from app.domain.service import Budget, Service
 from app.errors import TooManyAttempts, VerificationFailed
 from app.repositories.keys import Field, Names
+from app.repositories.records import Sealer
 from app.repositories.scripts import WRONG_IN_A_ROW
-from app.repositories.sealing import Sealer
 from app.repositories.users import Users
 from app.storage.storage import Storage
 from tests.api.conftest import at_once, race, wrong
