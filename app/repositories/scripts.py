@@ -265,7 +265,7 @@ class WakeEvents(NamedTuple):
     services: Values
 
 
-@script(lua("reseal_record"))
+@script(lua("record", "reseal_record"))
 class ResealRecord(NamedTuple):
     """`old`, `new`: seals of the same length."""
 

@@ -3,8 +3,9 @@
 
 -- Reads one. Fails, before anything is written, where the key holds no number.
 local function budget(counter, limit, window_ms)
+  limit = tonumber(limit)
   local used = limit > 0 and (redis.call('GET', counter) or 0) + 0 or 0
-  return {counter = counter, limit = limit, window_ms = window_ms, used = used}
+  return {counter = counter, limit = limit, window_ms = tonumber(window_ms), used = used}
 end
 
 -- The ms until none of them is used up; nil where something is left of each.

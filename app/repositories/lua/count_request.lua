@@ -7,7 +7,7 @@
 -- Returns 0 when the request was counted, else the ms until every full window has ended.
 local budgets = {}
 for n, counter in ipairs(KEYS) do
-  budgets[n] = budget(counter, tonumber(ARGV[2 * n - 1]), tonumber(ARGV[2 * n]))
+  budgets[n] = budget(counter, ARGV[2 * n - 1], ARGV[2 * n])
 end
 
 local wait_ms = used_up_ms(budgets)

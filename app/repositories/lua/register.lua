@@ -37,11 +37,10 @@ local events, schedule, waiting, expiry, expiries = KEYS[4], KEYS[5], KEYS[6], K
 local sends, mailbox, mark, suppressed = KEYS[9], KEYS[10], KEYS[11], KEYS[12]
 local id, registration, prefix = ARGV[1], ARGV[2], ARGV[5]
 local lease_ms, life_ms = tonumber(ARGV[3]), tonumber(ARGV[4])
-local limit, window_ms = tonumber(ARGV[6]), tonumber(ARGV[7])
-local mailbox_limit, mailbox_window_ms = tonumber(ARGV[8]), tonumber(ARGV[9])
+local limit, window_ms, mailbox_limit, mailbox_window_ms = ARGV[6], ARGV[7], ARGV[8], ARGV[9]
 local fingerprint, mark_ms = ARGV[10], tonumber(ARGV[11])
 local told, test = ARGV[12], ARGV[13] == '1'
-local FIRST_KEY, FIRST_ARGUMENT, RUNNING_MS, SHORT = 13, 14, 5000, 64
+local FIRST_KEY, FIRST_ARGUMENT, RUNNING_MS = 13, 14, 5000
 local ACCEPTED = {sent = true, bounced = true, complained = true}
 local now = now_ms()
 
@@ -91,14 +90,10 @@ if ended then  -- of the registration before this one
 end
 
 redis.call('DEL', user, old or user)
-local seal = ARGV[FIRST_ARGUMENT + 1 + 2 * chosen]
-local part = #seal <= 4 * SHORT and SHORT or #seal
-local record = {'v', LAYOUT_VERSION, 'r', registration, 'n', ARGV[FIRST_ARGUMENT + 2 * chosen], 'c', now,
-  's', 'pending', 'a', 0}
+local number, seal = ARGV[FIRST_ARGUMENT + 2 * chosen], ARGV[FIRST_ARGUMENT + 2 * chosen + 1]
+local record = {'v', LAYOUT_VERSION, 'r', registration, 'n', number, 'c', now, 's', 'pending', 'a', 0,
+  unpack(cut(seal))}
 local function put(name, value) record[#record + 1], record[#record + 2] = name, value end
-for index = 0, math.ceil(#seal / part) - 1 do
-  put('d' .. index, string.sub(seal, index * part + 1, (index + 1) * part))
-end
 if told ~= '' then put('u', told) end
 if told ~= '' and test then put('z', 1) end
 if life_ms > 0 then put('x', expires) end

@@ -8,17 +8,9 @@
 --
 -- Returns 1, or 0 when the record has changed.
 local user, registration, old, new = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
-local record = redis.call('HMGET', user, 'r', 'd0', 'd1', 'd2', 'd3')
-local parts = {record[2] or '', record[3] or '', record[4] or '', record[5] or ''}
-if record[1] ~= registration or table.concat(parts) ~= old or #new ~= #old then return 0 end
 
-local written, from = {}, 1
-for index, part in ipairs(parts) do
-  if #part > 0 then -- cut where the old one was cut
-    written[#written + 1] = 'd' .. (index - 1)
-    written[#written + 1] = string.sub(new, from, from + #part - 1)
-    from = from + #part
-  end
-end
-redis.call('HSET', user, unpack(written))
+local live, d0, d1, d2, d3 = unpack(redis.call('HMGET', user, 'r', 'd0', 'd1', 'd2', 'd3'))
+if live ~= registration or joined(d0, d1, d2, d3) ~= old or #new ~= #old then return 0 end
+
+redis.call('HSET', user, unpack(cut(new)))  -- into the same fields, as it is as long
 return 1

@@ -17,8 +17,7 @@
 --         {'suppressed'}: a report (note_report.lua) holds the address back
 local user, sender, outbox, sends, mailbox, suppressed = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local id, registration, owner, lease_ms = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
-local limit, window_ms = tonumber(ARGV[5]), tonumber(ARGV[6])
-local mailbox_limit, mailbox_window_ms = tonumber(ARGV[7]), tonumber(ARGV[8])
+local limit, window_ms, mailbox_limit, mailbox_window_ms = ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 local now = now_ms()
 
 local version, live, resent, expires = unpack(redis.call('HMGET', user, 'v', 'r', 'k', 'x'))

@@ -22,9 +22,8 @@
 --         {'newer'}: only a newer process can read the record   {'foreign'}: it is sealed with a key we lack
 local user, outbox, tries, verified = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local events, schedule, waiting, expiry, expiries = KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
-local id, number, prefix, readable = ARGV[1], ARGV[2], ARGV[3], ARGV[6]
-local limit, window_ms = tonumber(ARGV[4]), tonumber(ARGV[5])
-local fingerprint, test = ARGV[7], ARGV[8] == '1'
+local id, number, prefix, readable, fingerprint = ARGV[1], ARGV[2], ARGV[3], ARGV[6], ARGV[7]
+local limit, window_ms, test = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[8] == '1'
 local now = now_ms()
 local function opens(seal) return string.find(readable, string.sub(seal, 1, 1), 1, true) end
 
