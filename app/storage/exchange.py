@@ -41,7 +41,7 @@ class Call:
         self.done = threading.Event()
 
     def leave(self) -> None:
-        """It is on its way: whoever gives up from now on cannot know whether it ran."""
+        """It is on its way: a caller that gives up from now on cannot know whether it ran."""
         self.sent = True
 
     def read(self, connection: Any) -> None:

@@ -15,7 +15,7 @@ import math
 import threading
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import redis
@@ -66,7 +66,7 @@ class _Worker:
                 self.disconnect()
         if self.connection is None:
             self.connection = connect()
-        self.used = time.monotonic()  # or `_next` would ask for this step again
+        self.used = time.monotonic()  # else it would not be ready for the batch
 
     def disconnect(self) -> None:
         connection, self.connection = self.connection, None
@@ -153,32 +153,32 @@ class Line:
     def serve(self, worker: _Worker) -> bool:
         """What the worker does until nobody waits. Returns whether it is still the line's."""
         try:
-            while (step := self._next(worker)) is not None:
-                step(worker)
+            while (batch := self._take(worker)) is not None:
+                if batch:
+                    self._exchange(worker)
+                else:
+                    worker.ensure_connected(self._connect)
         except BaseException as error:  # no connection, or the thread dies: nobody waits for either
             self._give_up(worker, error)
             if not isinstance(error, Exception):
                 raise
         return self._worker is worker
 
-    def _next(self, worker: _Worker) -> Callable[[_Worker], None] | None:
-        """The next step: make the connection ready, or exchange all that waits (takes the batch). None when
-        nobody waits."""
+    def _take(self, worker: _Worker) -> list[Call] | None:
+        """The worker's next batch: all that waits, or nothing while its connection is not ready. None when no
+        caller waits for this worker."""
         with self._mutex:
             worker.patience = math.inf
             if self._worker is not worker or not self._waiting:
                 return None
             now = time.monotonic()
-            if not worker.is_ready(now):
+            if worker.is_ready(now):
+                worker.batch, self._waiting = self._waiting, []
+                for call in worker.batch:
+                    call.leave()
+            else:
                 worker.patience = now + ATTEMPT_TIMEOUTS * self._watchdog.timeout_s
-                return self._make_ready
-            worker.batch, self._waiting = self._waiting, []
-            for call in worker.batch:
-                call.leave()
-            return self._exchange
-
-    def _make_ready(self, worker: _Worker) -> None:
-        worker.ensure_connected(self._connect)
+            return worker.batch
 
     def _exchange(self, worker: _Worker) -> None:
         try:

@@ -15,7 +15,7 @@ from app.storage.connections import Connections
 from app.storage.exchange import Command
 from app.storage.faults import Broken, NoNode, TooFewReplicas, code
 from app.storage.line import Line
-from app.storage.watchdog import Watchdog
+from app.storage.watchdog import BEAT_S, SILENT_S, Watchdog
 from app.threads import WatchedThread
 
 Node = tuple[str, int]
@@ -31,10 +31,6 @@ node. Our scripts do so before their first write. Redis has no code word for it.
 
 READ_AGAIN_AFTER_S = 0.1
 """While a master is away, every call asks for the map."""
-
-BEAT_S = 5.0
-SILENT_S = 60.0
-"""The map's thread beats after every node that it has asked, and while nobody asks for the map."""
 
 log = structlog.get_logger()
 

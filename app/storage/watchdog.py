@@ -17,7 +17,8 @@ LOOKS: Final = 10
 
 BEAT_S: Final = 5.0
 SILENT_S: Final = 60.0
-"""The thread beats while nothing is under way, too."""
+"""A thread of this room beats also while it has nothing to do, and counts as unwell when it was silent for so
+long."""
 
 
 class Watched(Protocol):
