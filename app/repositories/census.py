@@ -12,7 +12,6 @@ import structlog
 from app.domain.number import SHARDS
 from app.domain.registration import Delivery
 from app.errors import RecordUnreadable
-from app.repositories.batches import ask_each
 from app.repositories.keys import SEALED, Field, keys_of, name_of, shard_keys
 from app.repositories.outbox import time_ms
 from app.repositories.records import LAYOUT_VERSION, Sealer
@@ -75,8 +74,7 @@ class Census:
 
     def pending(self) -> Iterator[Owed]:
         """The mails in the outbox."""
-        shards = ask_each(
-            self._storage,
+        shards = self._storage.ask_each(
             range(SHARDS),
             lambda shard: ("ZRANGE", shard_keys(shard).outbox, 0, -1, "WITHSCORES"),
         )
@@ -86,7 +84,7 @@ class Census:
         """The mails that were given up. Reads the delivery of every user: seconds for a million."""
         keys = self._storage.scan("{*}:user:*")
         users = map(name_of, keys)
-        found = ask_each(self._storage, users, lambda user: ("HGET", keys_of(user).user, Field.DELIVERY))
+        found = self._storage.ask_each(users, lambda user: ("HGET", keys_of(user).user, Field.DELIVERY))
         yield from self._owed((user, None) for user, delivery in found if delivery == b"failed")
 
     def address(self, owed: Owed) -> str:
@@ -99,14 +97,14 @@ class Census:
     def owed(self) -> OutboxSize:
         """The outbox: exact in its depth; its oldest entry and the reasons among the first 2,000."""
         depths = dict(
-            ask_each(self._storage, range(SHARDS), lambda shard: ("ZCARD", shard_keys(shard).outbox))
+            self._storage.ask_each(range(SHARDS), lambda shard: ("ZCARD", shard_keys(shard).outbox))
         )
         crowded = [shard for shard, depth in depths.items() if depth]
         last = max(1, ENTRIES_LOOKED_AT // max(1, len(crowded))) - 1
-        heads = ask_each(self._storage, crowded, lambda shard: ("ZRANGE", shard_keys(shard).outbox, 0, last))
+        heads = self._storage.ask_each(crowded, lambda shard: ("ZRANGE", shard_keys(shard).outbox, 0, last))
         users = (name_of(user) for _, head in heads for user in head)
         fields = (*ASKED_FOR_MS, Field.ERROR)
-        records = ask_each(self._storage, users, lambda user: ("HMGET", keys_of(user).user, *fields))
+        records = self._storage.ask_each(users, lambda user: ("HMGET", keys_of(user).user, *fields))
         times, reasons = [], Counter[str]()
         for _, (again, created, error) in records:
             if time := again or created:  # its record is there
@@ -134,8 +132,8 @@ class Census:
 
     def _owed(self, entries: Iterable[tuple[str, int | None]]) -> Iterator[Owed]:
         """Those whose record can be read here. A newer one is left to a newer process."""
-        records = ask_each(
-            self._storage, entries, lambda entry: ("HMGET", keys_of(entry[0]).user, *OWED, *SEALED)
+        records = self._storage.ask_each(
+            entries, lambda entry: ("HMGET", keys_of(entry[0]).user, *OWED, *SEALED)
         )
         for (user_id, due_ms), (version, delivery, error, attempts, again, created, *sealed) in records:
             if version is None:  # erased meanwhile

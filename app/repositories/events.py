@@ -16,7 +16,6 @@ import structlog
 from app.domain.number import SHARDS
 from app.domain.registration import Event, EventKind
 from app.errors import StorageUnavailable
-from app.repositories.batches import ask_each
 from app.repositories.keys import (
     EVENT_RELAY_LOCK,
     EVENTS_WAITING,
@@ -161,8 +160,8 @@ class Events:
     def expired(self, shards: Iterable[int]) -> list[str]:
         """Users whose registration has reached its end, at most USERS_A_SHARD a shard."""
         first = ("-inf", self._storage.now_ms(), "LIMIT", 0, USERS_A_SHARD)
-        found = ask_each(
-            self._storage, shards, lambda shard: ("ZRANGEBYSCORE", shard_keys(shard).expiries, *first)
+        found = self._storage.ask_each(
+            shards, lambda shard: ("ZRANGEBYSCORE", shard_keys(shard).expiries, *first)
         )
         return [user.decode(errors="replace") for _, users in found for user in users]
 
@@ -183,8 +182,8 @@ class Events:
 
     def queues_of(self, service: str) -> list[Queue]:
         """Users with events of one service."""
-        found = ask_each(
-            self._storage, range(SHARDS), lambda shard: ("ZRANGE", shard_keys(shard).schedule, 0, -1)
+        found = self._storage.ask_each(
+            range(SHARDS), lambda shard: ("ZRANGE", shard_keys(shard).schedule, 0, -1)
         )
         queues = (_queue(member) for _, members in found for member in members)
         return [queue for queue in queues if queue.service == service]
@@ -193,7 +192,7 @@ class Events:
         """Counts over all shards. What was left out is told once: it is then taken off."""
         waiting, dropped = Counter[str](), Counter[str]()
         taken_off: list[tuple[str, str, bytes, int]] = []
-        found = ask_each(self._storage, range(SHARDS), lambda shard: ("HGETALL", shard_keys(shard).waiting))
+        found = self._storage.ask_each(range(SHARDS), lambda shard: ("HGETALL", shard_keys(shard).waiting))
         for shard, fields in found:
             for field, value in fields.items():
                 service, _, what = field.decode(errors="replace").partition(":")
@@ -260,8 +259,8 @@ class Events:
 
     def _scheduled(self, shards: Iterable[int], first: int | str, last: int | str) -> list[Queue]:
         limits = (first, last, "LIMIT", 0, USERS_A_SHARD)
-        found = ask_each(
-            self._storage, shards, lambda shard: ("ZRANGEBYSCORE", shard_keys(shard).schedule, *limits)
+        found = self._storage.ask_each(
+            shards, lambda shard: ("ZRANGEBYSCORE", shard_keys(shard).schedule, *limits)
         )
         return [_queue(member) for _, members in found for member in members]
 

@@ -11,7 +11,6 @@ from typing import Any, Literal, NamedTuple
 
 from app.domain.registration import Contents, Delivery, Registration, mail_id
 from app.errors import RecordUnreadable, StorageUnavailable
-from app.repositories.batches import ask_each
 from app.repositories.keys import RELAY_LOCK, keys_of, name_of, shard_keys
 from app.repositories.records import Sealer, checked
 from app.repositories.scripts import (
@@ -201,8 +200,8 @@ class Outbox:
     ) -> list[tuple[int, list[tuple[bytes, float]]]]:
         """The first entries of each shard that are due at `first_ms` or later."""
         first = (first_ms, "+inf", "WITHSCORES", "LIMIT", 0, limit)
-        found = ask_each(
-            self._storage, shards, lambda shard: ("ZRANGEBYSCORE", shard_keys(shard).outbox, *first)
+        found = self._storage.ask_each(
+            shards, lambda shard: ("ZRANGEBYSCORE", shard_keys(shard).outbox, *first)
         )
         return list(found)
 

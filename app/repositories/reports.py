@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 from app.domain.registration import UserRecord
 from app.domain.report import ReportKind
-from app.repositories.batches import ask_each
 from app.repositories.keys import keys_of, name_of
 from app.repositories.records import checked
 from app.repositories.scripts import NoteReport
@@ -60,7 +59,7 @@ class Reports:
     def held_back(self) -> Iterator[HeldBack]:
         """Every address that is held back. Reads every key: seconds for a million."""
         users = map(name_of, self._storage.scan("{*}:suppressed:*"))
-        for user_id, value in ask_each(self._storage, users, lambda user: ("GET", keys_of(user).suppressed)):
+        for user_id, value in self._storage.ask_each(users, lambda user: ("GET", keys_of(user).suppressed)):
             parts = (value or b"").decode(errors="replace").split("|")
             if len(parts) == 3 and parts[1].isdigit() and parts[2].isdigit():
                 yield HeldBack(user_id, parts[0], int(parts[1]), int(parts[2]))

@@ -11,11 +11,10 @@ from itertools import islice
 from typing import NamedTuple
 
 from app.errors import SealBroken
-from app.repositories.batches import AT_A_TIME, ask_each
 from app.repositories.keys import SEALED, Field, keys_of, name_of
 from app.repositories.records import CLEAR, LAYOUT_VERSION, Sealer
 from app.repositories.scripts import ResealRecord
-from app.storage.storage import Storage
+from app.storage.storage import AT_A_TIME, Storage
 
 BATCHES_A_SECOND = 10
 """At a low rate a batch is smaller, so that the load is even."""
@@ -75,8 +74,8 @@ class Seals:
 
     def read(self, user_ids: Iterable[str]) -> Iterator[SealedRecord]:
         """The records of these users; those that are gone are left out."""
-        found = ask_each(
-            self._storage, user_ids, lambda user: ("HMGET", keys_of(user).user, *FIELDS), instead=NO_RECORD
+        found = self._storage.ask_each(
+            user_ids, lambda user: ("HMGET", keys_of(user).user, *FIELDS), instead=NO_RECORD
         )
         for user_id, (registration_id, layout, *parts) in found:
             if registration_id is not None:

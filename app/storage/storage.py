@@ -6,8 +6,9 @@ and, on a cluster, MOVED, ASK and TRYAGAIN (a slot is on the move), and what cou
 another node has the slot.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any, TypeVar
 
 import structlog
 from redis.exceptions import NoScriptError, ResponseError
@@ -24,6 +25,11 @@ from app.threads import WatchedThread, in_children
 
 SCAN_COUNT = 500
 """Keys that Redis looks at for one answer: some milliseconds of its time."""
+
+AT_A_TIME = 100
+"""Keys in one round trip: a millisecond of this process, after which others get their turn."""
+
+T = TypeVar("T")
 
 log = structlog.get_logger()
 
@@ -125,6 +131,41 @@ class Storage:
         """The answers to commands with one key each, in one round trip for each server."""
         with self._boundary:
             return [checked(answer) for answer in self._servers.pipeline(commands)]
+
+    def ask_each(
+        self, items: Iterable[T], question: Callable[[T], Command], instead: Any = None
+    ) -> Iterator[tuple[T, Any]]:
+        """Every item with the answer to one question about it, in few round trips.
+
+        What is wrong with one key costs that key alone: one that Redis cannot use, such as one of the wrong
+        type, is logged; its item is left out, or has the answer `instead`.
+        """
+        remaining = iter(items)
+        while batch := list(islice(remaining, AT_A_TIME)):
+            try:
+                answers = self.pipeline([question(item) for item in batch])
+            except StorageUnavailable as error:
+                if not error.of_one_key:
+                    raise
+                yield from self._ask_one_by_one(batch, question, instead)
+            else:
+                yield from zip(batch, answers, strict=True)
+
+    def _ask_one_by_one(
+        self, items: Iterable[T], question: Callable[[T], Command], instead: Any
+    ) -> Iterator[tuple[T, Any]]:
+        for item in items:
+            command = question(item)
+            try:
+                answer = self.command(*command)
+            except StorageUnavailable as error:
+                if not error.of_one_key:
+                    raise
+                log.error("key_spoiled", redis_key=command[1], error=error.code)
+                if instead is None:
+                    continue
+                answer = instead
+            yield item, answer
 
     def refusals(self, commands: Sequence[Command]) -> list[str]:
         """Tries commands with one key each: the code of each refusal, empty for what was done."""
