@@ -1,6 +1,6 @@
 """What stands in Redis as a whole: the mails that did not go out, and how much there is of everything.
 
-Everything here reads many keys. Whatever concerns one address is elsewhere.
+Everything here reads many keys. What concerns one address is in `users` and `outbox`.
 """
 
 from collections import Counter

@@ -14,7 +14,7 @@ from app.storage.storage import Storage
 from app.telemetry.metrics import Series, add, series_of
 
 WAIT_MS = 86_400_000
-"""From the first on, so that they stay few where nobody is asked for metrics."""
+"""From the first on, so that they stay few where no process is asked for metrics."""
 
 AT_A_TIME = 1000
 """Commands whose counts are taken at once."""

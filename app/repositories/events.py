@@ -45,7 +45,7 @@ USERS_A_SHARD = 50
 """Looked at in one sweep: 50,000 users in all."""
 
 RECEIVERS_LIVE_MS = 25 * 3_600_000
-"""While nobody sweeps."""
+"""Without a sweep, which renews it."""
 
 WAITING_LIVES_MS = 60_000
 
@@ -60,7 +60,7 @@ class Queue(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """An event to be attempted. `proof`: that it is ours, as long as nobody claims it after us. `now_ms`: by
+    """An event to be attempted. `proof`: that it is ours, until another process claims it. `now_ms`: by
     the clock of Redis. `attempts`: with this one."""
 
     event: Event
@@ -95,8 +95,8 @@ class Events:
     # Of one user
 
     def claim(self, queue: Queue) -> Claim | None:
-        """The first event of a user; None where none waits, or not now, or somebody else is at it, or only a
-        newer process knows what it means."""
+        """The first event of a user. None where none waits or is due yet, where another process delivers it,
+        and where only a newer process can read it."""
         keys = keys_of(queue.user_id)
         answer = self._storage.run(ClaimEvent(keys.events, keys.schedule, _member(queue)))
         if answer[0] != b"claimed":
@@ -172,7 +172,7 @@ class Events:
         return bool(answer == b"expired")
 
     def wake(self, services: Collection[str], shards: Iterable[int]) -> None:
-        """Makes due what waits for services; what is in somebody's hands just now stays there."""
+        """Makes due what waits for services; events that are being delivered are left alone."""
         for shard in shards:
             try:
                 self._storage.run(WakeEvents(shard_keys(shard).schedule, [*services]))
@@ -218,7 +218,7 @@ class Events:
         self._storage.refusals(commands)  # one shard's key may be spoiled
 
     def publish(self, waiting: Counter[str]) -> None:
-        """Leaves what was counted to whoever asks (`published`)."""
+        """Stores what was counted, for `published` in every process."""
         self._storage.command("SET", EVENTS_WAITING, orjson.dumps(waiting), "PX", WAITING_LIVES_MS)
 
     def published(self) -> dict[str, int]:

@@ -32,7 +32,7 @@ class Guard:
         return self._passed
 
     def check(self) -> None:
-        """Raises WrongIndexKey or StorageUnavailable; free of charge once it has passed."""
+        """Raises WrongIndexKey or StorageUnavailable; costs nothing once it has passed."""
         if not self._passed:
             self.check_again()
 

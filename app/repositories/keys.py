@@ -16,8 +16,8 @@ from app.domain.address import Address
 from app.domain.number import SHARDS
 
 NAME_LENGTH = 26
-"""Characters of base32, 130 bits: so many that nothing ever shares a name with something else. Of a user id
-two of them hold the shard, which leaves 120 bits."""
+"""Characters of base32: 130 bits, so that no two things ever share a name. In a user id two characters hold
+the shard, which leaves 120 bits."""
 
 BASE32 = "abcdefghijklmnopqrstuvwxyz234567"
 PAIRS = [first + second for first in BASE32 for second in BASE32]
@@ -141,8 +141,8 @@ class Names:
         self._mailbox = lru_cache(maxsize=16)(self._digest_of_mailbox)  # asked twice for a registration
 
     def user(self, service_id: str, address: Address) -> UserKeys:
-        """The keys of this address at this service. All users of one mailbox lie in one shard, whichever
-        service they belong to."""
+        """The keys of this address at this service. All users of one mailbox, of all services, lie in one
+        shard."""
         mailbox = self._mailbox(address)
         digest = self._digest(f"{service_id}\0{address.identity}", b"cedula user", DIGEST_BYTES)
         shard = int.from_bytes(mailbox[:SHARD_BYTES], "big") % SHARDS
@@ -199,5 +199,5 @@ def _base32(digest: bytes) -> str:
 
 
 def name_of(member: bytes) -> str:
-    """The user id in a key, or of an outbox entry. Where others have written that, it is nobody's."""
+    """The user id in a key, or of an outbox entry. No user has the one that somebody else wrote."""
     return member.rpartition(b":")[2].decode(errors="replace")

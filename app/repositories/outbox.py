@@ -166,7 +166,7 @@ class Outbox:
                 return Settled(left=answer == [b"left"], lost=answer == [b"lost"])
 
     def release(self, user_id: str, mail_id: str, owner: str) -> Settled:
-        """Lets the lease go of a mail that was not begun: it is due for everybody."""
+        """Lets the lease go of a mail that was not begun: it is due for every sender."""
         return self.settle(user_id, mail_id, owner, "released")
 
     def retry(self, user_id: str) -> bool:
@@ -231,5 +231,5 @@ class Outbox:
 
 
 def time_ms(score: float) -> int:
-    """When an entry is due, whatever number stands there."""
+    """When an entry is due. A score that is no time, as others may have written, becomes the nearest one."""
     return int(min(max(score, 0), LAST_MS))

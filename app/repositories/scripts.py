@@ -19,7 +19,7 @@ REPLAY_MS = 120_000
 """How long a handed-in number brings the token again to the request that got it first (Idempotency-Key)."""
 
 OTHER_NUMBERS = 5
-"""So many other numbers under the key of such a request end this: a chance of 5 in 9 x 10^5."""
+"""Other numbers under the key of such a request that end this: a chance of 5 in 9 x 10^5."""
 
 # Of mails
 

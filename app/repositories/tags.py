@@ -49,7 +49,7 @@ class Tags:
         return text + self._mac(text)
 
     def read(self, text: str, now_s: float) -> Tag | None:
-        """The mail that a tag names, in whatever case. None: not made by us, or too old."""
+        """The mail that a tag names, in upper or lower case. None: not made by us, or too old."""
         text = text.lower()
         if not self._key or not TAG.fullmatch(text):
             return None

@@ -40,7 +40,7 @@ class Once(NamedTuple):
 
 
 class Handed(NamedTuple):
-    """What was registered, for whoever handed in its number. `again`: the same request got it before."""
+    """What was registered, for the service that handed in its number. `again`: this request got it before."""
 
     user_id: str
     contents: Contents

@@ -1,7 +1,7 @@
 """How commands travel to Redis: one server, Sentinel or a cluster. The only room that imports `redis`.
 
-Promise: a caller hears within one REDIS_TIMEOUT and a tenth, and no write is repeated blindly. Others use
-`storage.Storage` and `scripts.script`. May import `app.errors` and `app.threads`.
+Promise: a caller gets its answer or an error within REDIS_TIMEOUT and a tenth, and no write is repeated
+blindly. Others use `storage.Storage` and `scripts.script`. May import `app.errors` and `app.threads`.
 
 From the outside in: `storage` (what may be asked), `servers` (which server has a key), `line` (who uses its
 connection when), `exchange` (what is written and read), `connections` and `url` (how it is made). Beside them

@@ -17,7 +17,7 @@ from app.storage.faults import NoSuchDatabase
 from app.storage.url import SENTINEL, UNIX, RedisUrl
 
 Connect = Callable[[], AbstractConnection]
-"""Makes a connection that is ready for commands. Raises whatever keeps it from being made."""
+"""Makes a connection that is ready for commands. Raises the error that prevents it."""
 
 OF_A_POOL = ("max_connections",)
 """Options that REDIS_URL may have and that say nothing here: a process has one connection to each server."""

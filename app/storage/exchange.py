@@ -74,7 +74,7 @@ class Call:
 def exchange(connection: AbstractConnection, calls: Sequence[Call]) -> bool:
     """Sends the calls and reads their answers. Returns whether the server is still the right one.
 
-    Knows no time-out: who waits for it ends the connection. Raises what breaks the connection.
+    Has no time-out: the watchdog ends the connection instead. Raises what breaks the connection.
     """
     packed = [call.packed for call in calls]
     replicas = max([call.replicas for call in calls])

@@ -25,7 +25,7 @@ UNKNOWN: Final = "unknown"
 """Codes of what Redis itself has no word for. Its own are in capitals: READONLY, OOM, MISCONF, NOPERM …"""
 
 LASTING: Final = frozenset({"NOAUTH", "WRONGPASS", "NOPERM", CERTIFICATE, TLS, NO_DATABASE})
-"""Somebody has to mend these; waiting does not help."""
+"""An operator has to mend these; waiting does not help."""
 
 
 class TooFewReplicas(redis.ConnectionError):

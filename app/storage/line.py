@@ -1,8 +1,8 @@
 """One connection to one Redis server, shared by all callers of this process.
 
 Promise: nothing is sent twice, and nothing for a caller that has gone; a connection that was closed while it
-rested is replaced unnoticed; each caller hears in time, whatever holds up the connection: the lookup of a
-name, a handshake, an answer that comes byte by byte.
+rested is replaced unnoticed; each caller gets its answer or an error in time, also while the lookup of a
+name, a handshake or an answer that comes byte by byte holds up the connection.
 
 A worker thread connects and exchanges. What comes meanwhile travels together in the next exchange, and all
 that wait for a connection wait for the same attempt. Callers only wait. The watchdog tells them when their
@@ -25,12 +25,12 @@ from app.storage.exchange import Call, Command, exchange
 from app.storage.watchdog import Watchdog
 
 CHECK_AFTER_IDLE_S = 1.0
-"""A connection that rested longer is looked at before it is used. Not every time: a look costs a poll, dear
+"""A connection that rested longer is checked before it is used. Not every time: a check costs a poll, dear
 under gevent. One that was used just now and has died since means that Redis died just now: then 503 is the
 right answer."""
 
 ATTEMPT_TIMEOUTS = 10
-"""An attempt to connect that takes longer than so many time-outs is given up and made anew. Not earlier: a
+"""Time-outs after which an attempt to connect is given up and made anew. Not earlier: a
 process has few threads for looking up names, and each attempt may hold one."""
 
 
@@ -58,7 +58,7 @@ class _Worker:
         nor said anything on it, else a new one."""
         if self.connection is not None:
             try:
-                # redis-py polls the socket, and reads nothing. What is there to read, nobody asked for.
+                # redis-py polls the socket, and reads nothing. Whatever could be read was not asked for.
                 clean = not self.connection.can_read()
             except (redis.RedisError, OSError):
                 clean = False
@@ -85,7 +85,7 @@ class _Worker:
         self.used = time.monotonic()
 
     def hangs(self, now: float) -> bool:
-        """Whether nobody waits any more for what it does."""
+        """Whether no caller waits any more for what it does."""
         return now > self.patience or (bool(self.batch) and all(call.done.is_set() for call in self.batch))
 
 

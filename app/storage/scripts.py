@@ -31,7 +31,7 @@ class Script(NamedTuple):
     """What is sent of a script. `name`: its call's. `keys`, `values`: its fields, in order. `many_keys`,
     `many_values`: the last of them stands for any number.
 
-    `acknowledged`: somebody outside relies on its outcome, so it waits for replicas where that is asked for.
+    `acknowledged`: a client relies on its outcome, so it waits for replicas where that is asked for.
     """
 
     name: str

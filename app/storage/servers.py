@@ -74,7 +74,7 @@ class Cluster:
         self.threads = (self._watchdog.thread, self._thread)
 
     def close(self) -> None:
-        """Nothing may be asked any more."""
+        """Ends all connections; nothing may be asked afterwards."""
         self._thread.stop(0)
         for line in list(self._lines.values()):
             line.close()
@@ -138,7 +138,7 @@ class Cluster:
         return [self._line(node) for node in dict.fromkeys(self._slots) if node is not None]
 
     def read_map(self, timeout_s: float) -> None:
-        """Has the map read anew, and waits for that at most so long."""
+        """Has the map read anew, and waits for it at most `timeout_s` seconds."""
         self._thread.start()
         with self._mutex:
             read = self._read

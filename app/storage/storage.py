@@ -35,7 +35,7 @@ log = structlog.get_logger()
 
 
 class ErrorBoundary:
-    """Around what is asked of Redis: whatever goes wrong becomes StorageUnavailable, and is logged."""
+    """Around what is asked of Redis: every error becomes StorageUnavailable, and is logged."""
 
     def __init__(self, *, logs: bool) -> None:
         self._logs = logs

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 from app.threads import WatchedThread
 
 LOOKS: Final = 10
-"""In one time-out. So each caller waits at most a tenth of it longer."""
+"""In one time-out: so each caller waits at most a tenth of it longer."""
 
 BEAT_S: Final = 5.0
 SILENT_S: Final = 60.0
@@ -29,7 +29,7 @@ class Watched(Protocol):
 
 
 class Watchdog:
-    """Its thread looks every so often while callers wait, and rests else. It ends after this object."""
+    """Its thread looks LOOKS times in a time-out while callers wait, and rests else. It ends with the object."""
 
     def __init__(self, timeout_s: float) -> None:
         self.timeout_s = timeout_s
@@ -43,7 +43,7 @@ class Watchdog:
         self._watched.add(watched)
 
     def wake(self) -> None:
-        """Somebody waits. Raises RuntimeError where the system has no more threads."""
+        """A caller waits now. Raises RuntimeError where the system has no more threads."""
         if self._needed.is_set():
             return
         self._needed.set()

@@ -82,7 +82,7 @@ class Board:
             "series": [*series.items()],
         }
         with contextlib.suppress(OSError, TypeError):  # TypeError: orjson has met a value that is no JSON
-            if os.fstat(self._locks[0]).st_nlink == 0:  # removed; so the slot keeps nobody else out any more
+            if os.fstat(self._locks[0]).st_nlink == 0:  # removed: it keeps the slot for us no longer
                 self._take_slot()
             new = self._folder / f"{self.slot}.new"
             new.write_bytes(orjson.dumps(content))

@@ -15,7 +15,7 @@ HTTP = "http/protobuf"
 
 
 def traces_from_environment() -> Traces:
-    """As OpenTelemetry's variables say. Whatever they hold, the service starts: other programs of a machine
+    """As OpenTelemetry's variables say. The service starts with wrong ones, too: other programs of a machine
     share them, and observing ends nothing. What is wrong is then the `fault`."""
     if not _first(ENDPOINTS) or _says("OTEL_SDK_DISABLED", "true") or _says("OTEL_TRACES_EXPORTER", "none"):
         return OFF

@@ -24,13 +24,13 @@ QUEUE_CHARACTERS: Final = 2 * 1024 * 1024
 
 BATCH_LINES: Final = 512
 BATCH_S: Final = 0.05
-"""So long lines are collected: fewer writes, and a thread that wakes 20 times a second at most."""
+"""Lines are collected for so long: fewer writes, and a thread that wakes 20 times a second at most."""
 
 EXIT_S: Final = 0.5
-"""So long an end waits for a stream to take what is left."""
+"""The end of a process waits so long for a stream to take what is left."""
 
 WHOLE: Final = select.PIPE_BUF
-"""At most so many bytes in one write: the most that a pipe never mixes with another process's (pipe(7))."""
+"""Bytes in one write, at most: a pipe does not mix so many with another process's (pipe(7))."""
 
 PART_CHARACTERS: Final = 65536
 """Text that comes without its end of line is kept until then, up to this."""
@@ -71,7 +71,7 @@ class LineStream(io.TextIOBase):
         atexit.register(self.settle, EXIT_S)
 
     def _begin(self) -> None:
-        """Also in a child that was forked: what its parent has in hand, the parent writes."""
+        """Also in a forked child: the lines that its parent holds are written by the parent."""
         self._lines = self._new_queue()
         self._writing = False
         self._part = ""
@@ -105,7 +105,7 @@ class LineStream(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Nobody waits: whoever flushes after each line would wait for the reader of the log."""
+        """Does not wait: a caller that flushes after each line would wait for the reader of the log."""
 
     def settle(self, timeout_s: float) -> None:
         """Waits until all lines are written, at most `timeout_s` seconds."""

@@ -173,13 +173,13 @@ class Metrics:
         self._count(1, "cedula_service_registrations", service_id, stage)
 
     def registered(self, service_id: str, candidates: int, seconds: float) -> None:
-        """A registration was stored, with the last of so many numbers."""
+        """A registration was stored, with the last of so many candidates for its number."""
         self._count(1, "cedula_service_registrations", service_id, Stage.REGISTERED)
         self._count(candidates, "cedula_registration_candidates")
         self._count(seconds, "cedula_registration_duration_seconds")
 
     def exhausted(self, candidates: int) -> None:
-        """No free number was found among so many."""
+        """No free number was found among so many candidates."""
         self._count(candidates, "cedula_registration_candidates")
 
     def mailed(self, seconds: float) -> None:
@@ -199,7 +199,7 @@ class Metrics:
         self._count(1, "cedula_reports", kind, outcome)
 
     def event(self, service_id: str, outcome: EventOutcome, count: int = 1) -> None:
-        """This became of so many events for a service."""
+        """So many events for a service had this outcome."""
         self._count(count, "cedula_events", service_id, outcome)
 
     def breaker(self, *, is_open: bool) -> None:
@@ -207,7 +207,7 @@ class Metrics:
         self.breaker_open = is_open
 
     def thread_restarts(self, thread: str, count: int) -> None:
-        """A watched thread has died so many more times; 0 makes it known."""
+        """A watched thread has died so many more times; 0 makes its series known."""
         self._count(count, "cedula_thread_restarts", thread)
 
     def lines_dropped(self, count: int) -> None:

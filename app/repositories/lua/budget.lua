@@ -1,5 +1,5 @@
--- Budgets: so many in a window of time, counted in a key that ends with the window. Scripts that spend from them
--- begin with this file. A limit of 0 means: no budget.
+-- Budgets: a number of uses in a window of time, counted in a key that ends with the window. Scripts that spend from
+-- them begin with this file. A limit of 0 means: no budget.
 
 -- Reads one. Fails, before anything is written, where the key holds no number.
 local function budget(counter, limit, window_ms)

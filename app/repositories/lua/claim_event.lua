@@ -1,11 +1,11 @@
 -- Hands out the first event of one user, for an attempt to deliver it.
--- Keeps: one attempt a user at a time, so that the next event waits for this one. No event waits longer than a wait can
--- be, whatever becomes of the clock of Redis. What is tried lives on.
+-- Keeps: one attempt a user at a time, so that the next event waits for this one. No event waits longer than the
+-- longest wait, even when the clock of Redis is set back. The keys of an event that is attempted live on.
 --
 -- KEYS[1] events   KEYS[2] schedule
 -- ARGV[1] its entry in the schedule
 --
--- Returns {'claimed', event, now in ms}: see events.lua; this attempt is counted in the event, which so proves the claim
+-- Returns {'claimed', event, now in ms}: see events.lua; the event counts this attempt, and so proves the claim
 --      or {'later', ms}      or {'none'}: no event waits
 local events, schedule = KEYS[1], KEYS[2]
 local member = ARGV[1]

@@ -1,6 +1,6 @@
 -- Takes the lease of one address whose mail is due, and hands out what is to be mailed.
 -- Keeps: one sender an address. An entry without a record is dropped; one that is too old is given up. No mail
--- waits longer than a wait can be, whatever becomes of the clock of Redis.
+-- waits longer than the longest wait, even when the clock of Redis is set back.
 --
 -- KEYS[1] user record   KEYS[2] sender lease   KEYS[3] outbox
 -- KEYS[4] events   KEYS[5] schedule   KEYS[6] waiting: see events.lua

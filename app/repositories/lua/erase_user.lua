@@ -1,4 +1,4 @@
--- Erases everything of one address but its budgets and the lease of whoever is mailing it now.
+-- Erases everything of one address but its budgets and the lease of the sender that is mailing it now.
 -- Keeps: record, number and outbox entry go together.
 --
 -- KEYS[1] user record   KEYS[2] outbox   KEYS[3] what was handed out for its last number

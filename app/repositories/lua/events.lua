@@ -5,13 +5,13 @@
 -- of its shard as `service|user id`, by when its first event is due (ms). `waiting` counts the events in this shard: in
 -- `<service>` those that wait, in `<service>:dropped` those that were left out; until `<service>:full` (ms) all are.
 -- Each of the keys ends by itself a week (EVENTS_LIVE_MS: scripts.py) after the last event, or after somebody worked on
--- it. A count that is no number counts as none: whatever is wrong with events stops no registration.
+-- it. A count that is no number counts as none: a fault in the events stops no registration.
 -- A due time that ends in CLAIMED is the end of a claim.
 local CLAIMED = 0.5
 local FULL_AT_MOST_MS = 60000  -- what lies further ahead was written before the clock of Redis was set back
 
--- The queue of one user; nil where its service wants no events. Reads whatever `announce` writes to, so that it does
--- not fail.
+-- The queue of one user; nil where its service wants no events. Reads all that `announce` writes to, so that those
+-- writes do not fail.
 local function event_queue(events, schedule, waiting, id, service, now)
   if not service then return nil end
   local member = service .. '|' .. id

@@ -2,8 +2,8 @@
 -- this file.
 --
 -- `expiry` is `created in ms|expires in ms|service`, there for services that want events and registrations that have an
--- end; `expiries` holds the users of the shard by that end. An expiry without a record is an end that nobody has told
--- of yet: whatever else ends a registration removes it.
+-- end; `expiries` holds the users of the shard by that end. An expiry without a record is an end whose event is still
+-- to be written: everything else that ends a registration removes it.
 local EXPIRY_STAYS_MS = 7 * 86400000
 
 -- Created, expires and service of an end that is noted, nil where none is.

@@ -1,6 +1,6 @@
 -- Takes, keeps or lets go a lock: one holder at a time, and none after its time is up.
--- Keeps: a dead holder is waited for no longer than the time that is asked for, whatever becomes of the clock of
--- Redis, and also where its lock has no end; a live one renews its lock. What is no lock is removed.
+-- Keeps: the lock of a dead holder lasts no longer than the time that is asked for, also where the clock of Redis was
+-- set back, and where the lock has no end; a live holder renews its lock. What is no lock is removed.
 --
 -- KEYS[1] lock   ARGV[1] owner   ARGV[2] time to hold it in ms, 0 = let it go
 --

@@ -12,7 +12,7 @@ local now = now_ms()
 local created, expires, service = noted_end(expiry, expiries, id)
 local live, told = unpack(redis.call('HMGET', user, 'v', 'u'))
 local queue = event_queue(events, schedule, waiting, id, service, now)
-if told and created then  -- its own end: whoever registers notes another one, or forgets this one
+if told and created then  -- the end of the live one: registering notes another, or forgets this
   redis.call('ZADD', expiries, math.max(now + 1000, expires), id)
   return 'early'
 end

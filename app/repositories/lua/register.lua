@@ -7,7 +7,7 @@
 -- KEYS[11] idempotency mark   KEYS[12] suppression: there while the address is held back
 -- KEYS[13..] candidate numbers, at least one
 -- ARGV[1] user id             ARGV[2] registration id, which owns the lease, too
--- ARGV[3] lease in ms, 0 = leave it alone: the mail is due for everybody at once
+-- ARGV[3] lease in ms, 0 = take none: the mail is due at once, for every sender
 -- ARGV[4] life in ms, 0 = for ever                           ARGV[5] what every number key of the shard starts with
 -- ARGV[6] mails to the address allowed in a window, 0 = any number    ARGV[7] the window in ms
 -- ARGV[8] mails to the mailbox allowed in a window, 0 = any number    ARGV[9] the window in ms
@@ -26,7 +26,7 @@
 -- The mark is `fingerprint|registration id|created in ms|expires in ms|delivery`, delivery empty until the
 -- request is answered. It is written in the commit of the registration, so it tells that the registration was
 -- stored. A mark that stays empty belongs to a request that waits for its mail, whose answer was lost (503) or
--- whose process died; which, nobody knows. After RUNNING_MS (5 s) a repetition is answered from the record, and that
+-- whose process died; it does not tell which. After RUNNING_MS (5 s) a repetition is answered from the record, and that
 -- answer is kept in the mark. The record notes that it was promised (`p`): it is not taken back any more when the
 -- mail server refuses the address (settle_mail.lua). Without a record the request came to nothing and is carried
 -- out.

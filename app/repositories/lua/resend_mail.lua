@@ -6,7 +6,7 @@
 -- KEYS[5] count of the mailbox's mails, over all services
 -- KEYS[6] suppression: there while the address is held back
 -- ARGV[1] user id   ARGV[2] registration id   ARGV[3] owner of the lease
--- ARGV[4] lease in ms, 0 = leave it alone: the mail is due for everybody at once
+-- ARGV[4] lease in ms, 0 = take none: the mail is due at once, for every sender
 -- ARGV[5] mails to the address allowed in a window, 0 = any number   ARGV[6] the window in ms
 -- ARGV[7] mails to the mailbox allowed in a window, 0 = any number   ARGV[8] the window in ms
 -- Fields of the record: see record.lua

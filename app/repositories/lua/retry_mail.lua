@@ -4,7 +4,7 @@
 -- KEYS[1] user record   KEYS[2] sender lease   KEYS[3] outbox
 -- ARGV[1] user id      Fields of the record: see record.lua
 --
--- Returns 'due', 'none' when there is no registration or its mail was accepted, whatever became of it then,
+-- Returns 'due', 'none' when there is no registration or its mail was accepted, also where that came back later,
 --      or 'newer': only a newer process can read the record.
 local user, sender, outbox = KEYS[1], KEYS[2], KEYS[3]
 local id = ARGV[1]

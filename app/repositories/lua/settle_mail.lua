@@ -34,7 +34,7 @@ redis.call('ZSCORE', outbox, id)
 local holder = redis.call('GET', sender)
 local queue = event_queue(events, schedule, waiting, id, service, now)
 local ends = service and noted_end(expiry, expiries, id)
--- A lease that ran out with nobody after it: what the mail server accepted is still the truth, and a
+-- After a lease that ran out and that no other sender took, what the mail server accepted is still the truth, and a
 -- number that was replaced meanwhile is mailed (again) after it.
 if holder ~= owner and (holder or delivery ~= 'sent') then return {'lost'} end
 

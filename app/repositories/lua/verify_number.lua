@@ -4,8 +4,8 @@
 -- alike. Under OOM it lets DEL through, so a count after the comparison would let the right number through.
 --
 -- A request that names itself (Idempotency-Key) and got the token gets it again for a while: it may have lost the
--- answer. That costs no try; with another name or number it is a request like any other. So that nobody who knows
--- the name searches for the number, other numbers under it are counted, before anything is compared, and end it.
+-- answer. That costs no try; with another name or number it is a request like any other. Other numbers under the
+-- name are counted before anything is compared, and end this: else who knows the name could search for the number.
 --
 -- KEYS[1] user record   KEYS[2] outbox   KEYS[3] count of wrong numbers
 -- KEYS[4] what was handed out last: `fingerprint|digest of the number|other numbers under it|sealed record`
