@@ -6,7 +6,7 @@ name, a handshake or an answer that comes byte by byte holds up the connection.
 
 A worker thread connects and exchanges. What comes meanwhile travels together in the next exchange, and all
 that wait for a connection wait for the same attempt. Callers only wait. The watchdog tells them when their
-time is up, and replaces a worker that nobody waits for. May import `connections`, `exchange` and `watchdog`.
+time is up, and replaces a worker that nobody waits for. May import `connections` and `watchdog`.
 
 Why all this: docs/decisions/0009-kept-redis-connections.md. Tests: tests/integration/test_lines.py.
 """
@@ -20,8 +20,7 @@ from typing import Any
 
 import redis
 
-from app.storage.connections import Connect
-from app.storage.exchange import Call, Command, exchange
+from app.storage.connections import Call, Command, Connect, exchange
 from app.storage.watchdog import Watchdog
 
 CHECK_AFTER_IDLE_S = 1.0

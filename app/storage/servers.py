@@ -11,8 +11,7 @@ import structlog
 from redis.crc import key_slot
 from redis.exceptions import AskError, ClusterDownError, MovedError, ResponseError, TryAgainError
 
-from app.storage.connections import Connections
-from app.storage.exchange import Command
+from app.storage.connections import Command, Connections
 from app.storage.faults import Broken, NoNode, TooFewReplicas, code
 from app.storage.line import Line
 from app.storage.watchdog import BEAT_S, SILENT_S, Watchdog

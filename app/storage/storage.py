@@ -14,8 +14,7 @@ import structlog
 from redis.exceptions import NoScriptError, ResponseError
 
 from app.errors import StorageUnavailable
-from app.storage.connections import Connections
-from app.storage.exchange import Command
+from app.storage.connections import Command, Connections
 from app.storage.faults import LASTING, Broken, code, detail
 from app.storage.line import Line
 from app.storage.scripts import SCRIPTS

@@ -5,7 +5,7 @@ so that without them no request pays for it. May import `storage` and `telemetry
 from collections.abc import Sequence
 from typing import Any
 
-from app.storage.exchange import Command
+from app.storage.connections import Command
 from app.storage.scripts import SCRIPTS
 from app.storage.storage import Storage
 from app.telemetry.traces import Traces

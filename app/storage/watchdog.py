@@ -29,7 +29,7 @@ class Watched(Protocol):
 
 
 class Watchdog:
-    """Its thread looks LOOKS times in a time-out while callers wait, and rests else. It ends with the object."""
+    """While callers wait, its thread looks LOOKS times in a time-out. The thread ends with this object."""
 
     def __init__(self, timeout_s: float) -> None:
         self.timeout_s = timeout_s
