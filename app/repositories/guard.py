@@ -24,16 +24,11 @@ class Guard:
     def __init__(self, storage: Storage, names: Names, sealer: Sealer) -> None:
         self._storage = storage
         self._value = mark(names, seals=sealer.seals)
-        self._passed = False
-
-    @property
-    def passed(self) -> bool:
-        """Redis has answered, and its data is ours."""
-        return self._passed
+        self.passed = False  # Redis has answered, and its data is ours
 
     def check(self) -> None:
         """Raises WrongIndexKey or StorageUnavailable; costs nothing once it has passed."""
-        if not self._passed:
+        if not self.passed:
             self.check_again()
 
     def check_again(self) -> None:
@@ -41,7 +36,7 @@ class Guard:
         if not self._storage.command("SET", KEY_CHECK, self._value, "NX"):
             found = self._storage.command("GET", KEY_CHECK)
             if found is not None and found != self._value:
-                self._passed = False
+                self.passed = False
                 if not found.endswith(b":%d" % NAMES_VERSION):
                     raise WrongIndexKey(
                         "The data in Redis was written by a version that named things otherwise: see the "
@@ -51,7 +46,7 @@ class Guard:
                     "The data in Redis was written with another INDEX_KEY (or SECRET_KEY without "
                     "INDEX_KEY), or it was sealed and this process has no SECRET_KEY, or the reverse."
                 )
-        self._passed = True
+        self.passed = True
 
     def ready(self) -> None:
         """Makes one small write. Raises StorageUnavailable when Redis does not answer or refuses it."""

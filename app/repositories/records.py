@@ -55,16 +55,13 @@ def damaged() -> RecordUnreadable:
 class Sealer:
     """Seals with the first secret, opens with any of them. Without secrets it stores in clear.
 
-    `readable`: the first bytes of all seals that open here.
+    `seals`: there are secrets. `readable`: the first bytes of all seals that open here.
     """
 
     def __init__(self, secrets: Sequence[str]) -> None:
         self._keys = [(_key_byte(secret), AESGCM(derive_key(secret, "seal"))) for secret in secrets]
+        self.seals = bool(self._keys)
         self.readable = b"".join(mark for mark, _ in self._keys) or CLEAR
-
-    @property
-    def seals(self) -> bool:
-        return bool(self._keys)
 
     def seal_record(self, draft: Draft, number: str, user_id: str) -> bytes:
         """Service, locale, number, address and token, one a line (the token may be more)."""

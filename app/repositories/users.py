@@ -93,7 +93,7 @@ class Users:
                 *keys.announcing,
                 *keys.end,
                 sends=keys.sends,
-                mailbox=self._mailbox(keys, draft.address, mailbox_limit),
+                mailbox=keys.mailbox(self._names.mailbox(draft.address)),
                 mark=keys.idempotency(once.digest if once else "none"),
                 suppressed=keys.suppressed,
                 numbers=[keys.number_prefix + digest for digest in digests],
@@ -149,7 +149,7 @@ class Users:
             ResendMail(
                 *keys.mail,
                 sends=keys.sends,
-                mailbox=self._mailbox(keys, contents.address, mailbox_limit),
+                mailbox=keys.mailbox(self._names.mailbox(contents.address)),
                 suppressed=keys.suppressed,
                 id=record.user_id,
                 registration=record.registration_id,
@@ -248,10 +248,6 @@ class Users:
             keys.user, keys.outbox, keys.verified, *keys.end, id=user_id, prefix=keys.number_prefix
         )
         return checked(self._storage.run(call)) == "erased"
-
-    def _mailbox(self, keys: UserKeys, address: Address, limit: Budget) -> str:
-        """The count of the mailbox's mails; without a limit, a key that is never written."""
-        return keys.mailbox(self._names.mailbox(address) if limit.amount else "none")
 
     def _read(self, user_id: str, fields: dict[str, bytes]) -> UserRecord | None:
         if not fields:
