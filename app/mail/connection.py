@@ -18,8 +18,8 @@ from app.config import Settings
 from app.errors import SettingsError
 from app.mail.replies import Blame, MailFault
 from app.mail.wire import Wire
-from app.sockets.connecting import connected
 from app.sockets.names import Names
+from app.sockets.timed import connected
 
 BROKEN = "broken"
 

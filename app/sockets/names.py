@@ -1,4 +1,4 @@
-"""Look-ups of names. They know no deadline, so others must not wait behind them."""
+"""Looks names up. A look-up takes no deadline, so it has a thread of its own and its callers stop waiting."""
 
 import socket
 import threading
@@ -16,6 +16,9 @@ LOOK_UPS: Final = 3
 """At a time, of one `Names`. gevent has ten native threads for all look-ups of a process: while names of
 receivers hang, those of Redis and the mail server must still be looked up."""
 
+SLOW_S: Final = 2.0
+"""A look-up that took longer hung: resolvers ask again after 5 s."""
+
 
 def look_up(host: str, port: int) -> Sequence[Address]:
     """Raises socket.gaierror."""
@@ -25,15 +28,13 @@ def look_up(host: str, port: int) -> Sequence[Address]:
         raise socket.gaierror(socket.EAI_NONAME, "not a name") from error
 
 
-SLOW_S: Final = 2.0
-"""A look-up that took longer hung: resolvers ask again after 5 s."""
-
-
 class Names:
-    """Looks names up, each once at a time: who asks for one that is being looked up waits for that, so that a
-    name that hangs takes one place, however often it is asked for. Names that hung when they were last looked
-    up share one place, however many they are, until they do no more. For many threads; names that must not
-    wait for others have a `Names` of their own."""
+    """Looks names up, for many threads.
+
+    Callers that ask for the same name at the same time share one look-up, so a name that hangs takes one
+    place. All names whose last look-up hung share one place. Names that must not wait for others need a
+    `Names` of their own.
+    """
 
     def __init__(
         self, resolve: Callable[[str, int], Sequence[Address]] = look_up, slow_s: float = SLOW_S
@@ -61,28 +62,27 @@ class Names:
             found = self._asked.get(name)
             if found is None:
                 found = Future()
-                self._start(name, found)
+                thread = threading.Thread(target=self._run, args=(name, found), daemon=True, name="look-up")
+                try:
+                    thread.start()
+                except RuntimeError as error:
+                    raise OSError("the system has no more threads") from error
                 self._asked[name] = found
             return found
 
-    def _start(self, name: tuple[str, int], found: Future[Sequence[Address]]) -> None:
-        thread = threading.Thread(target=self._run, args=(name, found), daemon=True, name="look-up")
-        try:
-            thread.start()
-        except RuntimeError as error:
-            raise OSError("the system has no more threads") from error
-
     def _run(self, name: tuple[str, int], found: Future[Sequence[Address]]) -> None:
+        try:
+            found.set_result(self._look_up(name))
+        except BaseException as error:  # noqa: BLE001 raised again where the name was asked for
+            found.set_exception(error)
+
+    def _look_up(self, name: tuple[str, int]) -> Sequence[Address]:
         with self._slow_place if name in self._slow else self._places:
             began = time.monotonic()
             try:
-                addresses = self._resolve(*name)
-            except BaseException as error:  # noqa: BLE001 raised again where the name was asked for
+                return self._resolve(*name)
+            finally:
                 self._end(name, time.monotonic() - began)
-                found.set_exception(error)
-            else:
-                self._end(name, time.monotonic() - began)
-                found.set_result(addresses)
 
     def _end(self, name: tuple[str, int], took_s: float) -> None:
         with self._lock:

@@ -1,22 +1,56 @@
-"""A socket with one deadline over a whole step, with all its bytes: a socket's own time-out starts anew with
-each byte that arrives."""
+"""Sockets with one deadline over a whole step: a socket's own time-out starts anew with each byte that
+arrives."""
 
 import select
 import socket
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TypeVar
+from typing import Final, TypeVar
+
+from app.sockets.names import Address
+
+X509_EXPIRED: Final = 10
+X509_NAME_MISMATCH: Final = (62, 64)
+"""OpenSSL's X509_V_ERR codes."""
 
 T = TypeVar("T")
+
+
+def connected(addresses: Sequence[Address], deadline: float) -> socket.socket:
+    """A connection to the first address that answers, by the deadline (monotonic). Raises OSError.
+
+    Each address that is silent gets its share of the time only: often IPv6 is announced and does not work.
+    """
+    fault = OSError("no address")
+    for place, address in enumerate(addresses):
+        share_s = left_s(deadline) / (len(addresses) - place)
+        try:
+            return _connect(address, share_s)
+        except OSError as error:
+            fault = error
+    raise fault
+
+
+def _connect(address: Address, timeout_s: float) -> socket.socket:
+    family, kind, protocol, _, where = address
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.settimeout(timeout_s)
+        sock.connect(where)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # a request may be several writes
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 class TimedSocket:
     """A connection whose waits end with the step. Not to be shared between threads.
 
-    Whatever waits raises TimeoutError at the deadline, and OSError where the connection is broken. What has
-    arrived by then can still be read, so callers bound how much they read.
+    Its methods raise TimeoutError at the deadline, and OSError where the connection is broken. What has
+    arrived by the deadline can still be read, so callers bound how much they read.
     """
 
     def __init__(self, sock: socket.socket, deadline: float) -> None:
@@ -25,11 +59,11 @@ class TimedSocket:
         self._deadline = deadline
 
     def begin(self, timeout_s: float) -> None:
-        """Begins a step, which may take so many seconds over all."""
+        """Begins a step, which may take so many seconds in all."""
         self._deadline = time.monotonic() + timeout_s
 
     def hurry(self, timeout_s: float) -> None:
-        """What is left of the step may take so many seconds, and the step no longer for that."""
+        """Ends the step in so many seconds, if it does not end earlier."""
         self._deadline = min(self._deadline, time.monotonic() + timeout_s)
 
     def encrypt(self, tls: ssl.SSLContext, host: str) -> None:
@@ -55,8 +89,9 @@ class TimedSocket:
         self.sock.close()
 
     def _when_ready(self, act: Callable[[], T]) -> T:
-        """The result of an act that reads or writes. Under TLS one act is many of these, each of which gevent
-        would give the whole time-out, so there the socket does not block and the waiting is done here."""
+        """The result of an act that reads or writes. Under TLS one act is many reads and writes, and gevent
+        would give each of them the whole time-out: there the socket does not block, and the waiting is done
+        here."""
         while True:
             left = self._deadline - time.monotonic()
             self.sock.settimeout(0 if left <= 0 or isinstance(self.sock, ssl.SSLSocket) else left)
@@ -74,8 +109,17 @@ class TimedSocket:
 
 
 def left_s(deadline: float) -> float:
-    """Seconds until then (monotonic). Raises TimeoutError afterwards."""
+    """Seconds until the deadline (monotonic). Raises TimeoutError after it."""
     left = deadline - time.monotonic()
     if left <= 0:
         raise TimeoutError("the step took too long")
     return left
+
+
+def distrust(error: ssl.SSLCertVerificationError) -> str:
+    """Why a certificate is not trusted, in fixed words."""
+    if error.verify_code == X509_EXPIRED:
+        return "certificate expired"
+    if error.verify_code in X509_NAME_MISMATCH:
+        return "certificate for another name"
+    return "certificate refused"

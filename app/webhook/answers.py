@@ -5,9 +5,7 @@ import socket
 import ssl
 from typing import Final
 
-X509_EXPIRED: Final = 10
-X509_NAME_MISMATCH: Final = (62, 64)
-"""OpenSSL's X509_V_ERR codes."""
+from app.sockets.timed import distrust
 
 GONE: Final = 410
 
@@ -37,7 +35,7 @@ def fault(error: Exception) -> NotTaken:
     """What it means that there is no answer."""
     match error:
         case ssl.SSLCertVerificationError():
-            return NotTaken(_distrusted(error.verify_code))
+            return NotTaken(distrust(error))
         case ssl.SSLEOFError() | ssl.SSLZeroReturnError():
             return NotTaken("broken")
         case OSError(errno=errno.EHOSTUNREACH | errno.ENETUNREACH):
@@ -51,9 +49,3 @@ _CODES: dict[type[Exception], str] = {
     socket.gaierror: "unknown host",
     ssl.SSLError: "TLS failed",
 }
-
-
-def _distrusted(verify_code: int) -> str:
-    if verify_code == X509_EXPIRED:
-        return "certificate expired"
-    return "certificate for another name" if verify_code in X509_NAME_MISMATCH else "certificate refused"

@@ -11,16 +11,14 @@ from app.domain.service import Endpoint
 from app.sockets.names import Names
 from app.webhook.addresses import Receiver
 from app.webhook.answers import Gone, NotTaken, fault, judge
-from app.webhook.exchange import post
-from app.webhook.kept import Kept
-from app.webhook.opening import opened
+from app.webhook.connections import Kept, opened
+from app.webhook.exchange import Stream, post
 from app.webhook.signing import Message, signed
-from app.webhook.stream import Stream
 
 __all__ = ["Gone", "NotTaken", "Webhooks"]
 
 NO_ANSWER = (OSError, HTTPException, ValueError)
-"""The last: http.client raises it for some headers that are none."""
+"""http.client raises ValueError for some malformed headers."""
 
 
 class Webhooks:

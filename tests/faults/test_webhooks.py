@@ -17,7 +17,7 @@ from standardwebhooks import Webhook
 
 from app.domain.service import Endpoint
 from app.sockets.names import Address, Names
-from app.webhook.kept import MAX_IDLE_S, MAX_OF_ONE
+from app.webhook.connections import MAX_IDLE_S, MAX_OF_ONE
 from app.webhook.webhooks import Gone, NotTaken, Webhooks
 from tests.support.authority import Authority
 from tests.support.certificates import Certificate

@@ -13,14 +13,11 @@ from app.cli.doctor.findings import Area, Finding, Level
 from app.config import Settings
 from app.mail.connection import SmtpHost, SmtpMail, connection_fault, flask_settings
 from app.mail.replies import LOGIN_WANTED, Blame, Reply, recipient_refused
+from app.sockets.timed import distrust
 
 SMTP = Area("smtp")
 
 EXPIRES_SOON_S: Final = 14 * 86_400
-
-X509_EXPIRED: Final = 10
-X509_NAME_MISMATCH: Final = (62, 64)
-"""OpenSSL's X509_V_ERR codes."""
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
@@ -209,30 +206,27 @@ NOT_CONNECTED: Final = {
         "The server offers no way to log in that we know (CRAM-MD5, PLAIN, LOGIN).",
         "Use another port or server; else ask its operator for one of these.",
     ),
+    "certificate expired": (
+        "The certificate of the mail server has expired.",
+        "Have it renewed on the mail server.",
+    ),
+    "certificate for another name": (
+        "The certificate of the mail server is for another name.",
+        "Set MAIL_SERVER to a name that the certificate has.",
+    ),
+    "certificate refused": (
+        "The certificate of the mail server is not trusted.",
+        "Set MAIL_CA_FILE to the certificate of whoever signed it (PEM).",
+    ),
 }
-"""By the code of `connection_fault`: what is wrong, and the cure."""
+"""By the code of `connection_fault`, or of `distrust`: what is wrong, and the cure."""
 
 
 def _broken(error: Exception) -> Finding:
     """The fault that the service would report, with the cure."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return _distrusted(error.verify_code)
-    code = connection_fault(error).code
+        code = distrust(error)
+    else:
+        code = connection_fault(error).code
     other = (f"The mail server cannot be used ({code}).", "See its log: may this machine send?")
     return SMTP.problem(*NOT_CONNECTED.get(code, other))
-
-
-def _distrusted(verify_code: int) -> Finding:
-    if verify_code == X509_EXPIRED:
-        return SMTP.problem(
-            "The certificate of the mail server has expired.", "Have it renewed on the mail server."
-        )
-    if verify_code in X509_NAME_MISMATCH:
-        return SMTP.problem(
-            "The certificate of the mail server is for another name.",
-            "Set MAIL_SERVER to a name that the certificate has.",
-        )
-    return SMTP.problem(
-        "The certificate of the mail server is not trusted.",
-        "Set MAIL_CA_FILE to the certificate of whoever signed it (PEM).",
-    )

@@ -1,12 +1,14 @@
-"""Connections to receivers that rest between two requests."""
+"""Connections to receivers: how one is opened, and those that rest between two requests."""
 
+import ssl
 import threading
 import time
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
+from app.sockets.names import Names
+from app.sockets.timed import connected
 from app.webhook.addresses import Receiver
-from app.webhook.stream import Stream
+from app.webhook.exchange import Stream
 
 MAX_IDLE_S: Final = 4.0
 """Node, the shortest of the usual servers, closes a connection that has rested for 5 s."""
@@ -19,9 +21,27 @@ MAX_KEPT: Final = 64
 """Of one receiver, and of all. The one that has rested longest goes."""
 
 
-@dataclass(frozen=True, eq=False)
-class Resting:
-    """A connection that nobody uses. `since`: monotonic."""
+def opened(receiver: Receiver, names: Names, tls: ssl.SSLContext, deadline: float) -> Stream:
+    """A connection, by the deadline (monotonic). Raises NotTaken, TimeoutError, OSError.
+
+    The name is looked up once, and the connection goes to an address that was checked: a moment later the
+    name may have others (DNS rebinding). Where one of several is forbidden, all are.
+    """
+    addresses = names.addresses(receiver.host, receiver.port, deadline - time.monotonic())
+    for *_, where in addresses:
+        receiver.check(str(where[0]))
+    stream = Stream(connected(addresses, deadline), deadline)
+    try:
+        if receiver.secure:
+            stream.encrypt(tls, receiver.host)
+    except BaseException:
+        stream.end()
+        raise
+    return stream
+
+
+class Resting(NamedTuple):
+    """A connection that is not in use. `since`: monotonic."""
 
     receiver: Receiver
     stream: Stream
