@@ -8,25 +8,25 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 import structlog
 
 START_AGAIN_S = 1.0
-"""Between the death of a thread and its next life: a fault that lasts must not use up the processor."""
+"""Between the death of a thread and its restart: a lasting fault must not use up the processor."""
 
 UNWELL_S = 30.0
-"""So long after a death a thread counts as unwell, so that probes and scrapes see it."""
+"""A thread counts as unwell for so long after a death, so that probes and scrapes see it."""
 
 log = structlog.get_logger()
 
 
 class WatchedThread:
-    """One thread that must live: when its body raises, it is started again, counted and told.
+    """One thread that must live: when its body raises, that is counted and logged, and the body starts again.
 
-    `body` runs until `stopping` is set, and calls `beat` at least every `silent_s` seconds (0: it need not);
-    when it returns, the thread has done its work. Nothing that the body does ends the thread but returning.
+    `body` runs until `stopping` is set, and calls `beat` at least every `silent_s` seconds (0: it need not).
+    The thread ends only when the body returns.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class WatchedThread:
         self._beat_at = self._clock()
         self._thread = threading.Thread(target=self._live, daemon=True, name=self.name)
         try:
-            self._thread.start()  # lets others run, who may want to start it, too
+            self._thread.start()  # lets other threads run, which may call start, too
         except RuntimeError:
             self._thread = None
             raise
@@ -77,9 +77,10 @@ class WatchedThread:
 
     @property
     def fault(self) -> str:
-        """What is wrong with it, in a word; empty when it is well, or was told to end."""
-        if self._thread is None or self._thread.ident is None or self.stopping.is_set():
-            return ""  # the second: it is just being started
+        """`died`, `silent`, or empty when it is well or was told to end."""
+        is_starting = self._thread is None or self._thread.ident is None
+        if is_starting or self.stopping.is_set():
+            return ""
         now = self._clock()
         if now - self._died_at < UNWELL_S or not (self.alive or self._done):
             return "died"
@@ -98,12 +99,19 @@ class WatchedThread:
                 self._body(self)
                 self._done = True
                 return
-            except BaseException as error:  # noqa: BLE001 whatever it is, the thread must live
+            except BaseException as error:  # noqa: BLE001 the thread must live
                 died = True
                 self.deaths += 1
                 self._died_at = self._clock()
-                with suppress(Exception):  # not even a log that breaks its promise ends the thread
+                with suppress(Exception):  # an error of the log must not end the thread, either
                     log.error("thread_died", thread=self.name, exception=error)
+
+
+def stop_all(threads: Iterable[WatchedThread], timeout_s: float) -> None:
+    """Stops one thread after the other; `timeout_s` is for all of them together."""
+    deadline = time.monotonic() + timeout_s
+    for thread in threads:
+        thread.stop(max(0.0, deadline - time.monotonic()))
 
 
 def in_children(method: Callable[[], None]) -> None:
@@ -127,10 +135,10 @@ _forgotten: list[object] = []
 def forget_greenlets() -> None:
     """Keeps the copies of greenlets that a fork has left in this process from ever running.
 
-    fork() copies every greenlet, and the copies would go on reading from the parent's sockets as soon as this
-    process waits for anything. They are tied to the old event loop, so this process gets another one.
+    fork() copies every greenlet, and the copies would read from the parent's sockets as soon as this process
+    waits for anything. They belong to the old event loop, so this process gets another one.
     """
     hub = sys.modules.get("gevent.hub")
     if hub is not None:
-        _forgotten.append(hub.get_hub())  # collected, they would be thrown an exception, and act on it
+        _forgotten.append(hub.get_hub())  # if it were collected, an exception would be thrown into them
         hub.set_hub(hub.Hub(default=False))

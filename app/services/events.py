@@ -1,10 +1,9 @@
-"""The service of events: tells services what becomes of their registrations, beside everything else.
+"""The service of events: tells services what becomes of their registrations, in threads of its own.
 
 Promise: nothing here makes a request or a mail wait. The door of the room `webhooks`: it builds the parts,
-and is told when something was written for somebody.
+and is told when an event may have been written.
 """
 
-import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
@@ -19,17 +18,17 @@ from app.services.webhooks.receivers import Receivers
 from app.services.webhooks.relay import EventRelay
 from app.telemetry.metrics import Metrics
 from app.telemetry.traces import OFF, Traces
-from app.threads import WatchedThread
+from app.threads import WatchedThread, stop_all
 from app.webhook.webhooks import Webhooks
 
 REST_S = 5.0
 
 STOP_WITHIN_S = 1.0
-"""The event of an attempt that lasts longer is claimed anew by another process."""
+"""An attempt that lasts longer is given up: another process claims its event again."""
 
 
 class EventService:
-    """Delivers events in threads of its own."""
+    """Keeps couriers at work on the events that are due."""
 
     def __init__(
         self,
@@ -59,8 +58,8 @@ class EventService:
         self._delivers = False
 
     def noticed(self, service_id: str, user_id: str) -> None:
-        """Something was written that this service may want to know. A process that was not started leaves it
-        to those that serve: a command ends before its courier would."""
+        """An event of this user may have been written. A process that was not started, such as a command,
+        leaves it to those that serve: it would end before its courier."""
         if not self._delivers:
             return
         service = self._service(service_id)
@@ -91,16 +90,14 @@ class EventService:
         """Ends the threads. What is not delivered stays in Redis."""
         self._relay.stop()
         self._queue.close()
-        deadline = time.monotonic() + STOP_WITHIN_S
-        for thread in self._couriers:
-            thread.stop(max(0.0, deadline - time.monotonic()))
+        stop_all(self._couriers, STOP_WITHIN_S)
         self._webhooks.close()
 
     def _tend(self) -> None:
-        """Starts a courier where nobody rests who would take what is due."""
+        """Starts a courier where events are due and no courier rests."""
         if len(self._couriers) < MAX_COURIERS and self._queue.needs_more:
             courier = WatchedThread("event-courier", self._work)
-            self._couriers.append(courier)  # first: starting it lets others run, who look how many there are
+            self._couriers.append(courier)  # first: starting it lets other threads run, which count couriers
             try:
                 courier.start()
             except RuntimeError:  # the system has no more threads; those that run go on
@@ -113,7 +110,7 @@ class EventService:
                 continue
             more = False
             try:
-                self._tend()  # there may be more than one
+                self._tend()  # more may be due
                 more = self._courier.deliver(queue)
             except StorageUnavailable as error:  # the relay finds what is due
                 if error.of_one_key:

@@ -22,23 +22,22 @@ from app.services.delivery.leases import Leases
 from app.services.delivery.queue import Job, JobQueue
 from app.services.delivery.relay import Relay
 from app.services.delivery.senders import Senders
-from app.services.delivery.traced import TracedWorker
-from app.services.delivery.worker import Worker
+from app.services.delivery.worker import TracedWorker, Worker
 from app.telemetry.metrics import Metrics, Stage
 from app.telemetry.traces import OFF, Traces
 from app.threads import WatchedThread
 
 AWAITED_PER_CONNECTION = 32
-"""Awaited mails that may wait for a connection. Beyond them a registration only stands in the outbox."""
+"""Awaited mails that may wait for a connection. Further registrations only stand in the outbox."""
 
 UNAWAITED_PER_CONNECTION = 4
-"""Other mails that may wait for a connection with a lease. Fewer: the older they grow, the likelier the
-registration has been replaced meanwhile."""
+"""Other mails that may wait for a connection with a lease. They are fewer because an older mail is likelier
+to have been replaced meanwhile."""
 
 
 class SendPlan(NamedTuple):
-    """How a registration is to be mailed. `lease_ms`: the lease to take with it; 0 = it is due for everybody
-    at once. `leased_at`, `awaited`: as in `Job`."""
+    """How a registration is to be mailed. `lease_ms`: the lease to take with it; 0 = none, any sender may
+    mail it at once. `leased_at`, `awaited`: as in `Job`."""
 
     lease_ms: int
     leased_at: float = 0.0
@@ -93,8 +92,9 @@ class MessagingService:
     def send(self, stored: Stored, plan: SendPlan, cause: Cause) -> Delivery:
         """Begins to mail a registration, and waits for the mail server up to the mail time-out.
 
-        PENDING when it is still under way then, is not awaited or is not begun beside the request.
-        Raises AddressRefused, and StorageUnavailable when it was refused and Redis failed just then.
+        Returns PENDING when the mail is still under way then, is not awaited or is not begun beside the
+        request. Raises AddressRefused, and StorageUnavailable when the address was refused and Redis failed
+        just then.
         """
         if self._stands_by:
             self._stands_by = False
@@ -103,8 +103,8 @@ class MessagingService:
             cause = cause._replace(traceparent=self._traces.here())
         user_id = stored.registration.user_id
         if stored.owner is None:
-            # No lease. If we asked for one, another sender holds it and mails the new number; we look again
-            # when it ends.
+            # If we asked for a lease, another sender holds it and mails the new number: we look again when it
+            # ends. Else the mail is due now.
             self._queue.remember(user_id, plan.lease_ms / 1000, cause)
             if not self._breaker.open:
                 self._queue.wake()
@@ -126,13 +126,13 @@ class MessagingService:
         try:
             self._senders.add()
             return _accepted(job.wait(self._timeout_s)) if plan.awaited else Delivery.PENDING
-        except BaseException:  # where the request is killed, nobody hears that its address was refused
+        except BaseException:  # a killed request cannot be told that its address was refused
             job.leave()
             raise
 
     def _rehearse(self, job: Job, registration: Registration) -> Delivery:
-        """Does the job of a test service at once, in the request's own thread: no sender is kept busy, and
-        nothing is mailed."""
+        """Does the job of a test service in the request's own thread: it mails nothing and needs no
+        sender."""
         if sandbox.is_slow(registration.address) and job.awaited:
             self._be_slow()
             job.tell(Delivery.PENDING)
@@ -140,8 +140,8 @@ class MessagingService:
         return _accepted(job.wait(0)) if job.awaited else Delivery.PENDING
 
     def _be_slow(self) -> None:
-        """Waits as for a slow mail server. Only so many requests do at once as there are senders: else those
-        of one test service could take every place for a request."""
+        """Waits as for a slow mail server. At most as many requests at a time as there are senders: else
+        those of one test service could take every place for a request."""
         if self._slow.acquire(blocking=False):
             try:
                 time.sleep(self._timeout_s)
@@ -157,12 +157,12 @@ class MessagingService:
 
     @property
     def threads(self) -> list[WatchedThread]:
-        """Relay and senders, for whoever watches them."""
+        """Relay and senders, to be watched."""
         return [*self._relay.threads, *self._senders.threads]
 
     @property
     def begun(self) -> bool:
-        """The relay is at work, so this is no process that is only there to fork others."""
+        """The relay is at work. In a process that only forks others it never is."""
         return self._relay.begun
 
     def start(self) -> None:

@@ -1,6 +1,6 @@
 """What probes and Prometheus are told: is the service ready, what was counted, what is in the store.
 
-All workers tell the same: what each knows they share over a board (app/telemetry/board.py). May import
+All workers answer alike: they share what each knows over a board (app/telemetry/board.py). May import
 repositories and telemetry.
 """
 
@@ -31,13 +31,13 @@ from app.telemetry.metrics import (
 from app.threads import WatchedThread
 
 LOOK_AGAIN_S = 5.0
-"""Whoever asks more often gets the last answer again: a look costs 1,000 counts of Redis."""
+"""Scrapes within this time get the same facts of the store: to look costs 1,000 counts of Redis."""
 
 SNAPSHOT_S = 1.0
-"""So old is what one worker knows of another, at most."""
+"""The greatest age of what one worker knows of another."""
 
 BEGIN_AFTER_S = 0.1
-"""A process that only forks others (`gunicorn --preload`) has ended the thread by then, and takes no slot."""
+"""A process that only forks others (`gunicorn --preload`) stops the thread before this, and takes no slot."""
 
 FULLEST_SIGMAS = 4
 """Users fall into shards by a keyed digest, so a shard's count is binomial; of a thousand shards, the
@@ -45,7 +45,7 @@ fullest is above its mean by more than four standard deviations in 3 cases of 10
 
 
 class Readiness(NamedTuple):
-    """`smtp`: `ok`, or what is wrong with the mail server. `unwell`: threads that have died or hang."""
+    """`smtp`: `ok`, or what is wrong with the mail server. `unwell`: threads that died or hang."""
 
     redis_ok: bool
     smtp: str
@@ -97,7 +97,7 @@ class Monitoring:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends the thread; what was counted since its last snapshot is written, too."""
+        """Ends the thread, and writes a last snapshot."""
         if self._thread is not None:
             self._thread.stop(SNAPSHOT_S)
             if self._board.slot:
@@ -118,7 +118,7 @@ class Monitoring:
     def exposition(self) -> bytes:
         """All metrics in Prometheus' text format; without the store's where Redis is away."""
         store = self._look()
-        # Its own first, so that what is told here stands for the others and after a crash.
+        # Shares before it reads, so that what this answer tells is on the board also after a crash.
         workers = [self._share(), *self._board.others()]
         total = workers[0].series
         for other in workers[1:]:
@@ -144,7 +144,8 @@ class Monitoring:
             return Snapshot(self._board.slot, state, series)
 
     def _observe(self) -> WorkerState:
-        """What this process knows; counts what was not told as a fact."""
+        """What this process knows. Deaths of threads and dropped lines are counted here, as only totals are
+        known."""
         threads = [*self._threads(), *([self._thread] if self._thread else [])]
         for thread in threads:
             deaths = thread.deaths

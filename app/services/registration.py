@@ -13,11 +13,11 @@ from app.services.messaging import MessagingService
 from app.telemetry.metrics import Metrics
 
 FIRST_CANDIDATES = 4
-"""At 90 % full four candidates fail in 66 of 100 cases, and only then the next call brings many."""
+"""At 90 % full four candidates fail in 66 of 100 cases; only then the next call brings many."""
 
 ALL_FREE = 100
-"""After so many registrations in a row whose first number was free, one candidate is enough: each that is not
-needed costs a seal, two digests and room on the wire."""
+"""After so many registrations in a row whose first number was free, one candidate is enough: each further one
+costs a seal, two digests and room on the wire."""
 
 RESEND_TRIES = 4
 """An address may be registered again between look-up and resend; the new number is then mailed again."""
@@ -50,8 +50,9 @@ class RegistrationService:
     ) -> Registered:
         """Gives the address a unique number in place of what it had, and mails it there.
 
-        `awaited`: the request waits for the mail, up to MAIL_TIMEOUT. Where the same caller used the same key
-        before, the answer is that of then. Raises what `store` and `MessagingService.send` raise.
+        `awaited`: the request waits for the mail, up to MAIL_TIMEOUT. Where the same caller used the same
+        Idempotency-Key before, the answer is the former one. Raises what `store` and `MessagingService.send`
+        raise.
         """
         once = self._users.once(cause.caller, draft, idempotency_key) if idempotency_key else None
         plan = self._messaging.plan(awaited=awaited, test=draft.service.test)
@@ -78,7 +79,7 @@ class RegistrationService:
         """
         for _ in range(RESEND_TRIES):
             record = self.find(user_id, service)
-            if record.contents.test != service.test:  # what the service has become makes no mail go out
+            if record.contents.test != service.test:  # it stays test, or real, whatever the service is now
                 raise UserNotFound("It was registered when the service was of the other kind")
             plan = self._messaging.plan(awaited=awaited, test=record.contents.test)
             stored = self._users.resend(record, service, lease_ms=plan.lease_ms)
@@ -125,7 +126,7 @@ class RegistrationService:
         raise NumberSpaceExhausted("No free number was found")
 
     def find(self, user_id: str, service: Service | None = None) -> UserRecord:
-        """What is known of a registration of this service; None: of whichever, for the operator.
+        """A registration of this service; None: of any service, for the operator.
 
         Raises UserNotFound, StorageUnavailable.
         """
@@ -145,13 +146,13 @@ class RegistrationService:
 
     def erase(self, user_id: str, service: Service | None = None) -> None:
         """Erases everything of a user but budgets. `service`: as for `find`; None also erases a record that
-        does not open, so that it tells of no service. Raises UserNotFound, StorageUnavailable."""
+        does not open and hence names no service. Raises UserNotFound, StorageUnavailable."""
         self._guard.check()
         if not self._is_of(service, user_id) or not self._users.erase(user_id):
             raise UserNotFound("There is no registration, or not any more")
 
     def _is_of(self, service: Service | None, user_id: str) -> bool:
-        """Whether what there is of a user is the service's: the registration, else what was handed out."""
+        """Whether a user's registration, or else what was handed out, is the service's."""
         if service is None:
             return True
         record = self._users.find(user_id)
@@ -159,9 +160,9 @@ class RegistrationService:
         return contents is not None and contents.service == service.id
 
     def _keep_answer(self, once: Once | None, registration: Registration, answer: Registered | None) -> None:
-        """Keeps the answer for repetitions; None: it came to nothing, so a repetition starts anew.
+        """Keeps the answer for repetitions; None: the request failed, so a repetition starts anew.
 
-        A Redis that fails now changes no answer: a repetition then gets it from the record.
+        If Redis fails now, a repetition gets its answer from the record.
         """
         if once is not None:
             with suppress(StorageUnavailable):

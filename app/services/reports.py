@@ -1,4 +1,4 @@
-"""Reports: believes those that bring a good tag of a live registration, and counts all."""
+"""Reports of mails: all are counted, and those with a good tag of a live registration are believed."""
 
 import time
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from app.repositories.users import Users
 from app.telemetry.metrics import Metrics, Stage
 
 STAGES = {ReportKind.BOUNCED: Stage.BOUNCED, ReportKind.COMPLAINED: Stage.COMPLAINED}
-"""Where a registration is that was reported for good."""
+"""How far a registration has come whose mail was reported so."""
 
 
 class ReportService:
@@ -39,9 +39,9 @@ class ReportService:
         self._happened = happened
 
     def take(self, report: Report, service: Service | None = None) -> Outcome:
-        """`service`: who reports, which may do so of its own mails only; None: the operator, of all.
+        """`service`: who reports, of its own mails only; None: the operator, of all.
 
-        Raises StorageUnavailable: the same report may be handed in again, as often as need be.
+        Raises StorageUnavailable: then the same report may be handed in again.
         """
         outcome = self._take(report, service)
         self._metrics.reported(report.kind, outcome)

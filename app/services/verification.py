@@ -1,4 +1,4 @@
-"""Handing in the number: whoever can say it has read the mailbox, and gets the token, once."""
+"""Handing in the number: it proves that the mailbox was read, and is answered with the token, once."""
 
 from collections.abc import Callable
 
@@ -35,8 +35,8 @@ class VerificationService:
     def verify(self, service: Service, address: Address, typed: str, idempotency_key: str = "") -> Handed:
         """Consumes the registration of the address and returns what was registered.
 
-        `typed`: the number as the person typed or pasted it (`digits_of`). Where the same key, address and
-        number brought it within the last two minutes, it is returned again. Raises MistypedNumber (costs no
+        `typed`: the number as the person typed or pasted it (`digits_of`). The same key, address and number
+        return the same again for two minutes. Raises MistypedNumber (costs no
         try), VerificationFailed, TooManyAttempts, StorageUnavailable.
         """
         number = digits_of(typed) if len(typed) <= LONGEST_TYPED else ""

@@ -139,21 +139,24 @@ def test_an_address_is_remembered_once_and_for_its_earliest_time(queue: JobQueue
     queue.remember("a", 60)
     queue.remember("a", 5)
     queue.remember("a", 30)
-    assert queue.remembered == 1
     clock.now += 5
     queue.wake()
+    assert queue.senders_missing(only_leased=False) == 1
     assert taken(queue, 1) == ["a"]
     clock.now += 100
     queue.wake()
     assert queue.take(0) is None
-    assert queue.remembered == 0
 
 
 def test_a_process_remembers_no_more_than_a_bound(queue: JobQueue) -> None:
-    """The outbox in Redis knows the rest."""
+    """The outbox in Redis knows the rest. An address that was taken makes room for another one."""
     for number in range(MAX_REMEMBERED + 10):
-        queue.remember(str(number), 10)
-    assert queue.remembered == MAX_REMEMBERED
+        queue.remember(str(number))
+    assert queue.senders_missing(only_leased=False) == MAX_REMEMBERED
+    assert queue.take(0)
+    queue.remember("next")
+    queue.remember("one too many")
+    assert queue.senders_missing(only_leased=False) == MAX_REMEMBERED
 
 
 def test_senders_are_missing_where_work_outnumbers_those_that_rest(queue: JobQueue) -> None:

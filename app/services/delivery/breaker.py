@@ -1,4 +1,4 @@
-"""The circuit breaker of the mail server: while the server is known to be down, nobody waits for it."""
+"""The circuit breaker of the mail server: while the server is known to be down, no request waits for it."""
 
 import time
 from collections.abc import Callable
@@ -14,8 +14,8 @@ FAILURES_TO_OPEN = 3
 
 FIRST_TRIAL_S = 0.5
 LONGEST_TRIAL_S = 30.0
-"""Waits between trials double from the first to the longest, until a mail is accepted again: a server
-that lets us in and then breaks off is not back."""
+"""Waits between trials double from the first to the longest. Only an accepted mail resets them: a server that
+lets us in and then breaks off is not back."""
 
 log = structlog.get_logger()
 
@@ -57,7 +57,7 @@ class MailBreaker:
         self._server_fault = ""
         if self.open:
             self._turn(is_open=False)
-            with suppress(Exception):  # not even a log that breaks its promise keeps it open
+            with suppress(Exception):  # an error of the log must not stop the sender
                 log.info("mail_server_back")
 
     def faulted(self, fault: MailFault) -> None:

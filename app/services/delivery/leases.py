@@ -33,17 +33,17 @@ class Leases:
         self._held[owner] = user_id, leased_at
 
     def drop(self, owner: str) -> None:
-        """Lets this lease run out, or knows that it was let go."""
+        """Keeps this lease alive no longer: it was released, or may run out."""
         self._held.pop(owner, None)
 
     def ours(self, owner: str) -> bool:
         """False when the lease may have ended. A process that slept, or was cut off from Redis, finds out
-        here, before it sends a mail that somebody else may have overtaken."""
+        here, before it sends a mail that another process has overtaken."""
         held = self._held.get(owner)
         return held is not None and self._clock() < held[1] + self.lease_s
 
     def fresh(self, leased_at: float) -> bool:
-        """A lease of that time needs no renewal yet."""
+        """A lease taken at that time needs no renewal yet."""
         return self._clock() < leased_at + self.lease_s * RENEW_AFTER
 
     def renew(self) -> None:

@@ -11,10 +11,10 @@ from app.errors import CedulaError
 from app.repositories.users import fresh_token
 
 MAX_REMEMBERED = 100_000
-"""Addresses a process keeps in mind; beyond them the outbox in Redis knows, and the sweep finds them."""
+"""Addresses that a process remembers. The outbox in Redis knows the others, and the sweep finds them."""
 
 FAIR_TURN = 4
-"""Every so many turns one is for mails that are not awaited, however many requests come in."""
+"""Each fourth job taken is one that no request waits for, however many requests come in."""
 
 DUE = 0.0
 
@@ -25,8 +25,8 @@ class Job:
     """One address to be mailed.
 
     The job of a request holds its registration and a lease on the address; otherwise both are still to be
-    claimed. `leased_at`: monotonic seconds, from before the lease was asked for; also taken as the time since
-    which it waits. `awaited`: a request waits for the mail; false with `Prefer: respond-async`.
+    claimed. `leased_at`: monotonic seconds, from before the lease was asked for; the job waits since then.
+    `awaited`: a request waits for the mail; false with `Prefer: respond-async`.
     """
 
     def __init__(
@@ -45,13 +45,12 @@ class Job:
         self.leased_at = leased_at
         self.awaited = awaited
         self.cause = cause
-        self._undecided = [None]  # popped once: by the request that leaves, or by the worker that refuses
+        self._undecided = [None]  # popped once: by the request that gives up, or by the worker that refuses
         self._answered = threading.Event()  # under gevent cheaper than a lock
         self._answer: Delivery | CedulaError | None = None
 
     def wait(self, timeout_s: float) -> Delivery:
-        """The answer, or PENDING after the time-out, after which the request is gone. Raises the answer
-        where it is an error."""
+        """The answer; raised where it is an error. PENDING after the time-out: then the request has left."""
         if not self._answered.wait(timeout_s) and not self.leave():
             self._answered.wait()
         answer = self._answer or Delivery.PENDING
@@ -60,13 +59,13 @@ class Job:
         return answer
 
     def leave(self) -> bool:
-        """The request gives up. False while its refusal is being written: that takes one answer of Redis."""
+        """The request gives up. False while its refusal is being written, which takes one answer of Redis."""
         if self._decide():
             self.awaited = False
         return not self.awaited
 
     def refuse(self) -> bool:
-        """True when the request still waits: it will hear of the refusal, so the record may be erased."""
+        """True when the request still waits and hears of the refusal, so that the record may be erased."""
         return self.awaited and self._answer is None and self._decide()
 
     def tell(self, answer: Delivery | CedulaError) -> None:
@@ -85,7 +84,7 @@ class Job:
 
 
 class _Rest:
-    """A resting sender: what it is handed, and the bell that wakes it."""
+    """A resting sender: the job that it is handed, and the bell that wakes it."""
 
     __slots__ = ("bell", "handed")
 
@@ -101,8 +100,8 @@ class _Rest:
 class JobQueue:
     """Awaited jobs first; between and after them the other jobs, and addresses that are due.
 
-    Work goes to the sender that has rested shortest: its connection is the freshest, and connections that
-    are not needed grow old and are closed.
+    Work goes to the sender that has rested for the shortest time: its connection is the freshest, and surplus
+    connections grow old and are closed.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -122,16 +121,12 @@ class JobQueue:
         return len(self._awaited if awaited else self._unawaited)
 
     @property
-    def remembered(self) -> int:
-        return len(self._remembered)
-
-    @property
     def resting(self) -> int:
         """Senders that wait for work."""
         return len(self._resting)
 
     def put(self, job: Job, *, back: bool = False) -> bool:
-        """False when the queue is closed. `back`: a sender gives it back; it goes before all others."""
+        """Adds a job; False when the queue is closed. `back`: a sender gives it back, so it is the next."""
         with self._mutex:
             if self.closed:
                 return False
@@ -145,7 +140,8 @@ class JobQueue:
             return True
 
     def remember(self, user_id: str, wait_s: float = 0.0, cause: Cause = NO_REQUEST) -> None:
-        """An address will be due; the earliest time counts. A sweep knows no cause and takes none away."""
+        """Makes an address due in `wait_s`, or earlier where an earlier time is known. Without a cause (a
+        sweep knows none) the known one stays."""
         at = self._clock() + wait_s if wait_s > 0 else DUE
         with self._mutex:
             known = self._remembered.get(user_id)
@@ -165,7 +161,7 @@ class JobQueue:
     def take(self, timeout_s: float, *, only_leased: bool = False) -> Job | None:
         """The next job; None after the time-out, or when the queue is closed.
 
-        `only_leased`: only jobs that hold leases, which must not lie about.
+        `only_leased`: only jobs that hold leases, since a lease must not lie idle.
         """
         with self._mutex:
             found = self._next(only_leased)
@@ -176,7 +172,7 @@ class JobQueue:
         try:
             if not rest.bell.wait(timeout_s):
                 self._forget(rest)
-        except BaseException:  # the sender is being ended: what it was handed meanwhile is for another
+        except BaseException:  # the sender is killed: another one gets what it was handed meanwhile
             self._forget(rest)
             if rest.handed is not None:
                 self.put(rest.handed, back=True)
@@ -184,7 +180,7 @@ class JobQueue:
         return rest.handed
 
     def wake(self) -> None:
-        """Makes due whose time has come, and hands it to senders that rest."""
+        """Makes the addresses due whose time has come, and hands them to senders that rest."""
         if not (self._due or self._later):
             return
         now = self._clock()
@@ -204,7 +200,7 @@ class JobQueue:
         return max(0, work - len(self._resting))
 
     def stuck(self, timeout_s: float) -> bool:
-        """The request at the head has given up by now: whoever came after it would wait in vain."""
+        """The request at the head has given up by now, so one that came after it would wait in vain."""
         try:
             return self._clock() - self._awaited[0].leased_at > timeout_s
         except IndexError:  # nobody waits
@@ -222,7 +218,7 @@ class JobQueue:
             return left
 
     def _forget(self, rest: _Rest) -> None:
-        """Nothing is handed to this sender any more."""
+        """Hands nothing more to this sender."""
         with self._mutex:
             if rest in self._resting:
                 self._resting.remove(rest)

@@ -1,7 +1,7 @@
 """The relay: one thread in every serving process that keeps leases alive and finds mails that are due.
 
-One process at a time sweeps the shards. A sweep looks ahead to the next one, so that an entry is claimed
-when it falls due and not when it is found.
+One process at a time sweeps the outboxes of all shards. A sweep also notes what falls due before the next
+one, so that no entry waits for a sweep.
 """
 
 import time
@@ -34,7 +34,7 @@ ENTRIES_A_SHARD = 100
 """Of one shard in one sweep: 100,000 entries a sweep in all, more than senders can mail meanwhile."""
 
 STOP_WITHIN_S = 5.0
-"""What the thread may still be waiting for is an answer of Redis."""
+"""The thread may still wait for an answer of Redis."""
 
 SILENT_S = 60.0
 """A tick ends with a time-out of Redis at the latest; one that lasts longer hangs."""
@@ -69,7 +69,7 @@ class Relay:
         self._next_shard = 0
         self._thread = WatchedThread("outbox-relay", self._run, silent_s=SILENT_S)
         self._trial: WatchedThread | None = None
-        self.started = self.begun = False
+        self.begun = False
 
     @property
     def threads(self) -> list[WatchedThread]:
@@ -77,12 +77,11 @@ class Relay:
 
     def start(self) -> None:
         """Starts the thread, once; it begins to work after a moment."""
-        self.started = True
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends the thread, and lets another process sweep. Again, or without a start, it does nothing."""
-        if not self.started or self._thread.stopping.is_set():
+        """Ends the thread, and lets another process sweep. May be called again."""
+        if self._thread.stopping.is_set():
             return
         self._thread.stop(STOP_WITHIN_S)
         if self.begun:
@@ -133,7 +132,7 @@ class Relay:
     def _sweep(self, thread: WatchedThread, count: int) -> None:
         """Looks through the next shards for what falls due before they are looked through again."""
         if self._next_shard == 0:
-            self._guard.check_again()  # a Redis that was emptied has lost the value, too
+            self._guard.check_again()  # a Redis that was emptied has lost its check value, too
         now_ms = self._outbox.now_ms()
         horizon_ms = now_ms + int(self._sweep_s * 1000)
         for _ in range(count // SHARDS_A_TIME):
@@ -147,7 +146,8 @@ class Relay:
                     self._queue.remember(entry.user_id, (entry.due_ms - now_ms) / 1000)
 
     def _give_up(self, user_id: str) -> None:
-        """A mail that is too old fails when it is claimed. Senders may be waiting for the mail server."""
+        """Claims a mail that is too old, which makes it fail. Senders cannot: they may wait for the mail
+        server."""
         try:
             self._outbox.claim(user_id, self._owner)
         except StorageUnavailable as error:

@@ -1,4 +1,4 @@
-"""The mail server of test services: nothing is mailed, and some addresses meet with what real ones may.
+"""Stands in for the mail server of test services: it mails nothing, and some addresses fail as real ones may.
 
 `refused@…` does not exist, `deferred@…` is never accepted, `slow@…` is accepted after the request has given
 up waiting, and every other address is accepted at once.

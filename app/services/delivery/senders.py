@@ -10,10 +10,10 @@ from app.mail.smtp import MAX_IDLE_S, SmtpMail, SmtpSession
 from app.services.delivery.breaker import MailBreaker
 from app.services.delivery.queue import JobQueue
 from app.services.delivery.worker import Crowded, Worker
-from app.threads import WatchedThread
+from app.threads import WatchedThread, stop_all
 
 ENOUGH_FOR_S = 30.0
-"""So long no sender is added after a mail server said that it takes no more connections."""
+"""No sender is added for so long after a mail server said that it takes no more connections."""
 
 log = structlog.get_logger()
 
@@ -47,17 +47,18 @@ class Senders:
         return [sender.thread for sender in self._senders]
 
     def tend(self) -> None:
-        """Lets go of senders that have ended, and starts as many as find something to do."""
+        """Forgets senders that have ended, wakes those that rest for what is due, and starts those that are
+        missing."""
         with self._starting:
             self._senders = [sender for sender in self._senders if sender.thread.alive]
         if self._breaker.open:
-            self._enough_until = 0.0  # a server that is down says nothing of how many it takes
+            self._enough_until = 0.0  # once it is back, it may take more
         else:
             self._queue.wake()
         self.add(self._bound)
 
     def add(self, most: int = 1) -> None:
-        """Starts senders that find something to do."""
+        """Starts at most so many senders, as far as there is work for them."""
         if len(self._senders) >= self._bound:
             return
         missing = min(most, self._queue.senders_missing(only_leased=self._breaker.open))
@@ -66,7 +67,7 @@ class Senders:
         with self._starting:
             for _ in range(min(missing, self._bound - len(self._senders))):
                 sender = Sender(self._mail, self._work)
-                self._senders.append(sender)  # first, as the thread lives even if we are killed just then
+                self._senders.append(sender)  # first: the thread may start although we are killed
                 try:
                     sender.thread.start()
                 except RuntimeError:  # the system has no more threads; those that run go on
@@ -76,13 +77,11 @@ class Senders:
 
     def stop(self, timeout_s: float) -> None:
         """Waits for the mails in hand; the queue is closed already."""
-        deadline = time.monotonic() + timeout_s
-        for sender in self._senders:
-            sender.thread.stop(max(0.0, deadline - time.monotonic()))
+        stop_all(self.threads, timeout_s)
 
     def _work(self, sender: Sender) -> None:
         session = sender.session
-        session.close()  # in its next life a sender does not trust what it held
+        session.close()  # a sender that died and was started again does not trust its old connection
         while not self._queue.closed:
             job = self._queue.take(MAX_IDLE_S, only_leased=self._breaker.open)
             if job is None:
@@ -104,7 +103,7 @@ class Senders:
         session.close()
 
     def _is_only_one(self, sender: Sender) -> bool:
-        """No other sender has a connection, or is about to find out."""
+        """No other sender has a connection, or is just trying to get one."""
         others = [other for other in self._senders if other is not sender]
         return not any(other.session.connected or other.busy for other in others)
 

@@ -1,15 +1,15 @@
-"""The worker: takes one mail from its lease to its settling, and the next where the number was replaced.
+"""The worker: takes one mail from its lease to its settling, and the next one if the number was replaced.
 
-Promise: the last mail that it sends to an address carries the live number. A job that nobody waits for and
-that has waited longer than OLDEST_UNAWAITED_S is looked at a second time before it goes: its registration may
-have been replaced or erased. Settling then tells whether it was replaced while its mail was under way.
+Promise: the last mail that it sends to an address carries the live number. A job that no request waits for
+and that is older than OLDEST_UNAWAITED_S is claimed again before it goes: its registration may have been
+replaced or erased. Settling then tells whether it was replaced while its mail was under way.
 """
 
 import random
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import structlog
 
@@ -24,13 +24,14 @@ from app.services.delivery.leases import Leases
 from app.services.delivery.queue import Job, JobQueue
 from app.services.waits import growing
 from app.telemetry.metrics import Metrics, Stage
+from app.telemetry.traces import Traces
 
 FIRST_WAIT_S = 2.0
 LONGEST_WAIT_S = 900.0
 """Retries wait at most 2 s, then double up to 15 minutes; jitter keeps them from coming in step."""
 
 SENDS_IN_A_ROW = 4
-"""How often one sender follows an address that registers again and again, before the relay goes on."""
+"""Mails to one address that registers again and again, before the sender leaves the rest to the relay."""
 
 SETTLE_AGAIN_S = 0.25
 
@@ -90,13 +91,14 @@ class Worker:
         """Does the job. Whatever happens, the address is remembered while it is owed a mail, and the request
         of an awaited job is answered.
 
-        Raises Crowded, with the job unanswered, when the server takes no more connections; but where this is
-        the `only` connection of the process, such a server is down.
+        Raises Crowded, with the job unanswered, when the server takes no more connections. A server that does
+        not even take the `only` connection of the process counts as down instead.
         """
+        crowded = False
         try:
             self._deliver(job, session, only)
         except Crowded:
-            self._leases.drop(job.owner)
+            crowded = True
             raise
         except StorageUnavailable as error:
             wait_s = FIRST_WAIT_S
@@ -104,19 +106,20 @@ class Worker:
                 self._outbox.put_off(job.user_id)
                 wait_s = self._leases.lease_s
             self._queue.remember(job.user_id, wait_s, job.cause)
-        except Exception as error:  # noqa: BLE001 a sender must outlive whatever one mail does to it
+        except BaseException as error:
             self._queue.remember(job.user_id, self._leases.lease_s, job.cause)
-            with suppress(Exception):  # even a log that breaks its promise
+            if not isinstance(error, Exception):
+                raise
+            with suppress(Exception):  # no error of one mail may end the sender, not even that of a log
                 self._log("error", "sender_failed", job, exception=error)
-        except BaseException:
-            self._queue.remember(job.user_id, self._leases.lease_s, job.cause)
-            self._finish(job)
-            raise
-        self._finish(job)
+        finally:
+            self._leases.drop(job.owner)
+            if not crowded:
+                job.tell(Delivery.PENDING)
 
     def give_back(self, job: Job) -> bool:
-        """Lets the lease of a job that was not begun go: its mail is due for everybody. False when Redis
-        fails: then it is due when the lease has ended."""
+        """Releases the lease of a job that was not begun: any process may send its mail now. False when Redis
+        fails: then the mail is due when the lease has ended."""
         try:
             if job.registration is not None:
                 self._outbox.release(job.user_id, job.registration.mail_id, job.owner)
@@ -124,10 +127,6 @@ class Worker:
             self._log("warning", "lease_left_to_end", job)
             return False
         return True
-
-    def _finish(self, job: Job) -> None:
-        self._leases.drop(job.owner)
-        job.tell(Delivery.PENDING)
 
     def _deliver(self, job: Job, session: SmtpSession, only: bool) -> None:
         is_test = job.registration is not None and job.registration.test
@@ -147,8 +146,8 @@ class Worker:
             job.registration = settled.replacement
 
     def _bring_up_to_date(self, job: Job) -> None:
-        """Leaves a job as it is that is current and whose lease is fresh. Claims any other: it then has a new
-        lease and what is live now, or no registration when there is nothing to mail now."""
+        """Claims the job, unless it is current and its lease is fresh. A claimed job has a new lease and the
+        live registration, or no registration when there is nothing to mail now."""
         now = time.monotonic()
         if job.registration is not None and _is_current(job, now) and self._leases.fresh(job.leased_at):
             self._leases.hold(job.owner, job.user_id, job.leased_at)
@@ -159,11 +158,11 @@ class Worker:
         if claim.later_ms is not None:
             self._queue.remember(job.user_id, claim.later_ms / 1000, job.cause)
         if job.registration is not None and claim.mail_id != job.registration.mail_id:
-            job.tell(Delivery.PENDING)  # another mail is owed, or none; its request has nothing to wait for
+            job.tell(Delivery.PENDING)  # another mail is owed, or none: its request waits for nothing
         job.registration, job.leased_at = claim.registration, now
         if claim.given_up is not None:
             self._report_too_old(job, claim.given_up)
-        if claim.unreadable:  # a process that has its key may be luckier
+        if claim.unreadable:  # another process may have its key
             self._log("error", "record_unreadable", job, reason=UNREADABLE)
             wait_ms = int(self._wait_s(claim.attempts) * 1000)
             self._outbox.settle(
@@ -205,7 +204,8 @@ class Worker:
         return growing(FIRST_WAIT_S, LONGEST_WAIT_S, attempts, self._jitter)
 
     def _settle(self, job: Job, registration: Registration, attempt: Attempt, *, go_on: bool) -> Settled:
-        """Writes down what the mail server said, until the lease ends if need be, and answers the request."""
+        """Writes down what the mail server said, and answers the request. If Redis fails, it tries on until
+        the lease ends."""
         delivery = attempt.delivery
         if delivery is Delivery.REFUSED and not job.refuse():
             delivery = Delivery.FAILED  # the request was answered: its registration stays
@@ -223,14 +223,14 @@ class Worker:
                 )
                 break
             except StorageUnavailable as error:
-                # A mail that was accepted is only promised while Redis does not know of it.
+                # While Redis does not know that a mail was accepted, the request only hears of a promise.
                 job.tell(error if delivery is Delivery.REFUSED else Delivery.PENDING)
                 if error.of_one_key or time.monotonic() > deadline or self._queue.closed:
                     raise
                 time.sleep(SETTLE_AGAIN_S)
         # Not erased: a repetition of the request (Idempotency-Key) was promised the mail.
         kept = delivery is Delivery.REFUSED and settled.delivery is not None
-        # The registration has been replaced or ended meanwhile: nothing says that its mail was accepted.
+        # The registration was replaced or ended meanwhile: no record says that its mail was accepted.
         overtaken = delivery is Delivery.SENT and settled.delivery is None
         job.tell(Delivery.PENDING if settled.lost or kept or overtaken else attempt.delivery)
         if settled.left or settled.delivery is Delivery.PENDING:
@@ -238,8 +238,8 @@ class Worker:
         return settled
 
     def _report(self, job: Job, registration: Registration, attempt: Attempt, settled: Settled) -> None:
-        """Tells what happened, once all is written down; of test registrations neither the log nor the counts
-        of mails."""
+        """Tells services, metrics and log what happened, once it is written down. Mails of test registrations
+        are neither counted nor logged."""
         if attempt.delivery is Delivery.SENT:
             self._happened(registration.service, job.user_id, Stage.SENT)
         elif settled.delivery is Delivery.FAILED:
@@ -261,14 +261,14 @@ class Worker:
             self._log("error", "mail_given_up", job, fault=attempt.error)
 
     def _report_too_old(self, job: Job, given_up: Contents) -> None:
-        """Likewise, where a mail was given up before it could be tried again."""
+        """The same for a mail that was given up when it was claimed."""
         self._happened(given_up.service, job.user_id, Stage.FAILED)
         if not given_up.test:
             self._metrics.delivery(Delivery.FAILED)
             self._log("error", "mail_given_up", job, fault="too old")
 
     def _log(self, level: str, event: str, job: Job, **more: object) -> None:
-        """A line that names the request that caused the mail, where one did."""
+        """A line that names the request that caused the mail, if there is one."""
         cause = {name: value for name, value in job.cause._asdict().items() if value}
         getattr(log, level)(event, **cause, **more)
 
@@ -276,3 +276,22 @@ class Worker:
 def _is_current(job: Job, now: float) -> bool:
     """May be mailed as it was registered: a request waits for it, or it is at most OLDEST_UNAWAITED_S old."""
     return job.awaited or now - job.leased_at <= OLDEST_UNAWAITED_S
+
+
+class TracedWorker(Worker):
+    """A worker that traces each mail as a part of its request. Made only where there are traces."""
+
+    def __init__(self, traces: Traces, *parts: Any, **more: Any) -> None:
+        super().__init__(*parts, **more)
+        self._traces = traces
+
+    def _deliver(self, job: Job, session: SmtpSession, only: bool) -> None:
+        with self._traces.work("mail", job.cause.traceparent):
+            super()._deliver(job, session, only)
+
+    def _attempt(self, job: Job, registration: Registration, session: SmtpSession, only: bool) -> Attempt:
+        attempt = super()._attempt(job, registration, session, only)
+        self._traces.note("cedula.delivery", attempt.delivery)
+        if attempt.fault is not None:
+            self._traces.note("cedula.mail_error", attempt.error)
+        return attempt

@@ -1,4 +1,4 @@
-"""The courier: takes the events of one user to the receiver of its service, in their order."""
+"""The courier: delivers the events of one user, in their order, to the receiver of the service."""
 
 import math
 import random
@@ -22,18 +22,18 @@ GIVE_UP_MS = 24 * 3_600_000
 """Age at which an event is tried no more."""
 
 ASKED_IN_VAIN_S = 60.0
-"""So long after a failed attempt the receiver is not asked for events of that age, unless it has taken one
-since: one that hangs would take 10 s for each of a long row."""
+"""After a failed attempt, events of that age are given up unasked for so long, unless the receiver takes one
+meanwhile: a receiver that hangs would cost 10 s for each of a long row."""
 
 FIRST_WAIT_MS = 2_500
-"""Waits are at most so long, and double up to 15 minutes; jitter keeps them from coming in step. With the
-time until a sweep finds it, the first repetition comes within 5 s."""
+"""The first wait is at most so long; waits double up to 15 minutes, and jitter spreads them. With the time
+until a sweep finds the event, the first repetition comes within 5 s."""
 
 IN_A_ROW = 10
-"""Events of one user, before others have their turn."""
+"""Events of one user, before other users have their turn."""
 
 NOT_CONFIGURED = "service not configured"
-"""Its events wait: it may be configured again."""
+"""The events of such a service wait: it may be configured again."""
 
 ACCIDENT = "accident"
 NOT_ASKED = "receiver failed a moment ago"
@@ -42,7 +42,7 @@ log = structlog.get_logger()
 
 
 class Courier:
-    """Makes attempts. Whatever becomes of them, an event that was not taken waits in Redis."""
+    """Makes attempts. An event that was not taken waits in Redis, whatever goes wrong here."""
 
     def __init__(
         self,
@@ -99,8 +99,8 @@ class Courier:
             return Left.LOST
         except NotTaken as fault:
             return self._put_off(queue, claim, fault.code)
-        except Exception as error:  # noqa: BLE001 a courier must outlive whatever one event does to it
-            with suppress(Exception):  # even a log that breaks its promise
+        except Exception as error:  # noqa: BLE001 no error of one event may end the courier
+            with suppress(Exception):  # not even that of a log
                 log.error("courier_failed", service=queue.service, exception=error)
             return self._put_off(queue, claim, ACCIDENT)
         left = self._events.settle(queue, claim)
@@ -124,7 +124,8 @@ class Courier:
         return self._events.settle(queue, claim, self._wait_ms(claim.attempts))
 
     def _failed_a_moment_ago(self, service: str) -> bool:
-        """Whether it did here, and has taken nothing since, from any process."""
+        """Whether an attempt of this process failed, and the receiver has taken nothing from any process
+        since."""
         failed_at = self._failed_at.get(service, -math.inf)
         return self._receivers.failing(service) and self._clock() < failed_at + ASKED_IN_VAIN_S
 

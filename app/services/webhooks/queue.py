@@ -1,4 +1,4 @@
-"""Whose events are due in this process: one queue for each service, and a turn for each of them."""
+"""Which users' events are due in this process: one queue for each service, and the services take turns."""
 
 import threading
 from collections import Counter, OrderedDict, deque
@@ -10,20 +10,22 @@ MAX_COURIERS = 64
 """Attempts of this process at a time, for all services."""
 
 AT_ONCE = 16
-"""Attempts of this process at one service's receiver at a time; one while it fails. Fewer where many go on:
-half of those that are left, so that a few receivers that are slow leave some for the next service."""
+"""Attempts of this process at one receiver at a time; one while the receiver fails. Where many are under way,
+a service gets half of those that are left, so that slow receivers leave some for the next service."""
 
 AT_ONCE_FAILING = 32
-"""Attempts of this process at all receivers that fail: however many hang, half is left for the others."""
+"""Attempts of this process at all failing receivers together: half is left for the others."""
 
 MAX_QUEUED = 1000
-"""Users of one service that are kept in mind; beyond them Redis knows, and a sweep finds them."""
+"""Users of one service that are remembered. Redis knows the others, and a sweep finds them."""
 
 MAX_QUEUED_FAILING = 100
 
 
 class EventQueue:
-    """Users whose events are due. A receiver that is slow or fails holds up its own service only."""
+    """Users whose events are due. A receiver that is slow or fails holds up its own service only.
+
+    `take` and `done` enclose an attempt."""
 
     def __init__(self, failing: Callable[[str], bool]) -> None:
         self._failing = failing
@@ -51,7 +53,7 @@ class EventQueue:
             return True
 
     def take(self, timeout_s: float) -> Queue | None:
-        """The user whose turn it is; None after the time-out, or when the queue is closed. `done` follows."""
+        """The user whose turn it is; None after the time-out, or when the queue is closed."""
         with self._changed:
             self._resting += 1
             try:
@@ -79,12 +81,12 @@ class EventQueue:
 
     @property
     def needs_more(self) -> bool:
-        """Somebody has a turn, and nobody rests who would take it."""
+        """A user has a turn, and no courier rests."""
         with self._changed:
             return not (self.closed or self._resting) and self._next() is not None
 
     def close(self) -> None:
-        """Ends the queue. What is in it stays in Redis."""
+        """Ends the queue. The events stay in Redis."""
         with self._changed:
             self.closed = True
             self._changed.notify_all()

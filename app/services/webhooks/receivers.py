@@ -1,4 +1,4 @@
-"""Which receivers fail, and which want no more events. Soon all processes know the same."""
+"""Which receivers fail, and which want no more events. All processes soon know the same."""
 
 import time
 from collections.abc import Callable, Collection
@@ -11,13 +11,13 @@ FAILING = "failing"
 RECOVERED = "recovered"
 GONE = "gone"
 GONE_FIELD = f":{GONE}"
-"""Follows the service where the start is noted at which its receiver answered 410. Attempts that were under
-way then may still fail or succeed, and must not put that out."""
+"""After the name of a service: the field that holds the start at which its receiver answered 410. It is a
+field of its own, so that attempts under way, which may still fail or succeed, do not overwrite it."""
 
 
 class Receivers:
-    """The receivers of all services. A receiver that answered 410 gets nothing more from the processes of the
-    same start: from a restart or a reload on it is asked again."""
+    """The receivers of all services. One that answered 410 gets nothing more until the next restart or
+    reload."""
 
     def __init__(self, events: Events, start: str, clock: Callable[[], float] = time.monotonic) -> None:
         """`start`: what names this start or reload of the service, the same for all its processes."""
@@ -29,7 +29,7 @@ class Receivers:
         self._looked_at = -LOOK_AGAIN_S
 
     def look(self) -> None:
-        """Learns what other processes know, if that is not known. Raises StorageUnavailable."""
+        """Learns what other processes know, at most once a second. Raises StorageUnavailable."""
         now = self._clock()
         if now - self._looked_at >= LOOK_AGAIN_S:
             self._looked_at = now
@@ -58,19 +58,19 @@ class Receivers:
             self._events.note_receiver(service, FAILING)
 
     def succeeded(self, service: str) -> None:
-        """An event was taken: if the attempts before failed, all that waits for the service is due now."""
+        """An event was taken: after failed attempts, all events that wait for the service are due now."""
         if self.failing(service):
             self._states[service] = RECOVERED
             self._events.note_receiver(service, RECOVERED)
 
     @property
     def recovered(self) -> set[str]:
-        """Services for which all that waits is due, until `woken` follows. Whoever sweeps makes it so: once
-        for all of them, however many recover at once or fail time and again."""
+        """Services whose waiting events are all due. The process that sweeps makes them so, for all services
+        at once, and then calls `woken`."""
         return {service for service, state in self._states.items() if state == RECOVERED}
 
     def woken(self, services: Collection[str]) -> None:
-        """What waited for them is due."""
+        """The waiting events of these services are due."""
         self._events.forget_receivers(services)
         for service in services:
             self._states.pop(service, None)

@@ -1,6 +1,6 @@
 """The relay of events: one thread in every serving process that keeps couriers at work.
 
-In one process at a time it finds what is due in Redis: what was put off, what a process that died has left,
+One process at a time sweeps the events of all shards: those that were put off, those of a process that died,
 and registrations that have ended.
 """
 
@@ -25,22 +25,22 @@ BEGIN_AFTER_S = 1.0
 """A process that forks before this serves nobody: it is the master of `gunicorn --preload`."""
 
 SWEEP_S = 2.0
-"""How late an event can be that this process does not know of."""
+"""How late an event can be that no process remembers."""
 
 LOCK_MS = 6_000
 """Three sweeps: then another process takes over."""
 
 SLOW_SWEEPS = 10
-"""Every so many sweeps registrations that ended are looked for: each 20 s."""
+"""Each tenth sweep, so every 20 s, also looks for registrations that have ended."""
 
 SHARDS_A_TIME = 100
 
 MAX_WAITING = 95_000
-"""Events of one service; above them further ones are left out. 100,000 is the bound: 5,000 may be written
-between two sweeps."""
+"""Events of one service; from here on further ones are left out. The promised bound is 100,000: 5,000 may be
+written between two sweeps."""
 
 CROWDED_MS = 60_000
-"""The longest wait of what a healthy receiver cannot take at once."""
+"""The longest wait of events for which a healthy receiver has no place in the queue."""
 
 SILENT_S = 60.0
 """A sweep takes a second; one that lasts longer hangs."""
@@ -124,12 +124,12 @@ class EventRelay:
                 due += self._events.due_never(shards)
             self._put_off([queue for queue in due if not self._queue.put(queue)])
             self._tend()
-        if recovered:  # at last: if this process dies before, the next one does it all
+        if recovered:  # last: if this process dies before, the next one does all of it
             self._receivers.woken(recovered)
 
     def _end(self, user_ids: list[str], thread: WatchedThread) -> None:
         for user_id in user_ids:
-            thread.beat()  # there may be thousands, and Redis slow
+            thread.beat()  # there may be thousands, and Redis may be slow
             try:
                 self._events.note_expiry(user_id)
             except StorageUnavailable as error:
@@ -138,13 +138,14 @@ class EventRelay:
                 self._events.put_off_end(user_id)
 
     def _put_off(self, queues: list[Queue]) -> None:
-        """Lets wait what has no place in the queue; where its receiver fails, until that takes something."""
+        """Lets queues wait that have no place here. They wait longer where the receiver fails, and are due as
+        soon as it takes an event."""
         for failing, longest_ms in ((True, LONGEST_WAIT_MS), (False, CROWDED_MS)):
             some = [queue for queue in queues if self._receivers.failing(queue.service) is failing]
             self._events.put_off(some, longest_ms)
 
     def _count(self) -> None:
-        """Bounds what waits for each service, and tells how much it is."""
+        """Counts and bounds the events that wait for each service."""
         waiting, dropped = self._events.count()
         self._events.publish(waiting)
         for service, count in dropped.items():
