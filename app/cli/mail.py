@@ -12,7 +12,7 @@ from app.domain.locale import is_tag, look_up
 from app.domain.service import DEFAULT, Service
 from app.errors import SettingsError
 from app.mail.languages import available
-from app.mail.sample import sample
+from app.mail.messages import sample
 
 mail = AppGroup("mail", help="What the mails of a service look like.")
 

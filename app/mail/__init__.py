@@ -1,13 +1,12 @@
 """The mail adapter: from a registration to the mail server's final reply.
 
-messages      what a mail says, filled in
-composing     from that to a MIME message
+messages      the mails of all services, filled in for each registration
+composing     from what a mail says to a MIME message
 rendering     from a service's brand, sentences and layout to what its mails say
-languages     the sentences of each language, and which language somebody gets
+languages     the sentences of each language, and which language a mail gets
 wording       durations and times in a language
-sample        a registration that nobody made, for looking at mails
 colors        a brand's colour, made readable
-smtp          one sender's connection: when it is opened, checked, renewed, and a mail tried once more
+smtp          one sender's connection: when it is opened, checked and renewed, and when a mail is tried again
 conversation  what is said over it: MAIL, RCPT, DATA, the content, RSET
 connection    how it is opened: Flask-Mail, EHLO, STARTTLS, login; why that failed
 wire          its bytes: replies, and the bound on them

@@ -7,7 +7,7 @@ BUILT_IN = "#1f5f8b"
 
 LIGHT_GROUND = "#ffffff"
 DARK_GROUND = "#1c2127"
-"""What the colour is shown on; number.html has them, too."""
+"""The backgrounds of number.html, which names them, too."""
 
 READABLE = 4.5
 """Contrast of text, at least (WCAG 2.2, 1.4.3)."""
@@ -23,7 +23,7 @@ class Accent(NamedTuple):
 
 
 def accent(color: str) -> Accent:
-    """The colour, darkened or lightened as far as it must be to be read; empty = the built-in one."""
+    """The colour, darkened or lightened only until it is readable; empty = the built-in one."""
     color = color or BUILT_IN
     return Accent(
         light=_towards("#000000", color, LIGHT_GROUND), dark=_towards("#ffffff", color, DARK_GROUND)
@@ -37,7 +37,7 @@ def contrast(one: str, other: str) -> float:
 
 
 def _towards(end: str, color: str, ground: str) -> str:
-    """The first colour on the way from `color` to `end` that can be read on the ground."""
+    """The first colour between `color` and `end` that is readable on the ground."""
     mixes = (_mix(color, end, step / _STEPS) for step in range(_STEPS + 1))
     return next(mix for mix in mixes if contrast(mix, ground) >= READABLE)
 

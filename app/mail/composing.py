@@ -2,8 +2,8 @@
 
 Composing takes a millisecond, as long as the rest of a registration; filling in takes some microseconds. The
 message is `multipart/alternative` in quoted-printable ASCII, which every server takes. Each value stands on a
-line of its own between two soft line breaks, so whatever a layout does, no value is cut and no line is too
-long. Imports of the app only `domain` and the room.
+line of its own between two soft line breaks, so that no layout can make a line too long or cut a value.
+Imports of the app only `domain` and the room.
 """
 
 import quopri
@@ -24,7 +24,7 @@ BOUNDARY: Final = "=_alternative"
 §6.7)."""
 
 FOLD_AT: Final = 60
-"""Characters in a line of a header: fewer than 78 also when a number of 18 digits takes its mark's place."""
+"""Characters in a line of a header: fewer than 78 also with a number of 18 digits in place of its mark."""
 
 SOFT_BREAK: Final = b"=\r\n"
 
@@ -44,7 +44,7 @@ class Composed(NamedTuple):
 
 
 def compose(service: Service, language: str, said: Rendered) -> Composed:
-    """The mails that say this."""
+    """The mails of a service in one language."""
     _, sender = parseaddr(service.sender)
     headers = [
         _header("From", _from(_one_line(service.sender))),
@@ -72,7 +72,7 @@ def compose(service: Service, language: str, said: Rendered) -> Composed:
 
 def quoted(text: str) -> bytes:
     """Quoted-printable in lines of at most 76 characters, with CRLF. A soft line break may follow."""
-    end = "="  # keeps room for that break in the last line
+    end = "="  # keeps room for such a break in the last line
     encoded = quopri.encodestring((text + end).encode()).removesuffix(b"=3D")
     return encoded.replace(b"\n", b"\r\n")
 
@@ -104,7 +104,7 @@ def _pieces(text: str, encoded: Callable[[str], bytes]) -> Iterator[bytes]:
 
 
 def _header(name: str, words: Iterable[str]) -> str:
-    """A header in lines that are short, where there is a space to break at."""
+    """A header, folded at its spaces."""
     return textwrap.fill(
         " ".join(words),
         FOLD_AT,
@@ -123,7 +123,7 @@ def _from(sender: str) -> list[str]:
 
 
 def _words(text: str) -> Iterator[str]:
-    """The words of a header: as they are where they are plain or hold a mark, else encoded (RFC 2047)."""
+    """The words of a header. Those that are plain or hold a mark stay; others are encoded (RFC 2047)."""
     words = (word for word in text.split(" ") if word)
     for marked, run in groupby(words, lambda word: MARK.search(word) is not None):
         found = list(run)
@@ -135,10 +135,10 @@ def _encoded(text: str) -> list[str]:
 
 
 def _is_plain(text: str) -> bool:
-    """Stands in a header as it is: ASCII, and nothing that a mail program would decode."""
+    """May stand in a header unencoded: ASCII, and nothing that a mail program would decode."""
     return text.isascii() and "=?" not in text
 
 
 def _one_line(text: str) -> str:
-    """Nothing that could begin another header."""
+    """Without line ends, which could begin another header, and other control characters."""
     return _CONTROL.sub(" ", text)

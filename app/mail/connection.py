@@ -1,8 +1,8 @@
 """How a connection to the mail server is opened: Flask-Mail's way, with deadlines, bounds and a certificate
 that is checked.
 
-smtplib speaks EHLO and logs in; where it reads, writes and connects, `SmtpHost` does so over a `Wire`.
-Imports of the app only `config`, `errors`, `sockets` and the room.
+smtplib speaks EHLO and logs in; `SmtpHost` makes it connect, read and write over a `Wire`. Imports of the app
+only `config`, `errors`, `sockets` and the room.
 """
 
 import smtplib
@@ -51,7 +51,7 @@ class SmtpMail(flask_mail.Mail):
 
     @cached_property
     def tls(self) -> ssl.SSLContext:
-        """Whom to trust. Made when it is first needed: the system's authorities take a megabyte."""
+        """The authorities to trust. Read when first needed: the system's take a megabyte."""
         try:
             return ssl.create_default_context(cafile=self._ca_file or None)
         except (ssl.SSLError, OSError) as error:
@@ -123,7 +123,7 @@ class SmtpHost(smtplib.SMTP):
             raise NotGreeted("connected, and no greeting in time") from error
 
     def encrypt(self) -> None:
-        """STARTTLS. What the server said of itself before is forgotten (RFC 3207 §4.2)."""
+        """STARTTLS. Forgets what the server said of itself before (RFC 3207 §4.2)."""
         if not self.has_extn("starttls"):
             raise smtplib.SMTPNotSupportedError("STARTTLS is not offered")
         code, text = self.docmd("STARTTLS")
@@ -140,7 +140,7 @@ class SmtpHost(smtplib.SMTP):
         """Logs in as MAIL_USERNAME."""
         try:
             self.login(self._mail.username or "", self._mail.password or "")
-        except UnicodeEncodeError:  # it holds the password, so it is no cause
+        except UnicodeEncodeError:  # it holds the password, so it must not be the cause
             raise smtplib.SMTPNotSupportedError("AUTH takes ASCII only") from None
 
     def send(self, s: object) -> None:
@@ -157,7 +157,7 @@ class SmtpHost(smtplib.SMTP):
 
 
 class NotGreeted(TimeoutError):
-    """The server has taken the connection and says nothing, or not all of its greeting, in time."""
+    """The server accepted the connection, and its greeting did not come, or not whole, in time."""
 
 
 def connection_fault(error: Exception) -> MailFault:

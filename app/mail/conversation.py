@@ -1,9 +1,9 @@
 """What is said over one connection to a mail server (RFC 5321): envelope, content, reset.
 
-PIPELINING (RFC 2920) puts the envelope and DATA into one write, and the final reply may take ten minutes
-(RFC 1047) while the request has long been answered. A conversation that is out of step ends before the
-content: an unexpected code, or bytes that nobody asked for, mean that the next reply may belong to another
-command. Imports of the app only the room.
+PIPELINING (RFC 2920) puts the envelope and DATA into one write. The final reply may take ten minutes (RFC
+1047), long after the request was answered. A conversation that is out of step ends before the content: after
+an unexpected code, or bytes that came unasked, the next reply may belong to another command. Imports of the
+app only the room.
 """
 
 from collections.abc import Callable
@@ -21,11 +21,11 @@ from app.mail.replies import (
 )
 
 FINAL_REPLY_TIMEOUT_S = 600.0
-"""RFC 1047: a client that gives up earlier gets the mail delivered twice."""
+"""RFC 1047: if a client gives up earlier, the mail is delivered twice."""
 
 CHECK_SHARE = 0.25
-"""Of MAIL_TIMEOUT, for the answers to NOOP and RSET: a connection that is dead must not cost a request its
-whole wait, nor a refused recipient the answer that says so."""
+"""Of MAIL_TIMEOUT, for the replies to NOOP and RSET: a dead connection must not cost a request its whole
+wait, nor make it miss that its recipient was refused."""
 
 
 class Broken(Exception):
@@ -64,8 +64,8 @@ class Conversation:
             return False
 
     def send(self, mail: Mail, may_go: Callable[[], bool]) -> None:
-        """One mail transaction (RFC 5321 §3.3). Raises MailFault, or Broken: then the connection is of no
-        more use. `may_go` is asked last, right before the content."""
+        """One mail transaction (RFC 5321 §3.3). Raises MailFault, or Broken when the connection can no longer
+        be used. `may_go` is asked last, right before the content."""
         self._stay_in_step("sender")
         envelope = (
             f"MAIL FROM:<{mail.sender}>\r\n".encode(),
@@ -86,22 +86,23 @@ class Conversation:
             raise MailFault(Blame.MOMENT, final.told("content"))
 
     def _pipeline(self, sender: bytes, recipient: bytes, data: bytes) -> MailFault | None:
-        """The envelope and DATA in one write. A refused envelope; None when the content may be sent."""
+        """Sends the envelope and DATA in one write. Returns the refusal; None when the content may be
+        sent."""
         self._say(sender + recipient + data)
         told, asked = self._answer("sender"), self._reply("recipient")
         ready = self._reply("data")
         if not told.refused and asked.accepted:
             return self._ready(ready)
         _expect(asked.refused, asked, "recipient")
-        # RFC 2920 §3.1 lets a server accept DATA although no recipient was: then it waits for a content, and
-        # an end of the connection is a clearer answer than an empty mail.
+        # RFC 2920 §3.1 lets a server accept DATA although it accepted no recipient. Then it waits for a
+        # content, and to close the connection is clearer than to send an empty mail.
         _expect(ready.refused or ready.code == SEND_CONTENT, ready, "data")
         if ready.code == SEND_CONTENT:
             self.end()
         return sender_refused(told) if told.refused else recipient_refused(asked)
 
     def _step_by_step(self, sender: bytes, recipient: bytes, data: bytes) -> MailFault | None:
-        """The same, each command after the reply to the one before."""
+        """The same, with each command after the reply to the one before."""
         self._say(sender)
         told = self._answer("sender")
         if told.refused:
@@ -122,7 +123,7 @@ class Conversation:
         return MailFault(Blame.MOMENT, reply.told("data"))
 
     def _hand_over(self, content: bytes) -> Reply:
-        """The final reply to the mail."""
+        """Sends the content. Returns the final reply."""
         try:
             self._say(content + b".\r\n")
             return self._answer("content", FINAL_REPLY_TIMEOUT_S)
@@ -131,7 +132,7 @@ class Conversation:
             raise
 
     def _leave(self) -> None:
-        """Ends a transaction that came to nothing, so that the connection can carry the next one."""
+        """Resets a refused transaction, so that the connection can carry the next one."""
         if not self.open:
             return
         try:
@@ -160,7 +161,7 @@ class Conversation:
         return reply
 
     def _reply(self, stage: str, timeout_s: float = 0.0) -> Reply:
-        """One reply, within MAIL_TIMEOUT unless told otherwise. Raises Broken when there is none, or 421."""
+        """One reply, by default within MAIL_TIMEOUT. Raises Broken when there is none, and for 421."""
         self._wire.begin(timeout_s or self._timeout_s)
         try:
             reply = self._wire.reply()

@@ -1,8 +1,8 @@
-"""Messages that others write, taken apart: within bounds, whatever is in them.
+"""Messages of strangers, taken apart in a bounded time.
 
-Whoever knows the address may send one, and the `email` package, and what reads texts after it, has costs that
-grow with the square of a line, a header or the depth. So a message is cut to size first, and one of a hundred
-layers is not taken apart at all. Imports nothing of the app.
+Everybody who knows the address may send one. The costs of the `email` package, and of the patterns that read
+the texts, grow with the square of a line, a header or the depth. So a message is cut to size first, and one
+of too many layers is not taken apart at all. Imports nothing of the app.
 """
 
 import base64
@@ -15,14 +15,14 @@ from email.message import Message
 from typing import Final, NamedTuple
 
 MAX_BYTES: Final = 256 * 1024
-"""What is looked at. Our own mails have 12 KB, and a report brings one of them back at most."""
+"""The rest is not read. Our own mails have 12 KB, and a report brings back at most one of them."""
 
 MAX_LINES: Final = 5000
 MAX_LINE: Final = 500
-"""RFC 5322 §2.1.1 allows 998 characters; what matters stands at the beginning."""
+"""RFC 5322 §2.1.1 allows 998 characters; what matters stands at its beginning."""
 
 MAX_FOLDS: Final = 6
-"""Lines in a row that begin with a space: so many may a header go on."""
+"""Continuation lines of one header, at most."""
 
 MAX_LAYERS: Final = 20
 MAX_DELIMITERS: Final = 500
@@ -46,9 +46,9 @@ RETURNED: Final = (
 class Incoming(NamedTuple):
     """A message in its parts; bytes of other charsets than ASCII are as Latin-1 has them.
 
-    `headers`: of the message itself. `text`: what is written to a person. `status`, `feedback` and
-    `disposition`: the parts for machines (RFC 3464, 5965, 8098), empty where there are none. `returned`: what
-    came back of the first message. `raw`: all of it.
+    `headers`: of the message itself. `text`: for a person. `status`, `feedback` and `disposition`: the parts
+    for machines (RFC 3464, 5965, 8098), empty where there are none. `returned`: what came back of the
+    original message. `raw`: all of it.
     """
 
     headers: Message
@@ -96,7 +96,7 @@ def fields(text: str) -> Iterator[dict[str, str]]:
 
 
 def _tame(data: bytes) -> bytes:
-    """Short lines and not too many, and headers that go on for a few of them."""
+    """Cut to short lines, not too many of them, and few continuation lines of a header."""
     lines, folds = [], 0
     for line in re.sub(rb"\r\n?", b"\n", data).split(b"\n", MAX_LINES)[:MAX_LINES]:
         folds = folds + 1 if line[:1] in (b" ", b"\t") else 0
@@ -106,7 +106,7 @@ def _tame(data: bytes) -> bytes:
 
 
 def _leaves(message: Message) -> Iterator[Message]:
-    """The parts that have none themselves. Messages within the message are not looked into."""
+    """The parts that have no parts. Messages within the message stay whole."""
     waiting = [message]
     for _ in range(MAX_PARTS):
         if not waiting:
@@ -119,7 +119,7 @@ def _leaves(message: Message) -> Iterator[Message]:
 
 
 def _inner(part: Message) -> list[Message]:
-    """What a part consists of."""
+    """The parts of a part."""
     payload: object = part.get_payload()
     return [inner for inner in payload if isinstance(inner, Message)] if isinstance(payload, list) else []
 
@@ -138,7 +138,8 @@ def _content(part: Message) -> str:
 
 
 def _text(part: Message) -> str:
-    """Never by the charset that it names: some of Python's take the square of the time."""
+    """The text of a part that has no parts, as Latin-1: some charsets that it may name take quadratic
+    time."""
     data = part.get_payload(decode=True)
     return data.decode("latin-1").replace("\r\n", "\n") if isinstance(data, bytes) else ""
 

@@ -1,8 +1,8 @@
 """The languages of a service's mails, and the sentences of each.
 
 A language is one file, `<tag>.toml`: the built-in ones lie in `app/templates/mail`, a service's own in its
-`templates`. A service's file replaces the sentences that it names; a language that is new, and no variety
-of a built-in one, needs them all. Imports of the app only `domain` and `errors`.
+`templates`. A service's file replaces single sentences of the built-in language, of which it may be a
+variety; a file of a new language needs all sentences. Imports of the app only `domain` and `errors`.
 """
 
 import re
@@ -36,7 +36,7 @@ MUST_SHOW: Mapping[str, frozenset[str]] = {
 """Every sentence, with the fields that it must show. `{service}` may stand in each."""
 
 NUMBER_FIRST = "{number} "
-"""How `subject_with_number` begins, so that the number is seen also where a subject is cut off."""
+"""How `subject_with_number` begins, so that the number is visible also where the subject is cut off."""
 
 LAYOUTS = ("number.html", "number.txt")
 SENTENCES = ".toml"
@@ -44,7 +44,7 @@ SENTENCES = ".toml"
 
 @cache
 def built_in() -> Mapping[str, str]:
-    """The built-in templates, by file name. They are read once; whoever edits them clears the cache."""
+    """The built-in templates, by file name. They are read once: clear the cache after an edit."""
     return {file.name: file.read_text("utf-8") for file in files("app").joinpath("templates/mail").iterdir()}
 
 
@@ -57,8 +57,8 @@ def available(service: Service) -> tuple[str, ...]:
 
 
 def chosen(service: Service, tag: str) -> str:
-    """The language of a mail to somebody who wants `tag`: what serves it, else the service's own, else
-    English. Empty = no wish."""
+    """The language of a mail to somebody who wants `tag` (empty = no wish): the closest one, else the
+    service's own, else English."""
     languages = available(service)
     return look_up(tag, languages) or look_up(service.locale, languages) or LAST_RESORT
 
@@ -100,7 +100,7 @@ def _read(name: str, source: str) -> dict[str, str]:
 
 
 def _faults(key: str, sentence: object) -> Iterator[str]:
-    """What is wrong with a sentence, in words that go on after its name."""
+    """What is wrong with a sentence; the words follow its name."""
     if key not in MUST_SHOW:
         yield f"is not among the sentences: {', '.join(MUST_SHOW)}."
     elif not isinstance(sentence, str) or not sentence.strip():

@@ -1,9 +1,10 @@
-"""What a mail says and how it looks: the door to languages, rendering and composing.
+"""The mails of all services: the door to languages, rendering and composing.
 
-A service's mails are composed once for each language and filled in for each mail. Imports of the app only
-`domain`, `errors` and the room.
+A service's mails are composed once for each language, and filled in for each registration. Imports of the app
+only `domain`, `errors` and the room.
 """
 
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import format_datetime
@@ -11,6 +12,7 @@ from functools import lru_cache
 from itertools import product
 from typing import Final, NamedTuple
 
+from app.domain.address import Address
 from app.domain.number import grouped
 from app.domain.registration import Registration
 from app.domain.service import Service
@@ -23,16 +25,18 @@ from app.mail.wording import duration, moment
 REFERENCE_LETTERS: Final = "ABCDEFGHJKLMNPQRSTUVWXYZ"
 """Without I and O, which read like digits."""
 
+SAMPLE_NUMBER: Final = "4821093753"
+
 KEPT: Final = 2048
-"""Compositions that are kept, of some 6 KB each: for a thousand services with two languages each. If they did
-not fit, and mails of all services came in turn, each would be composed anew, at 4 ms."""
+"""Compositions that are kept, of some 6 KB each: for a thousand services with two languages each. With fewer,
+and mails of all services in turn, each mail would be composed anew, in 4 ms."""
 
 KEPT_WISHES: Final = 4096
 """Tags of callers for which the language is remembered."""
 
 
 class Mail(NamedTuple):
-    """One mail as it travels: envelope and content (CRLF lines, dots doubled as RFC 5321 §4.5.2 asks)."""
+    """One mail as it travels: envelope and content (CRLF lines, leading dots doubled: RFC 5321 §4.5.2)."""
 
     sender: str
     recipient: str
@@ -60,10 +64,10 @@ class Messages:
         bounce_address: str = "",
         tag: Callable[[Registration], str] | None = None,
     ) -> None:
-        """`service`: gives the one with this id that is in force now. It must not change; after a reload
-        there is another object. `bounce_address`: where reports of mails go; each mail brings its `tag`
-        there, by which its report will be known."""
-        built_in()  # now, so that what is installed later changes nothing for a service that runs
+        """`service`: gives the service with an id that is in force now; the object must not change, and a
+        reload makes another one. `bounce_address`: where reports of mails go; each mail's own address there
+        holds its `tag`, by which its report is recognized."""
+        built_in()  # now, so that an installation later changes nothing for a service that runs
         self._service = service
         self._bounce_name, _, self._bounce_domain = bounce_address.rpartition("@")
         self._tag = tag
@@ -71,8 +75,8 @@ class Messages:
         self._composed = lru_cache(KEPT)(_composed)
 
     def mail(self, registration: Registration) -> Mail:
-        """The mail that brings the person the number. The same registration gives the same mail, but for the
-        time that the number has left. Raises ServiceUnknown."""
+        """The mail with the number. The same registration gives the same mail, but for the time that the
+        number has left. Raises ServiceUnknown."""
         service = self._find(registration)
         language = self._language(service, registration.locale)
         composed = self._composed(service, language, registration.left_ms is None)
@@ -93,7 +97,7 @@ class Messages:
         return Mail(sender, recipient, content)
 
     def shown(self, registration: Registration) -> ShownMail:
-        """The same mail for somebody who looks at it. Raises ServiceUnknown."""
+        """The same mail as a person reads it. Raises ServiceUnknown."""
         service = self._find(registration)
         language = chosen(service, registration.locale)
         said = render(service, language, endless=registration.left_ms is None).filled(
@@ -126,8 +130,8 @@ def _composed(service: Service, language: str, endless: bool) -> Composed:
 
 
 def faults(service: Service) -> list[str]:
-    """What is wrong with the templates of a service: sentences that name file and line. Every mail that it
-    can send is composed once."""
+    """What is wrong with the templates of a service: sentences that name file and line. Composes every mail
+    that it can send."""
     found: list[str] = []
     try:
         languages = available(service)
@@ -154,3 +158,18 @@ def reference(registration_id: str) -> str:
     """Two letters by which a person tells one mail from another."""
     first, second = divmod(int(registration_id, 16) % len(REFERENCE_LETTERS) ** 2, len(REFERENCE_LETTERS))
     return REFERENCE_LETTERS[first] + REFERENCE_LETTERS[second]
+
+
+def sample(service: Service, locale: str) -> Registration:
+    """A registration that nobody made, of this moment, for looking at mails. `locale`: a language tag, or
+    empty for none."""
+    return Registration(
+        user_id="a" * 26,
+        registration_id="0123456789abcdef0123",
+        address=Address.known("ada@example.com"),
+        number=SAMPLE_NUMBER,
+        locale=locale,
+        asked_for_ms=int(time.time() * 1000),
+        service=service.id,
+        left_ms=service.ttl_ms or None,
+    )

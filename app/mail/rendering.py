@@ -1,6 +1,4 @@
-"""From a service's brand, sentences and layout to what its mails say.
-
-What each mail has of its own, such as the number, is a mark.
+"""From a service's brand, sentences and layout to what its mails say, with a mark for each mail's own values.
 
 Imports of the app only `domain`, `errors` and the room.
 """
@@ -23,10 +21,10 @@ from app.mail.languages import LAYOUTS, built_in, sentences
 from app.mail.wording import cldr
 
 VALUES: Final = ("number", "reference", "issued_at", "duration")
-"""What each mail has of its own, in its subject and its bodies."""
+"""Each mail's own values, in its subject and its bodies."""
 
 MARK: Final = re.compile("\ue000([a-z_]+)\ue001")
-"""Where such a value stands: its name between two characters that are nobody's (private use)."""
+"""Stands for such a value: its name between two private-use characters."""
 
 LRM: Final = "\u200e"
 """Left-to-right mark: without it the groups of a number stand in the wrong order in Arabic."""
@@ -40,7 +38,7 @@ class Rendered(NamedTuple):
     html: str
 
     def filled(self, values: Mapping[str, str]) -> "Rendered":
-        """The same, as one person reads it."""
+        """The same with a mail's values in place of the marks."""
         return Rendered(*(MARK.sub(lambda found: values[found[1]], part) for part in self))
 
 
@@ -49,7 +47,7 @@ def mark(name: str) -> str:
 
 
 def render(service: Service, language: str, *, endless: bool) -> Rendered:
-    """What the service's mails in this language say. `endless`: the number is good until it is used.
+    """What the service's mails in this language say. `endless`: the number has no end but its use.
 
     Raises SettingsError, with file, line and variable, where a template or a sentence cannot be used.
     """
@@ -102,7 +100,7 @@ def _layout(service: Service, name: str, names: Mapping[str, Any]) -> str:
         shown = environment.get_template(name).render(names)
     except TemplateSyntaxError as error:
         raise SettingsError(f"{name}, line {error.lineno}: {error.message}") from error
-    except Exception as error:  # a template may raise whatever its expressions raise
+    except Exception as error:  # the expressions of a template may raise anything
         lines = [
             frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == name
         ]
@@ -118,9 +116,9 @@ def _layout(service: Service, name: str, names: Mapping[str, Any]) -> str:
 
 @lru_cache(maxsize=16)
 def _environment(*sources: str) -> Environment:
-    """For layouts with these sources. Reading and compiling them costs more than everything else here.
+    """For layouts with these sources. Kept, since compiling them costs more than everything else here.
 
-    In a sandbox: who writes a brand's layout need not be who may read the secrets of this process.
+    It is a sandbox: a brand's author need not be allowed to read the secrets of this process.
     """
     layouts = dict(zip(LAYOUTS, sources, strict=True))
     return ImmutableSandboxedEnvironment(

@@ -50,7 +50,7 @@ class MailFault(Exception):
 
     @property
     def crowded(self) -> bool:
-        """421 instead of a greeting: too many connections, unless the server is shutting down."""
+        """421 in place of the greeting: the server takes no more connections, or is shutting down."""
         return not self.connected and self.code == f"connect {CLOSING}"
 
 

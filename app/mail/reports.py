@@ -1,8 +1,8 @@
 """What a message says of a mail of ours: that it came back, is late, is unwanted, was delivered, or nothing.
 
-RFC 3464 and RFC 5965 where mail servers keep to them, flufl.bounce for those that do not. Nothing that a
-message says is believed before its tag has proved that it answers a mail of ours; so this only proposes.
-Never raises, and takes a bounded time. Imports of the app only `domain` and the room.
+It is read by RFC 3464 and RFC 5965 where mail servers keep to them, else by flufl.bounce. The result is only
+a proposal: it is believed once its tag has proved that the message answers a mail of ours. Never raises, and
+takes a bounded time. Imports of the app only `domain` and the room.
 """
 
 import email
@@ -49,7 +49,7 @@ MAX_TEXT_LINE: Final = 200
 
 FOR_FLUFL: Final = ("From", "X-Mailer", "X-Failed-Recipients")
 
-logging.getLogger("flufl.bounce").setLevel(logging.CRITICAL)  # it logs what it stumbles over, and we go on
+logging.getLogger("flufl.bounce").setLevel(logging.CRITICAL)  # it logs what it cannot read; we go on
 
 
 def read(data: bytes) -> Report:
@@ -58,7 +58,7 @@ def read(data: bytes) -> Report:
         incoming = opened(data)
         kind, code = _said(incoming)
         return Report(kind, code, tuple(_candidates(incoming)))
-    except Exception:  # noqa: BLE001 - written by strangers, read by libraries: whatever it is, it says nothing
+    except Exception:  # noqa: BLE001 - strangers wrote it, and libraries may fail at it: then it says nothing
         return Report(ReportKind.NOTHING)
 
 
@@ -74,7 +74,7 @@ def _said(incoming: Incoming) -> tuple[ReportKind, str]:
 
 
 def _status(text: str) -> tuple[ReportKind, str]:
-    """RFC 3464: the worst of what became of the recipients."""
+    """RFC 3464: the worst outcome of all recipients."""
     found = [_recipient(group) for group in fields(text) if "action" in group]
     found = [each for each in found if each[0] in SEVERITY]
     return max(found, key=lambda each: SEVERITY.index(each[0]), default=(ReportKind.NOTHING, ""))
@@ -91,7 +91,7 @@ def _recipient(group: dict[str, str]) -> tuple[ReportKind, str]:
 
 
 def _code(status: str, diagnostic: str) -> str:
-    """The status; where it is none, or only tells the class, what the other server said is better."""
+    """The status. Where that is missing or only tells the class, the diagnostic code is better."""
     found = ENHANCED.search(status)
     if found and not found[0].endswith(".0.0"):
         return found[0]
@@ -102,7 +102,7 @@ def _code(status: str, diagnostic: str) -> str:
 
 
 def _is_from_a_mail_system(incoming: Incoming) -> bool:
-    """And no answer of a person's mailbox: an out-of-office notice goes to the envelope sender, too."""
+    """And not from a person's mailbox: an out-of-office notice goes to the envelope sender, too."""
     if incoming.all("X-Failed-Recipients"):
         return True
     submitted = incoming.all("Auto-Submitted").lower()
@@ -113,7 +113,7 @@ def _is_from_a_mail_system(incoming: Incoming) -> bool:
 
 
 def _odd(incoming: Incoming) -> tuple[ReportKind, str]:
-    """What mail servers say that know no standard."""
+    """What mail servers say that follow no standard."""
     temporary, permanent = all_failures(_for_flufl(incoming))
     if not temporary and not permanent:
         return ReportKind.NOTHING, ""
@@ -126,7 +126,8 @@ def _odd(incoming: Incoming) -> tuple[ReportKind, str]:
 
 
 def _for_flufl(incoming: Incoming) -> Message:
-    """The same message, no longer than its patterns can take, in the form that all its detectors look at."""
+    """The message for flufl.bounce: cut to what its patterns can take, in the form that all its detectors
+    read."""
     head = [f"{name}: {_one_line(incoming.all(name))}" for name in FOR_FLUFL if incoming.all(name)]
     lines = (line[:MAX_TEXT_LINE] for line in incoming.text[:MAX_TEXT].split("\n"))
     part = ["--=_", "Content-Type: text/plain", "Content-Description: notification", "", *lines, "--=_--"]
@@ -140,7 +141,7 @@ def _one_line(text: str) -> str:
 
 
 def _candidates(incoming: Incoming) -> list[str]:
-    """What looks like a tag: where it must be, where it should be, anywhere."""
+    """What looks like a tag, from the likeliest place to the least likely."""
     returned = OF_OUR_MAIL.findall(incoming.returned) + OF_OUR_MAIL.findall(incoming.text)
     places = (
         incoming.all(*RECIPIENTS),

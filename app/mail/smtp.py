@@ -1,4 +1,5 @@
-"""How a mail travels: one kept SMTP connection for each sender, opened when needed, checked and renewed.
+"""How a mail travels: each sender keeps one SMTP connection, which is opened when needed, checked and
+renewed.
 
 What is said over it: app/mail/conversation.py. Imports of the app only the room.
 """
@@ -14,18 +15,18 @@ from app.mail.replies import Blame, MailFault
 __all__ = ["MAX_IDLE_S", "MAX_MAILS", "Blame", "MailFault", "SmtpMail", "SmtpSession"]
 
 CHECK_AFTER_IDLE_S = 2.0
-"""A connection that rested longer is asked with NOOP before it is trusted with a mail. One that was just used
-is not: if it is dead, the mail finds out before its content is sent, and goes over a new one."""
+"""A connection that rested longer is checked with NOOP before it gets a mail. One that was just used is not:
+if it is dead, that shows before the content, and the mail goes over a new one."""
 
 MAX_IDLE_S = 60.0
-"""After this a resting connection is closed: servers do the same, less politely, after some minutes."""
+"""After this a resting connection is closed with QUIT: servers drop it after some minutes."""
 
 MAX_AGE_S = 300.0
 MAX_MAILS = 100
 """After these a connection is made anew, so that load balancers and changed addresses come to bear."""
 
 NEW_CONNECTIONS = 2
-"""How many may break under one mail before it is put off."""
+"""How many may break while they carry one mail, before it is put off."""
 
 
 class SmtpSession:
@@ -40,8 +41,9 @@ class SmtpSession:
     def send(self, mail: Mail, may_go: Callable[[], bool] = lambda: True) -> None:
         """Returns when the server has accepted the mail (250 after DATA). Raises MailFault.
 
-        `may_go` is asked last, right before the content: if false, the mail is not sent. A connection that
-        breaks before the content was sent is replaced, a new one once: nothing was said yet.
+        `may_go` is asked last, right before the content: if false, the mail is not sent. A kept connection
+        that breaks before the content is replaced, and a new one once, since the mail cannot have been
+        accepted.
         """
         new = 0
         while True:
@@ -63,7 +65,7 @@ class SmtpSession:
         return self._conversation is not None and self._conversation.open
 
     def probe(self) -> None:
-        """Opens a connection, with all that belongs to it. Raises MailFault."""
+        """Opens a connection, up to the login. Raises MailFault."""
         try:
             if self._keep_healthy() is None:
                 self._open()
@@ -71,7 +73,7 @@ class SmtpSession:
             raise MailFault(Blame.SERVER, broken.code, connected=False) from broken
 
     def close(self) -> None:
-        """Lets the connection go; says QUIT without waiting for the answer."""
+        """Closes the connection; says QUIT without waiting for the reply."""
         self._end(b"QUIT\r\n")
 
     def close_if_idle(self) -> None:
@@ -84,7 +86,7 @@ class SmtpSession:
             conversation.end(farewell)
 
     def _keep_healthy(self) -> Conversation | None:
-        """The kept connection; None when there is none, or it was too old or did not answer any more."""
+        """The kept connection; None when there is none, or it was too old or no longer answered."""
         now = time.monotonic()
         if now - self._opened > MAX_AGE_S or self._mails >= MAX_MAILS:
             self.close()
@@ -97,8 +99,8 @@ class SmtpSession:
         return kept
 
     def _open(self) -> Conversation:
-        """Connects, starts TLS, logs in. Raises MailFault for what will fail for every mail, and Broken when
-        the server broke off."""
+        """Connects, starts TLS, logs in. Raises Broken when the server broke off, and MailFault for
+        everything else."""
         try:
             host = self._mail.connect().configure_host()
         except (OSError, ValueError) as error:

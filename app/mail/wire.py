@@ -1,4 +1,4 @@
-"""The bytes between us and a mail server: replies, and whether there are any that nobody asked for.
+"""The bytes between us and a mail server: writes commands, reads replies, notices bytes that came unasked.
 
 No reply fills memory. Imports of the app only `sockets` and the room's `replies`.
 """
@@ -21,7 +21,7 @@ _LINE = re.compile(rb"([2-5]\d\d)(?:([ -])(.*)|\r?)\n")
 
 
 class OutOfStep(OSError):
-    """The server said something that is no reply, or something that nobody asked for."""
+    """The server sent something that is no reply, or sent it unasked."""
 
 
 class Wire(TimedSocket):
@@ -35,14 +35,14 @@ class Wire(TimedSocket):
     def encrypt(self, tls: ssl.SSLContext, host: str) -> None:
         """Starts TLS and checks the certificate.
 
-        Whatever the server said before belongs to nobody: somebody may have put it there (RFC 3207 §4.1).
+        Refuses bytes from before TLS beyond the reply: an attacker may have put them there (RFC 3207 §4.1).
         """
         if self._buffer:
             raise OutOfStep("more than a reply before TLS")
         super().encrypt(tls, host)
 
     def reply(self) -> Reply:
-        """The next reply with all its lines. Raises OutOfStep for what is none."""
+        """The next reply with all its lines. Raises OutOfStep for anything else."""
         lines: list[bytes] = []
         code, room = b"", MAX_REPLY
         while True:
@@ -57,8 +57,7 @@ class Wire(TimedSocket):
                 return Reply(int(code), lines)
 
     def quiet(self) -> bool:
-        """True when the server has said nothing that is still to be read; False where the connection is known
-        to be broken, too."""
+        """True when there is nothing to read. False also where the connection is known to be broken."""
         if self._buffer:
             return False
         fcntl.ioctl(self.sock, termios.FIONREAD, self._unread)  # a tenth of a recv that finds nothing
@@ -75,7 +74,7 @@ class Wire(TimedSocket):
         return False
 
     def end(self, farewell: bytes = b"") -> None:
-        """Ends the connection. The farewell is written if the socket takes it at once."""
+        """Closes the connection, after the farewell if the socket takes that at once."""
         with contextlib.suppress(OSError):
             if farewell:
                 self.sock.settimeout(0)

@@ -16,13 +16,13 @@ Unit = Literal["day", "hour", "minute", "second"]
 _SECONDS: tuple[tuple[Unit, int], ...] = (("day", 86_400), ("hour", 3600), ("minute", 60), ("second", 1))
 
 NO_BREAK = "\u00a0"
-"""A space at which no line ends: a duration is read at one glance."""
+"""Keeps a duration on one line."""
 
 
 @cache
 def cldr(language: str) -> Locale | None:
-    """What is known of a language. A variety of its own, such as `es-x-formal`, is as its language is; None =
-    nothing is known."""
+    """The locale data of a language; None where there are none. A private variety, such as `es-x-formal`, has
+    those of its language."""
     found = look_up(language, (identifier.replace("_", "-") for identifier in locale_identifiers()))
     return Locale.parse(found, sep="-") if found else None
 
@@ -30,8 +30,8 @@ def cldr(language: str) -> Locale | None:
 def duration(language: str, ms: int) -> str:
     """How long that is, in the largest unit of which there are two: `10 minutes`, `90 seconds`.
 
-    At most a hundredth more than there is, and a tenth of the unit: a number of ten minutes has 10 minutes,
-    not 9, also when its mail goes out after two seconds.
+    Rounds up by at most a hundredth of the duration, and a tenth of the unit: a number of ten minutes has 10
+    minutes, not 9, also when its mail goes out after two seconds.
     """
     for unit, seconds in _SECONDS:
         unit_ms = seconds * 1000

@@ -22,8 +22,7 @@ from app.directory.source import Source, Unreadable
 from app.domain.service import Service
 from app.errors import SettingsError
 from app.mail.languages import available, built_in
-from app.mail.messages import Messages, ShownMail
-from app.mail.sample import sample
+from app.mail.messages import Messages, ShownMail, sample
 from app.mail.wording import cldr
 
 EXAMPLE = "PLAYGROUND_SERVICES"
