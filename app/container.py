@@ -69,7 +69,7 @@ class Container:
             TracedVerification(self.traces, *verifying) if self.traces.on else VerificationService(*verifying)
         )
         self.reports = ReportService(
-            self.users, self.suppressions, self.guard, self.tags, self.metrics, happened=self._happened
+            self.users, self.suppressions, self.guard, self.tags, self.metrics, self._happened
         )
         self.client_limits = ClientLimits(self.storage, names)
         self.census = Census(self.storage, sealer)

@@ -21,6 +21,7 @@ from app.services.messaging import MessagingService
 from app.services.registration import RegistrationService
 from app.storage.scripts import SCRIPTS
 from app.storage.storage import Storage
+from app.telemetry.metrics import Metrics
 
 DIGITS = 10
 TOKEN = "t" * 64
@@ -119,7 +120,11 @@ class FullShard:
         self._draft = Draft(address, TOKEN, "en", Service())
         self._users = CountedUsers(storage, names, sealer)
         self._service = RegistrationService(
-            self._users, Guard(storage, names, sealer), NumberGenerator(DIGITS, self._below), NO_MAIL
+            self._users,
+            Guard(storage, names, sealer),
+            NumberGenerator(DIGITS, self._below),
+            NO_MAIL,
+            Metrics(),
         )
         taken = []
         draws = secrets.SystemRandom().sample(range(space), int(space * share))

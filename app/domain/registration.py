@@ -190,10 +190,6 @@ class Event(NamedTuple):
     created_ms: int
 
 
-def nobody(_service_id: str, _user_id: str, _stage: object) -> None:
-    """A callback that does nothing, for where nothing follows from the stage of a registration."""
-
-
 def rfc3339(unix_ms: int) -> str:
     """`2026-11-22T16:53:29.123Z` (RFC 3339)."""
     return f"{_second(unix_ms // 1000)}.{unix_ms % 1000:03}Z"

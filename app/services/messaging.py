@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from app.domain.registration import Cause, Delivery, Registration, Stored, nobody
+from app.domain.registration import Cause, Delivery, Registration, Stored
 from app.errors import AddressRefused
 from app.mail.messages import Messages
 from app.mail.smtp import SmtpMail, SmtpSession
@@ -56,24 +56,21 @@ class MessagingService:
         *,
         connections: int,
         timeout_s: float,
-        metrics: Metrics | None = None,
-        happened: Callable[[str, str, Stage], None] = nobody,
+        metrics: Metrics,
+        happened: Callable[[str, str, Stage], None],
         traces: Traces = OFF,
     ) -> None:
+        """`happened`: told how far a registration has come, by service and user."""
         self._lease_ms = outbox.lease_ms
         self._connections = connections
         self._timeout_s = timeout_s
         self._mail = mail
         self._traces = traces
         self._queue = JobQueue()
-        self._breaker = MailBreaker(metrics=metrics)
+        self._breaker = MailBreaker(metrics)
         leases = Leases(outbox)
-        parts = outbox, messages, self._queue, self._breaker, leases
-        self._worker = (
-            TracedWorker(traces, *parts, metrics=metrics, happened=happened)
-            if traces.on
-            else Worker(*parts, metrics=metrics, happened=happened)
-        )
+        parts = outbox, messages, self._queue, self._breaker, leases, metrics, happened
+        self._worker = TracedWorker(traces, *parts) if traces.on else Worker(*parts)
         self._senders = Senders(mail, self._queue, self._breaker, self._worker, connections)
         self._relay = Relay(outbox, guard, mail, self._queue, self._breaker, leases, self._senders, traces)
         self._slow = threading.BoundedSemaphore(connections)

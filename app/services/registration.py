@@ -36,13 +36,13 @@ class RegistrationService:
         guard: Guard,
         numbers: NumberGenerator,
         messaging: MessagingService,
-        metrics: Metrics | None = None,
+        metrics: Metrics,
     ) -> None:
         self._users = users
         self._guard = guard
         self._numbers = numbers
         self._messaging = messaging
-        self._metrics = metrics or Metrics()
+        self._metrics = metrics
         self._free_in_a_row = 0
 
     def register(

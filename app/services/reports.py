@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable
 
-from app.domain.registration import nobody
 from app.domain.report import Outcome, Report, ReportKind
 from app.domain.service import Service
 from app.repositories.guard import Guard
@@ -26,8 +25,8 @@ class ReportService:
         guard: Guard,
         tags: Tags,
         metrics: Metrics,
+        happened: Callable[[str, str, Stage], None],
         now_s: Callable[[], float] = time.time,
-        happened: Callable[[str, str, Stage], None] = nobody,
     ) -> None:
         """`happened`: as for VerificationService."""
         self._users = users

@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 from app.domain.address import Address
 from app.domain.number import digits_of, is_well_formed
-from app.domain.registration import nobody
 from app.domain.service import Service
 from app.errors import MistypedNumber, VerificationFailed
 from app.repositories.guard import Guard
@@ -24,7 +23,7 @@ class VerificationService:
         users: Users,
         guard: Guard,
         digits: int,
-        happened: Callable[[str, str, Stage], None] = nobody,
+        happened: Callable[[str, str, Stage], None],
     ) -> None:
         """`happened`: told how far a registration has come, by service and user."""
         self._users = users

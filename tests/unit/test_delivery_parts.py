@@ -12,6 +12,7 @@ from app.repositories.outbox import Outbox
 from app.services.delivery.breaker import FAILURES_TO_OPEN, LONGEST_TRIAL_S, MailBreaker
 from app.services.delivery.leases import Leases
 from app.services.delivery.queue import MAX_REMEMBERED, Job, JobQueue
+from app.telemetry.metrics import Metrics
 from tests.support.waiting import wait_until
 
 DOWN = MailFault(Blame.SERVER, "connect refused", connected=False)
@@ -223,7 +224,7 @@ def test_every_job_is_taken_once_when_many_put_and_take(queue: JobQueue, patienc
 
 @pytest.fixture
 def breaker(clock: Clock) -> MailBreaker:
-    return MailBreaker(clock)
+    return MailBreaker(Metrics(), clock)
 
 
 def test_the_breaker_opens_after_failures_in_a_row(breaker: MailBreaker) -> None:

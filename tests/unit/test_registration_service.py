@@ -24,6 +24,7 @@ from app.services.registration import (
     MORE_CANDIDATES,
     RegistrationService,
 )
+from app.telemetry.metrics import Metrics
 from tests.support.people import DIGITS
 from tests.support.storage import FakeStorage
 from tests.support.values import text
@@ -65,7 +66,7 @@ def service(
 ) -> RegistrationService:
     """The service as the container builds it, with its numbers from the given source."""
     guard = Guard(FakeStorage(client), Names(None), Sealer([]))
-    return RegistrationService(users, guard, NumberGenerator(DIGITS, randbelow), NO_MAIL)
+    return RegistrationService(users, guard, NumberGenerator(DIGITS, randbelow), NO_MAIL, Metrics())
 
 
 class FakeMessaging:
@@ -92,7 +93,8 @@ def registering(
     """The service with a messaging service that mails nothing."""
     users = Users(FakeStorage(client), Names(None), Sealer([]), mark_ms)
     guard = Guard(FakeStorage(client), Names(None), Sealer([]))
-    return RegistrationService(users, guard, NumberGenerator(DIGITS), cast(MessagingService, messaging))
+    mailing = cast(MessagingService, messaging)
+    return RegistrationService(users, guard, NumberGenerator(DIGITS), mailing, Metrics())
 
 
 def test_registering_stores_and_mails_with_the_lease_that_messaging_planned(

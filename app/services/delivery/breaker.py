@@ -23,9 +23,9 @@ log = structlog.get_logger()
 class MailBreaker:
     """Counts failures in a row; open from the third one until the server answers again."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic, metrics: Metrics | None = None) -> None:
+    def __init__(self, metrics: Metrics, clock: Callable[[], float] = time.monotonic) -> None:
+        self._metrics = metrics
         self._clock = clock
-        self._metrics = metrics or Metrics()
         self._failures = 0
         self._trial_s = FIRST_TRIAL_S
         self._trial_at = 0.0

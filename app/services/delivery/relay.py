@@ -18,7 +18,7 @@ from app.services.delivery.breaker import MailBreaker
 from app.services.delivery.leases import Leases
 from app.services.delivery.queue import JobQueue
 from app.services.delivery.senders import Senders
-from app.telemetry.traces import OFF, Traces
+from app.telemetry.traces import Traces
 from app.threads import WatchedThread
 
 BEGIN_AFTER_S = 1.0
@@ -52,7 +52,7 @@ class Relay:
         breaker: MailBreaker,
         leases: Leases,
         senders: Senders,
-        traces: Traces = OFF,
+        traces: Traces,
     ) -> None:
         self._outbox = outbox
         self._guard = guard

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import structlog
 
-from app.domain.registration import Contents, Delivery, Registration, nobody
+from app.domain.registration import Contents, Delivery, Registration
 from app.errors import ServiceUnknown, StorageUnavailable
 from app.mail.messages import Messages
 from app.mail.smtp import Blame, MailFault, SmtpSession
@@ -72,10 +72,8 @@ class Worker:
         queue: JobQueue,
         breaker: MailBreaker,
         leases: Leases,
-        *,
-        jitter: Callable[[], float] = random.random,
-        metrics: Metrics | None = None,
-        happened: Callable[[str, str, Stage], None] = nobody,
+        metrics: Metrics,
+        happened: Callable[[str, str, Stage], None],
     ) -> None:
         """`happened`: told how far a registration has come, by service and user."""
         self._outbox = outbox
@@ -83,8 +81,7 @@ class Worker:
         self._queue = queue
         self._breaker = breaker
         self._leases = leases
-        self._jitter = jitter
-        self._metrics = metrics or Metrics()
+        self._metrics = metrics
         self._happened = happened
 
     def deliver(self, job: Job, session: SmtpSession, *, only: bool = False) -> None:
@@ -201,7 +198,7 @@ class Worker:
         return Attempt(Delivery.PENDING, wait_s, fault)
 
     def _wait_s(self, attempts: int) -> float:
-        return growing(FIRST_WAIT_S, LONGEST_WAIT_S, attempts, self._jitter)
+        return growing(FIRST_WAIT_S, LONGEST_WAIT_S, attempts, random.random)
 
     def _settle(self, job: Job, registration: Registration, attempt: Attempt, *, go_on: bool) -> Settled:
         """Writes down what the mail server said, and answers the request. If Redis fails, it tries on until
@@ -281,8 +278,8 @@ def _is_current(job: Job, now: float) -> bool:
 class TracedWorker(Worker):
     """A worker that traces each mail as a part of its request. Made only where there are traces."""
 
-    def __init__(self, traces: Traces, *parts: Any, **more: Any) -> None:
-        super().__init__(*parts, **more)
+    def __init__(self, traces: Traces, *parts: Any) -> None:
+        super().__init__(*parts)
         self._traces = traces
 
     def _deliver(self, job: Job, session: SmtpSession, only: bool) -> None:

@@ -22,6 +22,7 @@ from app.services.delivery.queue import Job, JobQueue
 from app.services.delivery.senders import Senders
 from app.services.delivery.worker import Worker
 from app.services.messaging import MessagingService
+from app.telemetry.metrics import Metrics
 from tests.support.waiting import wait_until
 
 BOUND = 2
@@ -44,7 +45,7 @@ def running() -> int:
 def senders_stay_counted() -> None:
     """A sender that was started is one of the bound, whatever becomes of who started it."""
     queue, worker = JobQueue(), SlowWorker()
-    senders = Senders(cast(SmtpMail, None), queue, MailBreaker(), cast(Worker, worker), BOUND)
+    senders = Senders(cast(SmtpMail, None), queue, MailBreaker(Metrics()), cast(Worker, worker), BOUND)
     for turn in range(3 * BOUND):
         queue.put(Job(f"user{turn}", "owner", leased_at=0.0, awaited=True))
         request = gevent.spawn(senders.add)
@@ -79,7 +80,16 @@ class Refusing:
 def nobody_waits_any_more() -> None:
     """Nobody would hear that the address is refused, so the registration is not erased."""
     parts: Any = Refusing()
-    messaging = MessagingService(parts, parts, parts, parts, connections=3, timeout_s=30)
+    messaging = MessagingService(
+        parts,
+        parts,
+        parts,
+        parts,
+        connections=3,
+        timeout_s=30,
+        metrics=Metrics(),
+        happened=lambda *_: None,
+    )
 
     def send(user_id: str) -> None:
         address = Address.parse("ada@example.com")
