@@ -161,7 +161,7 @@ class NotGreeted(TimeoutError):
 
 
 def connection_fault(error: Exception) -> MailFault:
-    """What it means that no connection came about."""
+    """Why there is no connection, and whose fault that is."""
     match error:
         case ssl.SSLCertVerificationError():
             blame, code = Blame.OPERATOR, "certificate refused"

@@ -138,7 +138,7 @@ def _content(part: Message) -> str:
 
 
 def _text(part: Message) -> str:
-    """The text of a part that has no parts, as Latin-1: some charsets that it may name take quadratic
+    """The text of a part without parts, read as Latin-1: some charsets that it may name take quadratic
     time."""
     data = part.get_payload(decode=True)
     return data.decode("latin-1").replace("\r\n", "\n") if isinstance(data, bytes) else ""

@@ -161,8 +161,7 @@ def reference(registration_id: str) -> str:
 
 
 def sample(service: Service, locale: str) -> Registration:
-    """A registration that nobody made, of this moment, for looking at mails. `locale`: a language tag, or
-    empty for none."""
+    """An invented registration of this moment, for looking at mails. `locale`: a language tag, or empty."""
     return Registration(
         user_id="a" * 26,
         registration_id="0123456789abcdef0123",

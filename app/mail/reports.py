@@ -126,8 +126,7 @@ def _odd(incoming: Incoming) -> tuple[ReportKind, str]:
 
 
 def _for_flufl(incoming: Incoming) -> Message:
-    """The message for flufl.bounce: cut to what its patterns can take, in the form that all its detectors
-    read."""
+    """The message for flufl.bounce: cut to what its patterns can take, in a form that each detector reads."""
     head = [f"{name}: {_one_line(incoming.all(name))}" for name in FOR_FLUFL if incoming.all(name)]
     lines = (line[:MAX_TEXT_LINE] for line in incoming.text[:MAX_TEXT].split("\n"))
     part = ["--=_", "Content-Type: text/plain", "Content-Description: notification", "", *lines, "--=_--"]

@@ -40,7 +40,7 @@ MAX_IDLE_S = 60.0
 
 MAX_AGE_S = 300.0
 MAX_MAILS = 100
-"""After these a connection is made anew, so that load balancers and changed addresses come to bear."""
+"""After these a connection is made anew, so that load balancers and changed addresses take effect."""
 
 NEW_CONNECTIONS = 2
 """How many may break while they carry one mail, before it is put off."""
@@ -73,7 +73,7 @@ class Conversation:
         self._wire.end(farewell)
 
     def answers(self) -> bool:
-        """Whether the server answers NOOP, soon and in step."""
+        """Whether the server answers NOOP, in time and in step."""
         try:
             self._stay_in_step("noop")
             self._say(b"NOOP\r\n")
@@ -104,8 +104,7 @@ class Conversation:
             raise MailFault(Blame.MOMENT, final.told("content"))
 
     def _pipeline(self, sender: bytes, recipient: bytes, data: bytes) -> MailFault | None:
-        """Sends the envelope and DATA in one write. Returns the refusal; None when the content may be
-        sent."""
+        """Sends the envelope and DATA in one write. Returns a refusal; None when the content may follow."""
         self._say(sender + recipient + data)
         told, asked = self._answer("sender"), self._reply("recipient")
         ready = self._reply("data")
@@ -209,8 +208,7 @@ class SmtpSession:
         """Returns when the server has accepted the mail (250 after DATA). Raises MailFault.
 
         `may_go` is asked last, right before the content: if false, the mail is not sent. A kept connection
-        that breaks before the content is replaced, and a new one once, since the mail cannot have been
-        accepted.
+        that breaks before the content is replaced, and a new one once: the mail was not accepted.
         """
         new = 0
         while True:
@@ -266,8 +264,7 @@ class SmtpSession:
         return kept
 
     def _open(self) -> Conversation:
-        """Connects, starts TLS, logs in. Raises Broken when the server broke off, and MailFault for
-        everything else."""
+        """Connects, starts TLS, logs in. Raises Broken when the server broke off, else MailFault."""
         try:
             host = self._mail.connect().configure_host()
         except (OSError, ValueError) as error:

@@ -89,9 +89,8 @@ class MessagingService:
     def send(self, stored: Stored, plan: SendPlan, cause: Cause) -> Delivery:
         """Begins to mail a registration, and waits for the mail server up to the mail time-out.
 
-        Returns PENDING when the mail is still under way then, is not awaited or is not begun beside the
-        request. Raises AddressRefused, and StorageUnavailable when the address was refused and Redis failed
-        just then.
+        PENDING when the mail is still under way then, is not awaited or is not begun beside the request.
+        Raises AddressRefused, and StorageUnavailable when Redis failed while the refusal was written.
         """
         if self._stands_by:
             self._stands_by = False
@@ -128,8 +127,7 @@ class MessagingService:
             raise
 
     def _rehearse(self, job: Job, registration: Registration) -> Delivery:
-        """Does the job of a test service in the request's own thread: it mails nothing and needs no
-        sender."""
+        """Does the job of a test service in the request's own thread, as it mails nothing."""
         if sandbox.is_slow(registration.address) and job.awaited:
             self._be_slow()
             job.tell(Delivery.PENDING)

@@ -118,7 +118,7 @@ class Monitoring:
     def exposition(self) -> bytes:
         """All metrics in Prometheus' text format; without the store's where Redis is away."""
         store = self._look()
-        # Shares before it reads, so that what this answer tells is on the board also after a crash.
+        # Its own first: what this answer tells is then on the board, for the others and after a crash.
         workers = [self._share(), *self._board.others()]
         total = workers[0].series
         for other in workers[1:]:
@@ -144,8 +144,7 @@ class Monitoring:
             return Snapshot(self._board.slot, state, series)
 
     def _observe(self) -> WorkerState:
-        """What this process knows. Deaths of threads and dropped lines are counted here, as only totals are
-        known."""
+        """What this process knows. Counts what has been added to the totals of deaths and dropped lines."""
         threads = [*self._threads(), *([self._thread] if self._thread else [])]
         for thread in threads:
             deaths = thread.deaths

@@ -50,9 +50,8 @@ class RegistrationService:
     ) -> Registered:
         """Gives the address a unique number in place of what it had, and mails it there.
 
-        `awaited`: the request waits for the mail, up to MAIL_TIMEOUT. Where the same caller used the same
-        Idempotency-Key before, the answer is the former one. Raises what `store` and `MessagingService.send`
-        raise.
+        `awaited`: the request waits for the mail, up to MAIL_TIMEOUT. The same `idempotency_key` of the same
+        caller gets the same answer again. Raises what `store` and `MessagingService.send` raise.
         """
         once = self._users.once(cause.caller, draft, idempotency_key) if idempotency_key else None
         plan = self._messaging.plan(awaited=awaited, test=draft.service.test)

@@ -1,5 +1,4 @@
-"""Sockets with one deadline over a whole step: a socket's own time-out starts anew with each byte that
-arrives."""
+"""Sockets with one deadline over a whole step: a socket's own time-out starts anew with each byte."""
 
 import select
 import socket
@@ -90,8 +89,7 @@ class TimedSocket:
 
     def _when_ready(self, act: Callable[[], T]) -> T:
         """The result of an act that reads or writes. Under TLS one act is many reads and writes, and gevent
-        would give each of them the whole time-out: there the socket does not block, and the waiting is done
-        here."""
+        would give each of them the whole time-out. There the socket does not block, and this method waits."""
         while True:
             left = self._deadline - time.monotonic()
             self.sock.settimeout(0 if left <= 0 or isinstance(self.sock, ssl.SSLSocket) else left)

@@ -1,4 +1,4 @@
-"""Which addresses events may go to: nobody may use us to reach what only our network reaches."""
+"""Which addresses events may go to: no service may use us to reach what only our network reaches."""
 
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Final, NamedTuple, Self
@@ -17,7 +17,7 @@ PORTS: Final = {"https": 443, "http": 80}
 
 
 class Receiver(NamedTuple):
-    """Whom to connect to, and what is allowed there: what connections have in common that serve for each
+    """Where a connection goes, and what is allowed there. Connections to equal receivers may replace each
     other."""
 
     secure: bool

@@ -15,7 +15,7 @@ class Gone(Exception):
 
 
 class NotTaken(Exception):
-    """The event was not taken, or nobody knows whether it was. `code`: why, in fixed words or with the number
+    """The event was not taken, or may not have been. `code`: why, in fixed words or with the number
     of the status; nothing of what a receiver has said, or of its URL, is in it."""
 
     def __init__(self, code: str) -> None:
@@ -32,7 +32,7 @@ def judge(status: int) -> None:
 
 
 def fault(error: Exception) -> NotTaken:
-    """What it means that there is no answer."""
+    """Why there is no answer."""
     match error:
         case ssl.SSLCertVerificationError():
             return NotTaken(distrust(error))

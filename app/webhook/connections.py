@@ -14,7 +14,7 @@ MAX_IDLE_S: Final = 4.0
 """Node, the shortest of the usual servers, closes a connection that has rested for 5 s."""
 
 MAX_AGE_S: Final = 60.0
-"""Then a connection is made anew, so that changed addresses come to bear."""
+"""Then a connection is made anew, so that changed addresses take effect."""
 
 MAX_OF_ONE: Final = 4
 MAX_KEPT: Final = 64

@@ -2,7 +2,6 @@
 
 import ssl
 import time
-from collections.abc import Callable
 from functools import cached_property
 from http.client import HTTPException
 
@@ -31,14 +30,12 @@ class Webhooks:
         *,
         tls: ssl.SSLContext | None = None,
         names: Names | None = None,
-        clock: Callable[[], float] = time.time,
     ) -> None:
         """`timeout_s`: for a whole attempt, from the look-up of the name to the end of the answer.
-        `tls`: whom to trust, by default the system's authorities. `clock`: Unix time in seconds."""
+        `tls`: which authorities to trust, by default the system's."""
         self._timeout_s = timeout_s
         self._given = tls
         self._names = names or Names()
-        self._clock = clock
         self._kept = Kept()
 
     @cached_property
@@ -54,9 +51,9 @@ class Webhooks:
         """
         deadline = time.monotonic() + self._timeout_s
         try:
-            status = self._status(endpoint, signed(event, endpoint.secrets, self._clock()), deadline)
+            status = self._status(endpoint, signed(event, endpoint.secrets, time.time()), deadline)
         except NO_ANSWER as error:
-            raise fault(error) from None  # what it says may be the receiver's words, or its name
+            raise fault(error) from None  # its text may hold the receiver's words, or its name
         judge(status)
 
     def probe(self, endpoint: Endpoint) -> None:

@@ -140,8 +140,8 @@ class JobQueue:
             return True
 
     def remember(self, user_id: str, wait_s: float = 0.0, cause: Cause = NO_REQUEST) -> None:
-        """Makes an address due in `wait_s`, or earlier where an earlier time is known. Without a cause (a
-        sweep knows none) the known one stays."""
+        """Makes an address due in `wait_s` seconds, unless it is due earlier already. A sweep knows no cause:
+        then the known one stays."""
         at = self._clock() + wait_s if wait_s > 0 else DUE
         with self._mutex:
             known = self._remembered.get(user_id)

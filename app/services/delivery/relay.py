@@ -22,7 +22,7 @@ from app.telemetry.traces import Traces
 from app.threads import WatchedThread
 
 BEGIN_AFTER_S = 1.0
-"""A process that forks before this serves nobody: it is the master of `gunicorn --preload`."""
+"""A process that forks before this serves no requests: it is the master of `gunicorn --preload`."""
 
 TICK_S = 0.2
 """How late a retry can be. A tick without work costs microseconds."""
@@ -146,8 +146,7 @@ class Relay:
                     self._queue.remember(entry.user_id, (entry.due_ms - now_ms) / 1000)
 
     def _give_up(self, user_id: str) -> None:
-        """Claims a mail that is too old, which makes it fail. Senders cannot: they may wait for the mail
-        server."""
+        """Makes a mail that is too old fail, by claiming it. Senders may be waiting for the mail server."""
         try:
             self._outbox.claim(user_id, self._owner)
         except StorageUnavailable as error:

@@ -47,8 +47,7 @@ class Senders:
         return [sender.thread for sender in self._senders]
 
     def tend(self) -> None:
-        """Forgets senders that have ended, wakes those that rest for what is due, and starts those that are
-        missing."""
+        """Forgets senders that have ended, hands what is due to those that rest, and starts missing ones."""
         with self._starting:
             self._senders = [sender for sender in self._senders if sender.thread.alive]
         if self._breaker.open:

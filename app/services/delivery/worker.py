@@ -28,7 +28,7 @@ from app.telemetry.traces import Traces
 
 FIRST_WAIT_S = 2.0
 LONGEST_WAIT_S = 900.0
-"""Retries wait at most 2 s, then double up to 15 minutes; jitter keeps them from coming in step."""
+"""Retries wait at most 2 s, then double up to 15 minutes; jitter spreads them."""
 
 SENDS_IN_A_ROW = 4
 """Mails to one address that registers again and again, before the sender leaves the rest to the relay."""

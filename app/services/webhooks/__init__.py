@@ -1,5 +1,4 @@
-"""How services are told of events: each process delivers those that it caused, and one process finds the
-rest.
+"""How services are told of events: each process delivers those that it caused, and one finds all others.
 
 queue      whose events are due, fairly by service
 receivers  which receivers fail or want no more events, shared by all processes

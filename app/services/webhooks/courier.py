@@ -124,8 +124,7 @@ class Courier:
         return self._events.settle(queue, claim, self._wait_ms(claim.attempts))
 
     def _failed_a_moment_ago(self, service: str) -> bool:
-        """Whether an attempt of this process failed, and the receiver has taken nothing from any process
-        since."""
+        """Whether an attempt failed here, and the receiver has taken nothing from any process since."""
         failed_at = self._failed_at.get(service, -math.inf)
         return self._receivers.failing(service) and self._clock() < failed_at + ASKED_IN_VAIN_S
 

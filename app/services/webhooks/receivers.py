@@ -16,8 +16,7 @@ field of its own, so that attempts under way, which may still fail or succeed, d
 
 
 class Receivers:
-    """The receivers of all services. One that answered 410 gets nothing more until the next restart or
-    reload."""
+    """The receivers of all services. One that answered 410 gets nothing more until a restart or a reload."""
 
     def __init__(self, events: Events, start: str, clock: Callable[[], float] = time.monotonic) -> None:
         """`start`: what names this start or reload of the service, the same for all its processes."""

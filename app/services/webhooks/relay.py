@@ -22,7 +22,7 @@ from app.telemetry.metrics import Metrics
 from app.threads import WatchedThread
 
 BEGIN_AFTER_S = 1.0
-"""A process that forks before this serves nobody: it is the master of `gunicorn --preload`."""
+"""A process that forks before this serves no requests: it is the master of `gunicorn --preload`."""
 
 SWEEP_S = 2.0
 """How late an event can be that no process remembers."""
@@ -65,7 +65,7 @@ class EventRelay:
         metrics: Metrics,
     ) -> None:
         """`listening`: whether any service wants events. `tend`: keeps the couriers at work. `close_idle`:
-        closes connections that nobody needs."""
+        closes connections that have rested for long."""
         self._events = events
         self._guard = guard
         self._queue = queue
