@@ -29,10 +29,9 @@ from app.repositories.users import Users
 from app.services.events import EventService
 from app.services.messaging import MessagingService
 from app.services.monitoring import Monitoring
-from app.services.registration import RegistrationService
+from app.services.registration import RegistrationService, TracedRegistration
 from app.services.reports import ReportService
-from app.services.traced import TracedRegistration, TracedVerification
-from app.services.verification import VerificationService
+from app.services.verification import TracedVerification, VerificationService
 from app.storage.storage import Storage
 from app.storage.traced import TracedStorage
 from app.telemetry.collector import traces_from_environment

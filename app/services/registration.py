@@ -2,6 +2,7 @@
 
 import time
 from contextlib import suppress
+from typing import Any
 
 from app.domain.number import NumberGenerator
 from app.domain.registration import Cause, Draft, Registered, Registration, Stored, UserRecord
@@ -11,6 +12,7 @@ from app.repositories.guard import Guard
 from app.repositories.users import Once, Users
 from app.services.messaging import MessagingService
 from app.telemetry.metrics import Metrics
+from app.telemetry.traces import Traces
 
 FIRST_CANDIDATES = 4
 """At 90 % full four candidates fail in 66 of 100 cases; only then the next call brings many."""
@@ -166,3 +168,21 @@ class RegistrationService:
         if once is not None:
             with suppress(StorageUnavailable):
                 self._users.keep_answer(once, registration, answer)
+
+
+class TracedRegistration(RegistrationService):
+    """The same, with each call a step of its request's trace. Made only where there are traces."""
+
+    def __init__(self, traces: Traces, *parts: Any) -> None:
+        super().__init__(*parts)
+        self._traces = traces
+
+    def register(
+        self, draft: Draft, cause: Cause, *, awaited: bool = True, idempotency_key: str = ""
+    ) -> Registered:
+        with self._traces.step("registration"):
+            return super().register(draft, cause, awaited=awaited, idempotency_key=idempotency_key)
+
+    def resend(self, service: Service, user_id: str, cause: Cause, *, awaited: bool = True) -> UserRecord:
+        with self._traces.step("resend"):
+            return super().resend(service, user_id, cause, awaited=awaited)

@@ -1,6 +1,7 @@
 """Handing in the number: it proves that the mailbox was read, and is answered with the token, once."""
 
 from collections.abc import Callable
+from typing import Any
 
 from app.domain.address import Address
 from app.domain.number import digits_of, is_well_formed
@@ -9,6 +10,7 @@ from app.errors import MistypedNumber, VerificationFailed
 from app.repositories.guard import Guard
 from app.repositories.users import Handed, Users
 from app.telemetry.metrics import Stage
+from app.telemetry.traces import Traces
 
 LONGEST_TYPED = 256
 """Characters of a number as it was typed or pasted. Each is looked up in Unicode's tables, and a body may
@@ -48,3 +50,15 @@ class VerificationService:
         if not handed.again:
             self._happened(service.id, handed.user_id, Stage.VERIFIED)
         return handed
+
+
+class TracedVerification(VerificationService):
+    """The same, with each call a step of its request's trace. Made only where there are traces."""
+
+    def __init__(self, traces: Traces, *parts: Any) -> None:
+        super().__init__(*parts)
+        self._traces = traces
+
+    def verify(self, service: Service, address: Address, typed: str, idempotency_key: str = "") -> Handed:
+        with self._traces.step("verification"):
+            return super().verify(service, address, typed, idempotency_key)

@@ -2,7 +2,7 @@
 
 Names and facts of steps are words of this code, codes and counts: nothing that a client or a person sent, and
 no text of an exception. Whether they are on: app/telemetry/collector.py. What every request passes is traced
-by subclasses that are only made then (`traced` in storage and services). May import nothing of the app.
+by subclasses that are only made then (`Traced…`, in storage and services). May import nothing of the app.
 """
 
 from contextlib import AbstractContextManager, nullcontext

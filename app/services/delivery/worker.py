@@ -276,7 +276,7 @@ def _is_current(job: Job, now: float) -> bool:
 
 
 class TracedWorker(Worker):
-    """A worker that traces each mail as a part of its request. Made only where there are traces."""
+    """The same, with each mail a part of its request's trace. Made only where there are traces."""
 
     def __init__(self, traces: Traces, *parts: Any) -> None:
         super().__init__(*parts)
