@@ -47,6 +47,7 @@ def _number(default: float, lowest: float, highest: float) -> Any:
 
 
 LIMIT: Final = {"parser": "limit", "empty": NO_LIMIT}
+"""How a limit is read, as `_read` takes it: empty means that there is none."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import atexit
 import os
+import ssl
 from contextlib import suppress
 
 from flask import Flask, current_app
@@ -97,7 +98,7 @@ class Container:
         self.events = EventService(
             Events(self.storage, self.names),
             self.guard,
-            Webhooks(),
+            Webhooks(tls=ssl.create_default_context() if self.directory.listens else None),
             start=self._in_force.start,
             service=self.service,
             listening=lambda: self.directory.listens,

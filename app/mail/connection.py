@@ -46,8 +46,8 @@ class SmtpMail(flask_mail.Mail):
         self.names = names or Names()
         self._ca_file = ca_file
         super().__init__(app)
-        if ca_file:
-            self.tls  # noqa: B018 so that a wrong file is told at the start
+        if ca_file or self.use_tls or self.use_ssl:
+            self.tls  # noqa: B018 made at the start: a wrong file is told then, and no mail waits for it
 
     @cached_property
     def tls(self) -> ssl.SSLContext:

@@ -22,7 +22,8 @@ MAX_LINE: Final = 500
 """RFC 5322 §2.1.1 allows 998 characters; what matters stands at its beginning."""
 
 MAX_FOLDS: Final = 6
-"""Continuation lines of one header, at most."""
+"""Indented lines in a row that are read, at most: so long may a header go on. In a body the rest is nothing
+that matters."""
 
 MAX_LAYERS: Final = 20
 MAX_DELIMITERS: Final = 500

@@ -37,8 +37,8 @@ class VerificationService:
         """Consumes the registration of the address and returns what was registered.
 
         `typed`: the number as the person typed or pasted it (`digits_of`). The same key, address and number
-        return the same again for two minutes. Raises MistypedNumber (costs no
-        try), VerificationFailed, TooManyAttempts, StorageUnavailable.
+        return the same again for two minutes. Raises MistypedNumber (costs no try), VerificationFailed,
+        TooManyAttempts, StorageUnavailable.
         """
         number = digits_of(typed) if len(typed) <= LONGEST_TYPED else ""
         if not is_well_formed(number, self._digits):

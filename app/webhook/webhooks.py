@@ -32,7 +32,7 @@ class Webhooks:
         names: Names | None = None,
     ) -> None:
         """`timeout_s`: for a whole attempt, from the look-up of the name to the end of the answer.
-        `tls`: which authorities to trust, by default the system's."""
+        `tls`: which authorities to trust; by default the system's, read when an event is first posted."""
         self._timeout_s = timeout_s
         self._given = tls
         self._names = names or Names()
@@ -40,7 +40,7 @@ class Webhooks:
 
     @cached_property
     def _tls(self) -> ssl.SSLContext:
-        """Made when it is first needed: the system's authorities take a megabyte."""
+        """The authorities take a megabyte, which a process that posts no events does without."""
         return self._given or ssl.create_default_context()
 
     def post(self, endpoint: Endpoint, event: Event) -> None:

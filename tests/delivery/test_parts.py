@@ -92,3 +92,13 @@ def test_a_file_without_certificates_stops_the_start() -> None:
     """MAIL_CA_FILE that names the wrong file is a wrong setting."""
     with pytest.raises(SettingsError, match="MAIL_CA_FILE"):
         SmtpMail(flask.Flask("mail"), 1.0, __file__)
+
+
+@pytest.mark.parametrize(
+    ("setting", "read"), [("MAIL_USE_TLS", True), ("MAIL_USE_SSL", True), ("MAIL_DEBUG", False)]
+)
+def test_the_authorities_are_read_at_the_start_where_there_is_tls(setting: str, read: bool) -> None:
+    """While mails go, the file that holds them may be out of reach, and senders must not wait for it."""
+    app = flask.Flask("mail")
+    app.config[setting] = True
+    assert ("tls" in vars(SmtpMail(app, 1.0))) is read

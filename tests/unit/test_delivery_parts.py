@@ -149,10 +149,12 @@ def test_an_address_is_remembered_once_and_for_its_earliest_time(queue: JobQueue
     assert queue.take(0) is None
 
 
-def test_a_process_remembers_no_more_than_a_bound(queue: JobQueue) -> None:
+def test_a_process_remembers_no_more_than_a_bound(queue: JobQueue, clock: Clock) -> None:
     """The outbox in Redis knows the rest. An address that was taken makes room for another one."""
     for number in range(MAX_REMEMBERED + 10):
-        queue.remember(str(number))
+        queue.remember(str(number), 10)
+    clock.now += 10
+    queue.wake()
     assert queue.senders_missing(only_leased=False) == MAX_REMEMBERED
     assert queue.take(0)
     queue.remember("next")

@@ -103,12 +103,13 @@ class Worker:
                 self._outbox.put_off(job.user_id)
                 wait_s = self._leases.lease_s
             self._queue.remember(job.user_id, wait_s, job.cause)
-        except BaseException as error:
+        except Exception as error:  # noqa: BLE001 no error of one mail may end the sender
             self._queue.remember(job.user_id, self._leases.lease_s, job.cause)
-            if not isinstance(error, Exception):
-                raise
-            with suppress(Exception):  # no error of one mail may end the sender, not even that of a log
+            with suppress(Exception):  # not even that of a log
                 self._log("error", "sender_failed", job, exception=error)
+        except BaseException:
+            self._queue.remember(job.user_id, self._leases.lease_s, job.cause)
+            raise
         finally:
             self._leases.drop(job.owner)
             if not crowded:
