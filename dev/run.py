@@ -187,7 +187,8 @@ def mailbox(instance: Instance, ports: Ports) -> Program:
 
 def settings_of(instance: Instance, ports: Ports, environment: Mapping[str, str]) -> dict[str, str]:
     """The service's settings: where its servers are, and what the caller's environment says of the others."""
-    return {name: value for name, value in environment.items() if name in SETTINGS - OWN_SETTINGS} | {
+    of_others = SETTINGS - OWN_SETTINGS
+    return {name: value for name, value in environment.items() if name in of_others} | {
         "FLASK_SKIP_DOTENV": "1",  # .env is for another service, with keys of its own
         "REDIS_URL": f"redis://{HOST}:{ports.valkey}/0",
         "MAIL_SERVER": HOST,

@@ -27,7 +27,7 @@ from app.repositories.keys import (
 from app.repositories.scripts import (
     CLAIM_MS,
     EVENTS_LIVE_MS,
-    LONGEST_WAIT_MS,
+    LONGEST_EVENT_WAIT_MS,
     ClaimEvent,
     DropEvents,
     HoldLock,
@@ -110,7 +110,7 @@ class Events:
             return Claim(event, text, now_ms, int(attempts))
         except ValueError:
             log.error("event_unreadable", service=queue.service)
-            self.put_off([queue], LONGEST_WAIT_MS)
+            self.put_off([queue], LONGEST_EVENT_WAIT_MS)
             return None
 
     def settle(self, queue: Queue, claim: Claim, wait_ms: int | None = None) -> Left:
@@ -143,7 +143,7 @@ class Events:
 
     def put_off_end(self, user_id: str) -> None:
         """Lets the end of a registration wait whose keys cannot be used."""
-        due_ms = self._storage.now_ms() + LONGEST_WAIT_MS
+        due_ms = self._storage.now_ms() + LONGEST_EVENT_WAIT_MS
         self._storage.command("ZADD", keys_of(user_id).expiries, "XX", due_ms, user_id)
 
     # Of all
@@ -155,7 +155,7 @@ class Events:
     def due_never(self, shards: Iterable[int]) -> list[Queue]:
         """Users whose event lies further ahead than any wait: it was written before the clock of Redis was
         set back, and is due."""
-        return self._scheduled(shards, self._storage.now_ms() + LONGEST_WAIT_MS + CLAIM_MS, "+inf")
+        return self._scheduled(shards, self._storage.now_ms() + LONGEST_EVENT_WAIT_MS + CLAIM_MS, "+inf")
 
     def expired(self, shards: Iterable[int]) -> list[str]:
         """Users whose registration has reached its end, at most USERS_A_SHARD a shard."""

@@ -24,7 +24,7 @@ class Guard:
     def __init__(self, storage: Storage, names: Names, sealer: Sealer) -> None:
         self._storage = storage
         self._value = mark(names, seals=sealer.seals)
-        self.passed = False  # Redis has answered, and its data is ours
+        self.passed = False  # Redis has answered, and its data is ours; only `check_again` says so
 
     def check(self) -> None:
         """Raises WrongIndexKey or StorageUnavailable; costs nothing once it has passed."""

@@ -199,5 +199,5 @@ def _base32(digest: bytes) -> str:
 
 
 def name_of(member: bytes) -> str:
-    """The user id in a key, or of an outbox entry. No user has the one that somebody else wrote."""
+    """The user id in a key, or of an outbox entry. A member that others wrote gives one that no user has."""
     return member.rpartition(b":")[2].decode(errors="replace")

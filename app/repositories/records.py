@@ -1,4 +1,4 @@
-"""The stored form of a registration: the version of its layout, and what is sealed in it, and how.
+"""The stored form of a registration: the version of its layout, what is sealed in it, and how.
 
 AES-256-GCM (NIST SP 800-38D) with a random 96-bit nonce; the user id is the associated data, so a record
 that was moved to another user does not open. A seal is one byte that tells which key, the nonce, the

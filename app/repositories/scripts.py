@@ -10,6 +10,11 @@ from typing import NamedTuple
 from app.repositories.records import LAYOUT_VERSION
 from app.storage.scripts import Key, Keys, Values, script
 
+# Of registrations
+
+RUNNING_MS = 5_000
+"""How long a request that was stored and not answered yet counts as running (Idempotency-Key)."""
+
 # Of numbers that are handed in
 
 WRONG_IN_A_ROW = 100
@@ -23,7 +28,7 @@ OTHER_NUMBERS = 5
 
 # Of mails
 
-GIVE_UP_MS = 24 * 3600 * 1000
+GIVE_UP_MAIL_MS = 24 * 3600 * 1000
 """Age at which a mail that never went out counts as failed: the mail itself says that it is recent."""
 
 LONGEST_LEASE_MS = 105_000
@@ -37,18 +42,18 @@ LONGEST_MAIL_WAIT_MS = 15 * 60_000 + LONGEST_LEASE_MS
 CLAIM_MS = 20_000
 """For one attempt, which takes 10 s at most, and for settling it."""
 
-LONGEST_WAIT_MS = 15 * 60_000
+LONGEST_EVENT_WAIT_MS = 15 * 60_000
 """Between two attempts to deliver one."""
 
 EVENTS_LIVE_MS = 7 * 86_400_000
 """After the last event of a user was written, or somebody worked on it."""
 
 CONSTANTS = f"""\
-local LAYOUT_VERSION = {LAYOUT_VERSION}
+local LAYOUT_VERSION, RUNNING_MS = {LAYOUT_VERSION}, {RUNNING_MS}
 local WRONG_IN_A_ROW, REPLAY_MS, OTHER_NUMBERS = {WRONG_IN_A_ROW}, {REPLAY_MS}, {OTHER_NUMBERS}
-local GIVE_UP_MS, LONGEST_LEASE_MS = {GIVE_UP_MS}, {LONGEST_LEASE_MS}
+local GIVE_UP_MAIL_MS, LONGEST_LEASE_MS = {GIVE_UP_MAIL_MS}, {LONGEST_LEASE_MS}
 local LONGEST_MAIL_WAIT_MS = {LONGEST_MAIL_WAIT_MS}
-local CLAIM_MS, LONGEST_WAIT_MS, EVENTS_LIVE_MS = {CLAIM_MS}, {LONGEST_WAIT_MS}, {EVENTS_LIVE_MS}
+local CLAIM_MS, LONGEST_EVENT_WAIT_MS, EVENTS_LIVE_MS = {CLAIM_MS}, {LONGEST_EVENT_WAIT_MS}, {EVENTS_LIVE_MS}
 """.encode()
 """Stands before every script."""
 

@@ -234,7 +234,7 @@ class Users:
         """What was handed out for the last number and may still be asked for again (REPLAY_MS). Raises
         RecordUnreadable."""
         kept: bytes | None = self._storage.command("GET", keys_of(user_id).verified)
-        if kept is None:
+        if not kept:
             return None
         return self._sealer.open_record(kept.split(b"|", 3)[3], user_id)  # verify_number.lua wrote it
 

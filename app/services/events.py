@@ -11,7 +11,7 @@ from app.domain.service import Service
 from app.errors import StorageUnavailable
 from app.repositories.events import Events, Queue
 from app.repositories.guard import Guard
-from app.repositories.scripts import LONGEST_WAIT_MS
+from app.repositories.scripts import LONGEST_EVENT_WAIT_MS
 from app.services.webhooks.courier import Courier
 from app.services.webhooks.queue import MAX_COURIERS, EventQueue
 from app.services.webhooks.receivers import Receivers
@@ -115,7 +115,7 @@ class EventService:
             except StorageUnavailable as error:  # the relay finds what is due
                 if error.of_one_key:
                     with suppress(StorageUnavailable):
-                        self._events.put_off([queue], LONGEST_WAIT_MS)
+                        self._events.put_off([queue], LONGEST_EVENT_WAIT_MS)
             finally:
                 self._queue.done(queue)
             if more:

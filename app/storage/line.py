@@ -29,8 +29,8 @@ under gevent. One that was used just now and has died since means that Redis die
 right answer."""
 
 ATTEMPT_TIMEOUTS = 10
-"""Time-outs after which an attempt to connect is given up and made anew. Not earlier: a
-process has few threads for looking up names, and each attempt may hold one."""
+"""Time-outs after which an attempt to connect is given up and made anew. Not earlier: a process has
+few threads for looking up names, and each attempt may hold one."""
 
 
 class _Worker:

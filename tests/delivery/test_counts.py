@@ -3,7 +3,7 @@
 import redis
 
 from app.repositories.keys import Field
-from app.repositories.scripts import GIVE_UP_MS
+from app.repositories.scripts import GIVE_UP_MAIL_MS
 from tests.delivery.conftest import Serve, Service
 from tests.delivery.faults import ADA
 from tests.support.smtp import ScriptedSmtp, say
@@ -41,7 +41,7 @@ def test_a_mail_that_is_too_old_to_be_tried_counts_as_failed(
     assert service.register(ADA)[0].status_code == 202
     keys = service.records.keys(ADA)
     record = there(service.container.users.find(keys.user_id))
-    store.hset(keys.user, Field.CREATED_MS, record.created_ms - GIVE_UP_MS)
+    store.hset(keys.user, Field.CREATED_MS, record.created_ms - GIVE_UP_MAIL_MS)
     service.wait_for_delivery(ADA, "failed")
     wait_until(lambda: failed(service) == 1, 5, "it is counted")
     assert counted(service, "cedula_deliveries", "given_up") == 1

@@ -12,7 +12,7 @@ from app.domain.registration import Delivery
 from app.repositories.keys import RELAY_LOCK, Field, keys_of
 from app.repositories.outbox import Dropped
 from app.repositories.records import LAYOUT_VERSION
-from app.repositories.scripts import GIVE_UP_MS
+from app.repositories.scripts import GIVE_UP_MAIL_MS
 from tests.delivery.outbox import LEASE_MS, SECRET, THREADS, Store, at_once, beginning
 from tests.support.scan import contradictions, kinds
 from tests.support.servers import Valkey
@@ -73,7 +73,7 @@ def test_a_mail_that_is_older_than_a_day_is_given_up(here: Store, store: redis.R
     """At the claim, where the service or the mail server was away, and at the settling."""
     registration = here.register(lease_ms=0).registration
     keys = keys_of(registration.user_id)
-    store.hset(keys.user, Field.CREATED_MS, registration.asked_for_ms - GIVE_UP_MS)
+    store.hset(keys.user, Field.CREATED_MS, registration.asked_for_ms - GIVE_UP_MAIL_MS)
     assert here.outbox.claim(registration.user_id, "me").registration is None
     assert there(here.users.find(registration.user_id)).error == "too old"
     assert here.delivery(registration) is Delivery.FAILED
@@ -81,7 +81,7 @@ def test_a_mail_that_is_older_than_a_day_is_given_up(here: Store, store: redis.R
     store.hset(
         keys_of(stored.registration.user_id).user,
         Field.CREATED_MS,
-        stored.registration.asked_for_ms - GIVE_UP_MS + 5000,
+        stored.registration.asked_for_ms - GIVE_UP_MAIL_MS + 5000,
     )
     here.settle(stored.registration, stored.owner, Delivery.PENDING, wait_ms=6000, error="connect refused")
     assert here.delivery(stored.registration) is Delivery.FAILED
@@ -297,7 +297,7 @@ def test_a_failed_mail_can_be_made_due_again_for_another_day(here: Store, store:
     """Its age counts from then; a sent one, or none, cannot."""
     stored = here.register()
     keys = keys_of(stored.registration.user_id)
-    store.hset(keys.user, Field.CREATED_MS, stored.registration.asked_for_ms - 2 * GIVE_UP_MS)
+    store.hset(keys.user, Field.CREATED_MS, stored.registration.asked_for_ms - 2 * GIVE_UP_MAIL_MS)
     here.settle(stored.registration, stored.owner, Delivery.FAILED, error="x")
     assert sum(at_once(lambda _: here.outbox.retry(keys.user_id))) == THREADS
     claim = here.outbox.claim(keys.user_id, "me")

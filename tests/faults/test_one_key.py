@@ -11,7 +11,7 @@ from app.domain.address import Address
 from app.domain.registration import Delivery
 from app.repositories.keys import Field, keys_of, shard_keys
 from app.repositories.records import Sealer
-from app.repositories.scripts import GIVE_UP_MS
+from app.repositories.scripts import GIVE_UP_MAIL_MS
 from app.repositories.seals import Seals
 from app.services.delivery.leases import Leases
 from app.services.delivery.relay import ENTRIES_A_SHARD
@@ -124,7 +124,7 @@ def test_mails_of_a_dead_process_go_out_beside_keys_that_are_spoiled(
     late = process.registered(BOB, lease_ms=0).registration
     keys = process.keys(BOB)
     spoil(store, keys.user)
-    store.zadd(keys.outbox, {late.user_id: late.asked_for_ms - 2 * GIVE_UP_MS})
+    store.zadd(keys.outbox, {late.user_id: late.asked_for_ms - 2 * GIVE_UP_MAIL_MS})
     spoilt_shard = keys.shard // 100 * 100 + (keys.shard + 1) % 100
     spoil(store, shard_keys(spoilt_shard).outbox)
     addresses = (Address.parse(f"neighbour{turn}@example.com") for turn in count())

@@ -6,7 +6,7 @@ import pytest
 
 from app.domain.address import Address
 from app.repositories.events import Left
-from app.repositories.scripts import LONGEST_WAIT_MS
+from app.repositories.scripts import LONGEST_EVENT_WAIT_MS
 from tests.support.people import Process
 from tests.support.scan import contradictions
 from tests.support.telling import Person
@@ -30,7 +30,7 @@ def test_events_are_written_found_and_delivered(place: Place, people: list[Perso
         for person in people:
             stored = person.sent()
             claim = person.claimed()
-            assert events.settle(person.queue, claim, LONGEST_WAIT_MS) is Left.WAITS
+            assert events.settle(person.queue, claim, LONGEST_EVENT_WAIT_MS) is Left.WAITS
             if person is people[0]:
                 person.ended()
             else:

@@ -18,7 +18,7 @@ if not event then
   return {'none'}
 end
 local left_ms = tonumber(due or now) - now
-if left_ms > 0 and left_ms <= LONGEST_WAIT_MS then return {'later', left_ms} end
+if left_ms > 0 and left_ms <= LONGEST_EVENT_WAIT_MS then return {'later', left_ms} end
 local what, attempts = string.match(event, '^(.*)|(%d+)$')
 event = what .. '|' .. attempts + 1
 redis.call('LSET', events, 0, event)

@@ -34,7 +34,7 @@ if tonumber(version) > LAYOUT_VERSION then
 end
 local asked_for, attempts, resends = (again or created) + 0, tried + 0, (resent or 0) + 0
 local left_ms = life_left(expires, now)
-if now - asked_for >= GIVE_UP_MS then
+if now - asked_for >= GIVE_UP_MAIL_MS then
   redis.call('HSET', user, 's', 'failed')
   redis.call('HSETNX', user, 'e', 'too old')
   announce(queue, 'failed', created, now)

@@ -1,4 +1,5 @@
--- The record of one user: what its fields mean. Scripts that need more of it than that begin with this file.
+-- The record of one user: what its fields mean. Scripts that find a record's number, or cut or join its
+-- seal, begin with this file.
 --
 -- Field names, short because there are many: v layout version, r registration id, n digest of the number, c created
 -- (ms), s delivery state, a attempts to mail, m mailed (ms), e error code, x expires (ms), t its mail was asked for

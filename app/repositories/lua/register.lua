@@ -26,7 +26,7 @@
 -- The mark is `fingerprint|registration id|created in ms|expires in ms|delivery`, delivery empty until the
 -- request is answered. It is written in the commit of the registration, so it tells that the registration was
 -- stored. A mark that stays empty belongs to a request that waits for its mail, whose answer was lost (503) or
--- whose process died; it does not tell which. After RUNNING_MS (5 s) a repetition is answered from the record, and that
+-- whose process died; it does not tell which. After RUNNING_MS a repetition is answered from the record, and that
 -- answer is kept in the mark. The record notes that it was promised (`p`): it is not taken back any more when the
 -- mail server refuses the address (settle_mail.lua). Without a record the request came to nothing and is carried
 -- out.
@@ -40,7 +40,7 @@ local lease_ms, life_ms = tonumber(ARGV[3]), tonumber(ARGV[4])
 local limit, window_ms, mailbox_limit, mailbox_window_ms = ARGV[6], ARGV[7], ARGV[8], ARGV[9]
 local fingerprint, mark_ms = ARGV[10], tonumber(ARGV[11])
 local told, test = ARGV[12], ARGV[13] == '1'
-local FIRST_KEY, FIRST_ARGUMENT, RUNNING_MS = 13, 14, 5000
+local FIRST_KEY, FIRST_ARGUMENT = 13, 14
 local ACCEPTED = {sent = true, bounced = true, complained = true}
 local now = now_ms()
 

@@ -27,8 +27,8 @@ local go_on, prefix = ARGV[8] == '1', ARGV[9]
 local now = now_ms()
 
 local version, live, digest, created, tried, again, promised, resent, expires, d0, d1, d2, d3, reported, told, service,
-  heard, failed = unpack(redis.call('HMGET', user, 'v', 'r', 'n', 'c', 'a', 't', 'p', 'k', 'x', 'd0', 'd1', 'd2', 'd3', 'b',
-    's', 'u', 'h', 'e'))
+  heard, failed = unpack(redis.call('HMGET', user, 'v', 'r', 'n', 'c', 'a', 't', 'p', 'k', 'x', 'd0', 'd1', 'd2', 'd3',
+    'b', 's', 'u', 'h', 'e'))
 local number = number_key(prefix, digest)
 redis.call('ZSCORE', outbox, id)
 local holder = redis.call('GET', sender)
@@ -71,7 +71,7 @@ end
 if delivery == 'refused' and promised then delivery = 'failed' end
 local attempts, age = tried + 1, now + wait_ms - (again or created)
 local state = ({released = 'pending', refused = ''})[delivery] or delivery
-if delivery == 'pending' and age >= GIVE_UP_MS then state = 'failed' end
+if delivery == 'pending' and age >= GIVE_UP_MAIL_MS then state = 'failed' end
 if reported and delivery ~= 'refused' then state = told end
 tell_of_acceptance()
 if delivery == 'refused' then

@@ -5,7 +5,8 @@
 --
 -- A request that names itself (Idempotency-Key) and got the token gets it again for a while: it may have lost the
 -- answer. That costs no try; with another name or number it is a request like any other. Other numbers under the
--- name are counted before anything is compared, and end this: else who knows the name could search for the number.
+-- name are counted before anything is compared. After OTHER_NUMBERS of them the answer is no longer kept: somebody who
+-- knows the name could search for the number.
 --
 -- KEYS[1] user record   KEYS[2] outbox   KEYS[3] count of wrong numbers
 -- KEYS[4] what was handed out last: `fingerprint|digest of the number|other numbers under it|sealed record`

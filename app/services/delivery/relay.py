@@ -12,7 +12,7 @@ from app.errors import StorageUnavailable
 from app.mail.smtp import MailFault, SmtpMail, SmtpSession
 from app.repositories.guard import Guard
 from app.repositories.outbox import Outbox
-from app.repositories.scripts import GIVE_UP_MS
+from app.repositories.scripts import GIVE_UP_MAIL_MS
 from app.repositories.users import fresh_token
 from app.services.delivery.breaker import MailBreaker
 from app.services.delivery.leases import Leases
@@ -140,7 +140,7 @@ class Relay:
             shards = range(self._next_shard, self._next_shard + SHARDS_A_TIME)
             self._next_shard = (self._next_shard + SHARDS_A_TIME) % SHARDS
             for entry in self._outbox.due(shards, horizon_ms, ENTRIES_A_SHARD):
-                if now_ms - entry.due_ms > GIVE_UP_MS:  # the mail server was away for all that time
+                if now_ms - entry.due_ms > GIVE_UP_MAIL_MS:  # the mail server was away for all that time
                     self._give_up(entry.user_id)
                 else:
                     self._queue.remember(entry.user_id, (entry.due_ms - now_ms) / 1000)

@@ -10,7 +10,7 @@ import structlog
 
 from app.domain.service import Endpoint, Service
 from app.repositories.events import Claim, Events, Left, Queue
-from app.repositories.scripts import LONGEST_WAIT_MS
+from app.repositories.scripts import LONGEST_EVENT_WAIT_MS
 from app.services.waits import growing
 from app.services.webhooks.receivers import Receivers
 from app.telemetry.metrics import Metrics
@@ -134,7 +134,7 @@ class Courier:
         return self._events.settle(queue, claim)
 
     def _wait_ms(self, attempts: int) -> int:
-        return int(growing(FIRST_WAIT_MS, LONGEST_WAIT_MS, attempts - 1, self._jitter))
+        return int(growing(FIRST_WAIT_MS, LONGEST_EVENT_WAIT_MS, attempts - 1, self._jitter))
 
     def _drop(self, queue: Queue) -> None:
         self._metrics.event(queue.service, "dropped", self._events.drop(queue))

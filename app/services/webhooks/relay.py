@@ -14,7 +14,7 @@ from app.domain.number import SHARDS
 from app.errors import StorageUnavailable
 from app.repositories.events import Events, Queue
 from app.repositories.guard import Guard
-from app.repositories.scripts import LONGEST_WAIT_MS
+from app.repositories.scripts import LONGEST_EVENT_WAIT_MS
 from app.repositories.users import fresh_token
 from app.services.webhooks.queue import EventQueue
 from app.services.webhooks.receivers import Receivers
@@ -140,7 +140,7 @@ class EventRelay:
     def _put_off(self, queues: list[Queue]) -> None:
         """Lets queues wait that have no place here. They wait longer where the receiver fails, and are due as
         soon as it takes an event."""
-        for failing, longest_ms in ((True, LONGEST_WAIT_MS), (False, CROWDED_MS)):
+        for failing, longest_ms in ((True, LONGEST_EVENT_WAIT_MS), (False, CROWDED_MS)):
             some = [queue for queue in queues if self._receivers.failing(queue.service) is failing]
             self._events.put_off(some, longest_ms)
 

@@ -8,7 +8,7 @@ import redis
 from app.domain.registration import Stored
 from app.repositories.events import USERS_A_SHARD, Left
 from app.repositories.keys import keys_of
-from app.repositories.scripts import CLAIM_MS, LONGEST_WAIT_MS
+from app.repositories.scripts import CLAIM_MS, LONGEST_EVENT_WAIT_MS
 from tests.api.conftest import at_once, race
 from tests.support.changes import (
     SENT,
@@ -108,7 +108,7 @@ def test_a_claim_stands_as_long_as_nobody_else_has_the_event(person: Person) -> 
     """A sweep that had found it due before may put it off meanwhile."""
     verified(person)
     claim = person.claimed()
-    person.process.events.put_off([person.queue], LONGEST_WAIT_MS)
+    person.process.events.put_off([person.queue], LONGEST_EVENT_WAIT_MS)
     assert person.process.events.settle(person.queue, claim) is Left.MORE
     assert person.delivered() == [VERIFIED]
 
@@ -171,7 +171,7 @@ def test_all_events_of_a_user_are_dropped_and_told(person: Person) -> None:
     assert person.delivered() == [SENT]
 
 
-@pytest.mark.parametrize("wait_ms", [CLAIM_MS // 2, LONGEST_WAIT_MS])
+@pytest.mark.parametrize("wait_ms", [CLAIM_MS // 2, LONGEST_EVENT_WAIT_MS])
 def test_what_waits_for_one_service_is_woken_alone(here: Process, person: Person, wait_ms: int) -> None:
     """And what is in somebody's hands is left there."""
     shop = dataclasses.replace(here, name="shop")
@@ -193,7 +193,7 @@ def test_what_waits_for_one_service_is_woken_alone(here: Process, person: Person
 def test_a_spoiled_key_keeps_nobody_else_from_being_woken(person: Person, store: redis.Redis) -> None:
     """Nor from being counted, or left out."""
     sent(person)
-    person.process.events.settle(person.queue, person.claimed(), wait_ms=LONGEST_WAIT_MS)
+    person.process.events.settle(person.queue, person.claimed(), wait_ms=LONGEST_EVENT_WAIT_MS)
     shards = [f"{{{shard:03}}}" for shard in range(1000) if shard not in person.shards]
     spoiled = [f"{shard}:{kind}" for shard in (shards[0], shards[-1]) for kind in ("schedule", "waiting")]
     for key in spoiled:
@@ -229,7 +229,7 @@ def test_putting_off_brings_nothing_back_and_nothing_forward(person: Person, her
     assert kinds(person.store)["schedule"] == 0
     there(here.resent(ada()))
     person.reported()
-    here.events.settle(person.queue, person.claimed(), wait_ms=LONGEST_WAIT_MS)
+    here.events.settle(person.queue, person.claimed(), wait_ms=LONGEST_EVENT_WAIT_MS)
     schedule = keys_of(person.user_id).schedule
     before = person.store.zrange(schedule, 0, -1, withscores=True)
     here.events.put_off([person.queue], 1000)

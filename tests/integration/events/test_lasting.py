@@ -10,7 +10,7 @@ import redis
 
 from app.repositories.events import Left
 from app.repositories.keys import keys_of
-from app.repositories.scripts import LONGEST_WAIT_MS
+from app.repositories.scripts import LONGEST_EVENT_WAIT_MS
 from tests.support.changes import (
     SENT,
     VERIFIED,
@@ -37,7 +37,7 @@ def test_no_event_waits_for_a_clock_that_was_set_back(
     stored = person.sent()
     claim = person.claimed()
     if not claimed:
-        person.process.events.settle(person.queue, claim, wait_ms=LONGEST_WAIT_MS)
+        person.process.events.settle(person.queue, claim, wait_ms=LONGEST_EVENT_WAIT_MS)
     assert person.process.events.due_never(person.shards) == []
     person.process.events.leave_out("default")
     set_back(store, person)

@@ -7,7 +7,7 @@ import pytest
 from app.domain.registration import Event
 from app.domain.service import Service
 from app.repositories.events import Queue
-from app.repositories.scripts import LONGEST_WAIT_MS
+from app.repositories.scripts import LONGEST_EVENT_WAIT_MS
 from app.services.webhooks.courier import (
     ASKED_IN_VAIN_S,
     FIRST_WAIT_MS,
@@ -111,7 +111,7 @@ def test_waits_double_up_to_15_minutes_with_jitter() -> None:
         at.deliver()
     waits = at.events.waits_ms
     assert waits[:4] == [FIRST_WAIT_MS, FIRST_WAIT_MS, 4 * FIRST_WAIT_MS, 4 * FIRST_WAIT_MS]
-    assert set(waits[9:]) == {LONGEST_WAIT_MS}
+    assert set(waits[9:]) == {LONGEST_EVENT_WAIT_MS}
     assert waits[4:] == sorted(waits[4:])
 
 

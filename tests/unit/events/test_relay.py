@@ -7,7 +7,7 @@ import pytest
 
 from app.errors import StorageUnavailable
 from app.repositories.events import Queue, Waiting
-from app.repositories.scripts import LONGEST_WAIT_MS
+from app.repositories.scripts import LONGEST_EVENT_WAIT_MS
 from app.services.webhooks.queue import (
     MAX_QUEUED,
     MAX_QUEUED_FAILING,
@@ -141,7 +141,7 @@ def test_what_has_no_place_in_the_queue_is_put_off(relaying: Relaying) -> None:
     relaying.events.dues = [*shop, *bank]
     relaying.relay.start()
     wait_until(lambda: len(relaying.events.off) == 3, 10)
-    expected = {shop[-1]: CROWDED_MS} | dict.fromkeys(bank[-2:], LONGEST_WAIT_MS)
+    expected = {shop[-1]: CROWDED_MS} | dict.fromkeys(bank[-2:], LONGEST_EVENT_WAIT_MS)
     assert relaying.events.off == expected
 
 
