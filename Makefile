@@ -8,8 +8,8 @@ BIN := $(VENV)/bin
 RUNNABLE := $(VENV)/.runnable
 INSTALLED := $(VENV)/.installed
 BENCHABLE := .venv-bench/.installed
-# The tests mostly wait for servers, so several at a time fit one core; fewer of the long ones, which keep it busy.
-PYTEST := $(BIN)/python -m pytest --dist worksteal --numprocesses
+# The tests mostly wait for servers, so several at a time fit one core.
+PYTEST := $(BIN)/python -m pytest --dist worksteal --numprocesses 6
 # A lock is installed, not resolved: with the resolver, pip 23 fails as soon as a package that a dependency asks
 # for with an extra (`coverage[toml]`) has a newer release than the locked one. `pip check` then says whether
 # the lock was whole.
@@ -31,10 +31,10 @@ run: $(RUNNABLE) ## Run everything on this machine; PORT=8000 SMTP_PORT=1025 MAI
 	@$(BIN)/python -m dev.run --end-with-parent
 
 test: $(INSTALLED) ## Run the tests that need nothing but Python
-	$(PYTEST) 6 -m "not system and not slow" $(args)
+	$(PYTEST) -m "not system and not slow" $(args)
 
 test-all: $(INSTALLED) ## Run every test, and show branch coverage; needs the Debian packages named in .ci/run
-	$(PYTEST) 4 --cov=app --cov-branch $(args)
+	$(PYTEST) --cov=app --cov-branch $(args)
 
 lint: $(INSTALLED) ## Check style, types, the layers and the documentation
 	$(BIN)/ruff check
