@@ -104,8 +104,8 @@ class NumberSpaceExhausted(CedulaError, slug="number-space-exhausted"):
 
 
 class AddressRefused(CedulaError, slug="undeliverable-address"):
-    """The mail server refused this address for good, and nothing stays registered for it; or a report holds
-    it back, and what is registered stays as it is."""
+    """The mail server refused this address for good, and nothing of this request stays registered; or a
+    report holds it back, and what is registered stays as it is."""
 
 
 class Unauthorized(CedulaError, slug="unauthorized"):

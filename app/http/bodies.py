@@ -36,7 +36,8 @@ DRAINED_BY_WORKER = "cedula.drains"
 
 
 def read_json(req: Request) -> Any:
-    """The JSON value of a body. Raises UnsupportedMediaType, MalformedJson, RequestEntityTooLarge."""
+    """The JSON value of a body. Raises UnsupportedMediaType, MalformedJson, RequestEntityTooLarge, and
+    BadRequest where the client breaks off."""
     if req.content_type != JSON:
         charset = req.mimetype_params.get("charset", "utf-8").lower()
         if req.mimetype != JSON or charset not in ("utf-8", "utf8", "us-ascii"):
@@ -50,7 +51,6 @@ def read_json(req: Request) -> Any:
 def read_report(req: Request) -> Report:
     """What a body reports, as a message or as JSON. Raises ValidationError, and what `read_json` raises."""
     if req.mimetype == MESSAGE:
-        req.max_content_length = MAX_MESSAGE_BYTES
         message = _read(req, MAX_MESSAGE_BYTES)
         if not message:
             raise ValidationError({"body": ["Must be a message."]})
@@ -69,22 +69,24 @@ def _read(req: Request, at_most: int) -> bytes:
     BadRequest where the client breaks off."""
     if req.environ.get("HTTP_CONTENT_ENCODING", "identity").lower() != "identity":
         raise UnsupportedMediaType("The body must not have a content coding")
-    length, broken_off, cut_off = req.environ.get("CONTENT_LENGTH", ""), False, False
+    length, too_short, goes_on = req.environ.get("CONTENT_LENGTH", ""), False, False
     try:
-        if length.isdecimal() and int(length) <= at_most:  # as Werkzeug would, in fewer steps
+        if length.isdecimal() and int(length) <= at_most:  # the common case, in fewer steps than Werkzeug's
             body: bytes = req.environ["wsgi.input"].read(int(length))
-            broken_off = len(body) < int(length)
+            too_short = len(body) < int(length)
         else:
+            # Werkzeug refuses a length over the limit. Of a chunked body it returns what is within the limit,
+            # and says nothing.
+            req.max_content_length = at_most
             body = req.get_data(cache=False)
-            # Of a chunked body that is too large, Werkzeug only cuts the rest off.
-            cut_off = len(body) == at_most and bool(req.environ["wsgi.input"].read(1))
+            goes_on = len(body) == at_most and bool(req.environ["wsgi.input"].read(1))
     except HTTPException:
         raise
     except Exception as error:  # every server has its own for chunks that are none
         raise BadRequest from error
-    if broken_off:
+    if too_short:
         raise BadRequest
-    if cut_off:
+    if goes_on:
         raise RequestEntityTooLarge
     return body
 

@@ -1,4 +1,5 @@
-"""After every request: its id goes into the answer, a line into the log, facts into metrics and traces.
+"""For every request: the bound on its body; afterwards its id goes into the answer, a line into the log,
+facts into metrics and traces.
 
 May import `application`, `bodies` and `telemetry`.
 """

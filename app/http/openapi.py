@@ -281,7 +281,8 @@ REGISTER = operation(
         ),
         202: answer(
             "Stored, and the mail will be sent: the mail server is down, slow or busy, another mail to this "
-            "address is on its way, or the caller asked for `respond-async`.",
+            "address is on its way, or the caller asked for `respond-async`. Also where the address was "
+            "registered again meanwhile: then the newer number is mailed.",
             RegistrationAnswer,
             {**REGISTERED, "delivery": "pending"},
             "Location",

@@ -61,8 +61,10 @@ class Claim(NamedTuple):
 class Settled(NamedTuple):
     """What came of a settling.
 
-    `replacement`: what is to be mailed now, under the same lease. `left`: there is one, and the
-    relay has to mail it. `lost`: the lease was another's or ran out; nothing was written.
+    `delivery`: what the record says of the mail now; None where no record does, as it was erased, replaced
+    or ended, or the lease was lost. `replacement`: what is to be mailed now, under the same lease. `left`:
+    another mail is owed, and the relay has to send it. `lost`: another has the lease, or it ran out and the
+    mail was not accepted; nothing was written.
     """
 
     delivery: Delivery | None = None

@@ -89,7 +89,8 @@ class MessagingService:
     def send(self, stored: Stored, plan: SendPlan, cause: Cause) -> Delivery:
         """Begins to mail a registration, and waits for the mail server up to the mail time-out.
 
-        PENDING when the mail is still under way then, is not awaited or is not begun beside the request.
+        PENDING when the mail is still under way then, is not awaited or is not begun beside the request, and
+        when the registration was replaced or ended while it was under way.
         Raises AddressRefused, and StorageUnavailable when Redis failed while the refusal was written.
         """
         if self._stands_by:

@@ -36,7 +36,7 @@ OF_THE_DATA = ("db", "username", "password")
 """Options that do not hold for sentinels."""
 
 WAIT_SHARE = 0.9
-"""Of the time that is left: the answer to WAIT must come before the caller gives up."""
+"""Of the time that is left: the answer to WAIT must come before the first caller that wants it gives up."""
 
 NOT_THE_MASTER = (ReadOnlyError, MasterDownError)
 
@@ -146,12 +146,12 @@ class Call:
 def exchange(connection: AbstractConnection, calls: Sequence[Call]) -> bool:
     """Sends the calls and reads their answers. Returns whether the server is still the right one.
 
-    Has no time-out: the watchdog ends the connection instead. Raises what breaks the connection.
+    Has no time-out: the watchdog ends the connection once no caller waits for it. Raises what breaks it.
     """
     packed = [call.packed for call in calls]
     replicas = max([call.replicas for call in calls])
     if replicas:
-        left_s = min([call.deadline for call in calls]) - time.monotonic()
+        left_s = min([call.deadline for call in calls if call.replicas]) - time.monotonic()
         packed.append(_pack(("WAIT", replicas, max(1, int(1000 * WAIT_SHARE * left_s)))))
     connection.send_packed_command([b"".join(packed)])  # type: ignore[no-untyped-call] # redis-py has no types here
     for call in calls:

@@ -2,7 +2,8 @@
 
 Promise: nothing is sent twice, and nothing for a caller that has gone; a connection that was closed while it
 rested is replaced unnoticed; each caller gets its answer or an error in time, also while the lookup of a
-name, a handshake or an answer that comes byte by byte holds up the connection.
+name, a handshake or an answer that comes byte by byte holds up the connection; a caller whose time is up
+takes the connection from nobody who still has time.
 
 A worker thread connects and exchanges. What comes meanwhile travels together in the next exchange, and all
 that wait for a connection wait for the same attempt. Callers only wait. The watchdog tells them when their
@@ -84,7 +85,7 @@ class _Worker:
         self.used = time.monotonic()
 
     def hangs(self, now: float) -> bool:
-        """Whether no caller waits any more for what it does."""
+        """Whether it works for nobody: all callers of its batch were told, or it connects for too long."""
         return now > self.patience or (bool(self.batch) and all(call.done.is_set() for call in self.batch))
 
 
@@ -104,7 +105,8 @@ class Line:
     ) -> list[Any]:
         """The answers to commands that are sent side by side; those that were refused are ResponseErrors.
 
-        `replicas`: returns once so many have what was written. `timeout_s`: less than the watchdog's.
+        `replicas`: returns once so many have what was written. `timeout_s`: how long this caller waits, if
+        shorter than the watchdog's time-out: in a cluster, what is left of it after a redirection.
         Raises Broken.
         """
         within_s = self._watchdog.timeout_s if timeout_s is None else max(0.0, timeout_s)
@@ -129,8 +131,8 @@ class Line:
             self._worker.work.set()
 
     def end_overdue(self, now: float) -> bool:
-        """Tells the callers whose time is up, and replaces a worker that hangs. Returns True where there were
-        callers."""
+        """Tells the callers whose time is up, and replaces a worker that hangs. Others of the same exchange
+        go on waiting, and keep the connection. Returns True where there were callers."""
         late = redis.TimeoutError("no answer in time")
         with self._mutex:
             worker = self._worker

@@ -16,9 +16,10 @@
 --
 -- Returns {'settled', delivery state}, state '' when the record is erased
 --      or {'replaced', …} as {'claimed', …} of claim_mail.lua: the lease is kept
---      or {'left'}: another mail is owed, or only a newer process can read it; left to the relay
+--      or {'left'}: another mail is owed, or only a newer process can read it; left to the relay. Of the mail that
+--      was settled nothing is written in either case; at most its event is announced
 --      or {'gone'}: erased or expired meanwhile
---      or {'lost'}: the lease is another's, or ran out; nothing is changed.
+--      or {'lost'}: the lease is another's, or ran out and the mail was not accepted; nothing is changed.
 local user, sender, outbox = KEYS[1], KEYS[2], KEYS[3]
 local events, schedule, waiting, expiry, expiries = KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8]
 local id, mail, owner, lease_ms = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])

@@ -2,7 +2,8 @@
 
 Promise: the last mail that it sends to an address carries the live number. A job that no request waits for
 and that is older than OLDEST_UNAWAITED_S is claimed again before it goes: its registration may have been
-replaced or erased. Settling then tells whether it was replaced while its mail was under way.
+replaced or erased. Settling tells whether it was replaced while its mail was under way; then its request is
+told PENDING, as it is told only what Redis says, too.
 """
 
 import random
@@ -156,7 +157,7 @@ class Worker:
         if claim.later_ms is not None:
             self._queue.remember(job.user_id, claim.later_ms / 1000, job.cause)
         if job.registration is not None and claim.mail_id != job.registration.mail_id:
-            job.tell(Delivery.PENDING)  # another mail is owed, or none: its request waits for nothing
+            job.tell(Delivery.PENDING)  # another mail is owed, or none: its request would wait in vain
         job.registration, job.leased_at = claim.registration, now
         if claim.given_up is not None:
             self._report_too_old(job, claim.given_up)
@@ -202,8 +203,8 @@ class Worker:
         return growing(FIRST_WAIT_S, LONGEST_WAIT_S, attempts, random.random)
 
     def _settle(self, job: Job, registration: Registration, attempt: Attempt, *, go_on: bool) -> Settled:
-        """Writes down what the mail server said, and answers the request. If Redis fails, it tries on until
-        the lease ends."""
+        """Writes down what the mail server said, and answers the request with what is written. If Redis
+        fails, it tries on until the lease ends."""
         delivery = attempt.delivery
         if delivery is Delivery.REFUSED and not job.refuse():
             delivery = Delivery.FAILED  # the request was answered: its registration stays
@@ -226,11 +227,7 @@ class Worker:
                 if error.of_one_key or time.monotonic() > deadline or self._queue.closed:
                     raise
                 time.sleep(SETTLE_AGAIN_S)
-        # Not erased: a repetition of the request (Idempotency-Key) was promised the mail.
-        kept = delivery is Delivery.REFUSED and settled.delivery is not None
-        # The registration was replaced or ended meanwhile: no record says that its mail was accepted.
-        overtaken = delivery is Delivery.SENT and settled.delivery is None
-        job.tell(Delivery.PENDING if settled.lost or kept or overtaken else attempt.delivery)
+        job.tell(attempt.delivery if _is_written(delivery, settled) else Delivery.PENDING)
         if settled.left or settled.delivery is Delivery.PENDING:
             self._queue.remember(job.user_id, attempt.wait_s, job.cause)
         return settled
@@ -269,6 +266,17 @@ class Worker:
         """A line that names the request that caused the mail, if there is one."""
         cause = {name: value for name, value in job.cause._asdict().items() if value}
         getattr(log, level)(event, **cause, **more)
+
+
+def _is_written(delivery: Delivery, settled: Settled) -> bool:
+    """Whether Redis says the same of the mail, so that its request may be told."""
+    if settled.lost:
+        return False
+    if delivery is Delivery.SENT:  # else the registration was replaced, or has ended
+        return settled.delivery is not None
+    if delivery is Delivery.REFUSED:  # else it is kept: a repetition (Idempotency-Key) was promised the mail
+        return settled.delivery is None
+    return True
 
 
 def _is_current(job: Job, now: float) -> bool:

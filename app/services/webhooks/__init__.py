@@ -1,7 +1,8 @@
 """How services are told of events: each process delivers those that it caused, and one finds all others.
 
 queue      whose events are due, fairly by service
-receivers  which receivers fail or want no more events, shared by all processes
+receivers  which receivers fail or want no more events, shared by all processes: the courier notes it,
+           queue and relay go by it
 courier    makes attempts, one after the other: claims, posts, settles
 relay      keeps the couriers at work, and finds what is due in Redis
 

@@ -43,7 +43,7 @@ class Receivers:
         return failing | dict.fromkeys(self._is_gone, GONE)
 
     def failing(self, service: str) -> bool:
-        """Its last attempt failed."""
+        """What was tried last for it was not taken, by any process, as was known a second ago at most."""
         return self._states.get(service) == FAILING
 
     def gone(self, service: str) -> bool:
@@ -51,13 +51,15 @@ class Receivers:
         return service in self._is_gone
 
     def failed(self, service: str) -> None:
-        """An attempt failed."""
+        """The courier says so after each attempt that was not taken: from now on each process has one at a
+        time, until one is taken."""
         if not self.failing(service):
             self._states[service] = FAILING
             self._events.note_receiver(service, FAILING)
 
     def succeeded(self, service: str) -> None:
-        """An event was taken: after failed attempts, all events that wait for the service are due now."""
+        """The courier says so after each event that was taken: where attempts had failed, all events that
+        wait for the service are due now."""
         if self.failing(service):
             self._states[service] = RECOVERED
             self._events.note_receiver(service, RECOVERED)
