@@ -66,14 +66,16 @@ class Receivers:
 
     @property
     def recovered(self) -> set[str]:
-        """Services whose waiting events are all due. The process that sweeps makes them so, for all services
-        at once, and then calls `woken`."""
+        """Services that took an event after failed attempts. The process that sweeps makes due what waits for
+        them, and then calls `woken`."""
         return {service for service, state in self._states.items() if state == RECOVERED}
 
     def woken(self, services: Collection[str]) -> None:
-        """The waiting events of these services are due."""
-        self._events.forget_receivers(services)
-        for service in services:
+        """The waiting events of these services are due. A receiver that has failed again meanwhile fails."""
+        self.look()
+        if still := self.recovered.intersection(services):
+            self._events.forget_receivers(still)
+        for service in still:
             self._states.pop(service, None)
 
     def left(self, service: str) -> None:

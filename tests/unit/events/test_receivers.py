@@ -81,3 +81,17 @@ def test_a_receiver_that_wants_no_more_events_is_asked_again_after_a_new_start()
     clock.now += LOOK_AGAIN_S
     late.look()
     assert (late.gone("shop"), late.gone("bank")) == (True, False)
+
+
+def test_a_receiver_that_fails_again_while_its_events_are_made_due_stays_failing() -> None:
+    """A sweep takes its time. Forgotten, the receiver would be asked by many attempts side by side."""
+    events, clock = WaitingEvents(), Clock()
+    sweeping, other = Receivers(events, "1", clock), Receivers(events, "1", clock)
+    sweeping.failed("shop")
+    sweeping.succeeded("shop")
+    recovered = sweeping.recovered
+    clock.now += LOOK_AGAIN_S
+    other.look()
+    other.failed("shop")
+    sweeping.woken(recovered)
+    assert (sweeping.failing("shop"), events.states) == (True, {"shop": "failing"})
