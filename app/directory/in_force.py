@@ -31,6 +31,9 @@ RELOAD: Final = "CEDULA_RELOAD"
 PREFIX: Final = "services-"
 """Of the files in the folder: one for each start or reload that is remembered, by its number."""
 
+REMEMBERED: Final = 2
+"""So many of them: a worker may have looked which there are just before another puts the next one."""
+
 owner_only = partial(os.open, mode=0o600)
 
 log = structlog.get_logger()
@@ -77,7 +80,7 @@ class InForce:
         return read(self._settings, overtaken_by, self._check) if overtaken_by else reading
 
     def _before(self, shared: "_Shared | None") -> Reading | None:
-        for source in (shared.before() if shared else None, self._held):
+        for source in (shared.newest() if shared else None, self._held):
             if source:
                 reading = read(self._settings, source, self._check)
                 if not reading.wrong:
@@ -101,9 +104,9 @@ class _Shared:
         """What the first worker of this start or reload has put in force."""
         return self._read(self._reload)
 
-    def before(self) -> Source | None:
-        """What was in force before it."""
-        return next((found for each in self._earlier() if (found := self._read(each))), None)
+    def newest(self) -> Source | None:
+        """What was put in force last: before this reload, or meanwhile by a worker that was faster."""
+        return next((found for each in self._remembered() if (found := self._read(each))), None)
 
     def agree_on(self, source: Source) -> Source | None:
         """Puts this in force. Where another worker was faster, what that one has put; else None.
@@ -123,16 +126,15 @@ class _Shared:
         finally:
             with contextlib.suppress(OSError):
                 draft.unlink()
-        for each in self._earlier():
+        for each in self._remembered()[REMEMBERED:]:
             with contextlib.suppress(OSError):
                 self._path(each).unlink()
         return None
 
-    def _earlier(self) -> list[int]:
-        """The newest first."""
+    def _remembered(self) -> list[int]:
+        """The starts and reloads whose agreement is kept, the newest first."""
         names = (path.name.removeprefix(PREFIX) for path in self._folder.glob(f"{PREFIX}*"))
-        numbers = (int(name) for name in names if name.isdigit())  # else it is a draft
-        return sorted((each for each in numbers if each < self._reload), reverse=True)
+        return sorted((int(name) for name in names if name.isdigit()), reverse=True)  # else it is a draft
 
     def _path(self, reload: int) -> Path:
         return self._folder / f"{PREFIX}{reload}"

@@ -17,6 +17,8 @@ from tests.topologies.places import Place
 CLIENT_LIMIT = 12
 MAIL_TIMEOUT_S = 1
 """Leases of 7 s: what a dead process owes is delivered after at most so long."""
+REGISTERED = (201, 202)
+"""So short a MAIL_TIMEOUT can end before the mail is accepted, on a busy machine."""
 
 
 @pytest.fixture
@@ -71,25 +73,26 @@ def test_the_whole_story(
 ) -> None:
     """One test, because starting the servers costs more than telling the story."""
     caller = Caller(service, mail_server, "192.0.2.1")
-    registered_replaced_and_used_once(caller)
+    registered_replaced_and_used_once(caller, place)
     erased(Caller(service, mail_server, "192.0.2.2"))
     asked_twice_and_done_once(Caller(service, mail_server, "192.0.2.3"), place)
     budgets_are_kept(Caller(service, mail_server, "192.0.2.4"))
     clients_are_counted(Caller(service, mail_server, "192.0.2.5"))
-    wait_until(lambda: kinds(place.client)["outbox"] == 0, 30)
+    wait_until(lambda: kinds(place.client)["outbox"] == 0, 30, "nothing is owed")
     assert contradictions(place.client) == []
     owed_by_the_dead(place, service, mail_server, settings, tmp_path)
     assert contradictions(place.client) == []
 
 
-def registered_replaced_and_used_once(caller: Caller) -> None:
+def registered_replaced_and_used_once(caller: Caller, place: Place) -> None:
     """The second number replaces the first; the token comes once."""
     first = caller.register("ada@example.com", "first")
-    assert first.status_code == 201, first.text
+    assert first.status_code in REGISTERED, first.text
     number = caller.number("ada@example.com")
-    assert caller.register("ada@example.com", "second").status_code == 201
+    assert caller.register("ada@example.com", "second").status_code in REGISTERED
     newer = caller.number("ada@example.com", 2)
     assert_problem(caller.verify("ada@example.com", number), 403, "verification-failed")
+    wait_until(lambda: kinds(place.client)["outbox"] == 0, 30, "nothing is owed")
     assert caller.call("GET", first.headers["Location"]).json()["delivery"] == "sent"
     assert caller.verify("ada@example.com", newer).json()["token"] == "second"
     assert_problem(caller.verify("ada@example.com", newer), 403, "verification-failed")
@@ -114,7 +117,8 @@ def asked_twice_and_done_once(caller: Caller, place: Place) -> None:
     caller.number("eve@example.com")
     place.forget_scripts()
     again = caller.register("eve@example.com", **once)
-    assert (again.status_code, again.json()["id"]) in ((201, first.json()["id"]), (202, first.json()["id"]))
+    assert again.status_code in REGISTERED
+    assert again.json()["id"] == first.json()["id"]
     assert_problem(caller.register("eve@example.com", "other", **once), 422, "idempotency-key-reused")
     assert caller.verify("eve@example.com", caller.number("eve@example.com")).status_code == 200
 
@@ -122,7 +126,7 @@ def asked_twice_and_done_once(caller: Caller, place: Place) -> None:
 def budgets_are_kept(caller: Caller) -> None:
     """Three registrations, two wrong numbers."""
     for _ in range(3):
-        assert caller.register("max@example.com").status_code in (201, 202)
+        assert caller.register("max@example.com").status_code in REGISTERED
     assert_problem(caller.register("max@example.com"), 429, "too-many-registrations")
     number = caller.number("ada@example.com", 2)  # of somebody else, so its check digit is right
     for _ in range(2):
@@ -150,5 +154,5 @@ def owed_by_the_dead(
     with gunicorn(tmp_path, settings, "--workers", "1") as other:
         number = mail.box.wait_for("zoe@example.com", 1, 40)[-1].number
         assert number == Records(place.client, settings["SECRET_KEY"]).number_of("zoe@example.com")
-        wait_until(lambda: kinds(place.client)["outbox"] == 0, 30)
+        wait_until(lambda: kinds(place.client)["outbox"] == 0, 30, "nothing is owed")
         assert Caller(other, mail, "192.0.2.6").verify("zoe@example.com", number).json()["token"] == "owed"

@@ -79,6 +79,24 @@ def test_what_is_in_force_changes_with_a_reload_only(file: Path, shared: pytest.
     assert [each for each in ("default", "bank", "shop") if renewed.get(each)] == ["default", "bank"]
 
 
+@pytest.mark.parametrize("reload", [2, 3])
+def test_a_worker_that_meets_a_wrong_file_is_overtaken_by_another_and_keeps_what_is_in_force(
+    file: Path, shared: pytest.MonkeyPatch, reload: int
+) -> None:
+    """The other one decides for the same reload or for the next, while this one reads."""
+    assert directory(file).get("shop")
+    file.write_text(file.read_text() + "[bank]")
+    shared.setenv(RELOAD, "2")
+
+    def overtaken(_: Service) -> list[str]:
+        shared.setenv(RELOAD, str(reload))
+        assert directory(file).get("shop")
+        return []
+
+    slow = InForce(Settings(mail_default_sender=SENDER, services_file=str(file)), overtaken)
+    assert read_by(slow).get("shop")
+
+
 def test_templates_are_kept_with_the_file(file: Path, shared: pytest.MonkeyPatch) -> None:
     """The folder is gone, and the file is as it was."""
     assert directory(file).get("shop")
@@ -95,9 +113,9 @@ def test_what_is_kept_is_for_its_owner_and_only_the_newest(file: Path, shared: p
     for turn in range(1, 5):
         shared.setenv(RELOAD, str(turn))
         directory(file)
-        (kept,) = Path(os.environ[FOLDER]).iterdir()
-        assert kept.stat().st_mode & 0o777 == 0o600
-        assert kept.name == f"services-{turn}"
+    kept = list(Path(os.environ[FOLDER]).iterdir())
+    assert {each.name for each in kept} == {"services-3", "services-4"}
+    assert {each.stat().st_mode & 0o777 for each in kept} == {0o600}
 
 
 @pytest.mark.parametrize("broken", [b"", b"{", b"[1]", b'{"text": 1}', b'{"text": "", "folders": [1]}'])
