@@ -19,6 +19,9 @@ CHECK = $(PIP) check >&2 || { echo "The packages do not fit together: make clean
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-header $(args) pyproject.toml
 
+# Where it is set, each of the hundreds of processes that a test run starts would compile all it imports anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help run test test-all lint format screenshots image bench bench-publish lock clean
 .DELETE_ON_ERROR:

@@ -17,9 +17,10 @@ from app.domain.number import NumberGenerator, digits_of, grouped, is_well_forme
 DIGITS = st.integers(min_value=10, max_value=18)
 SHARD = st.integers(min_value=0, max_value=999)
 
-EVERY = [chr(point) for point in range(sys.maxunicode + 1)]
-SPACES = [character for character in EVERY if character.isspace()]
-DASHES = [character for character in EVERY if unicodedata.category(character) == "Pd"]
+PLANES = [chr(point) for point in range(0x20000)]
+"""The planes of Unicode that have spaces, dashes and digits: beyond are ideographs, tags and private use."""
+SPACES = [character for character in PLANES if character.isspace()]
+DASHES = [character for character in PLANES if unicodedata.category(character) == "Pd"]
 DASHES += list("\u2043\u2053\u207b\u208b\u2212")
 DOTS = list(".\u00b7\u0387\u06d4\u2022\u2024\u2027\u2219\u22c5\u30fb\u3002\ufe52\uff0e\uff61")
 INVISIBLE = list(
@@ -27,7 +28,7 @@ INVISIBLE = list(
 )
 """Marks of writing directions, and what else is not seen: copied along from web pages and mails."""
 
-ZEROS = [character for character in EVERY if character.isdecimal() and unicodedata.decimal(character) == 0]
+ZEROS = [character for character in PLANES if character.isdecimal() and unicodedata.decimal(character) == 0]
 """The zero of every script; its other digits follow it."""
 
 
@@ -200,4 +201,5 @@ def test_letters_and_signs_stay_so_that_the_text_is_no_number(
 
 def test_no_letter_is_skipped() -> None:
     """Of no script."""
-    assert [letter for letter in EVERY if letter.isalpha() and digits_of(letter) != letter] == []
+    every = map(chr, range(sys.maxunicode + 1))
+    assert [letter for letter in every if letter.isalpha() and digits_of(letter) != letter] == []
