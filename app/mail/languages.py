@@ -87,7 +87,7 @@ def _tag(name: str) -> str:
 def _read(name: str, source: str) -> dict[str, str]:
     try:
         found = tomllib.loads(source)
-    except tomllib.TOMLDecodeError as error:  # its text names line and column
+    except (ValueError, RecursionError) as error:  # the text of a TOMLDecodeError names line and column
         raise SettingsError(f"{name}: {error}.") from error
     faults = [
         f"{name}, line {_line(source, key)}: {key} {fault}"

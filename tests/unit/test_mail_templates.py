@@ -223,6 +223,13 @@ def test_a_template_that_cannot_be_used_is_told_with_file_line_and_name(
     assert faults(service) == [fault]
 
 
+@pytest.mark.parametrize("value", ["[" * 2000 + "]" * 2000, "9" * 5000], ids=["nested", "huge"])
+def test_a_file_that_toml_itself_trips_over_is_told(value: str) -> None:
+    """Nested too deeply, or a number too long to be read: no TOMLDecodeError, and yet no file to use."""
+    (fault,) = faults(with_files(de_toml=f"title = {value}"))
+    assert fault.startswith("de.toml: ")
+
+
 def test_every_fault_is_told_at_once() -> None:
     """Each once, whatever the number of languages that meet it."""
     service = with_files(
