@@ -7,7 +7,7 @@ import re
 import traceback
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Self
 
 from babel import Locale
 from jinja2 import Environment, FunctionLoader, StrictUndefined, TemplateSyntaxError, select_autoescape
@@ -28,6 +28,20 @@ MARK: Final = re.compile("\ue000([a-z_]+)\ue001")
 
 LRM: Final = "\u200e"
 """Left-to-right mark: without it the groups of a number stand in the wrong order in Arabic."""
+
+
+class Brand(NamedTuple):
+    """What a layout sees of a service, which also holds the secrets that sign its events."""
+
+    id: str
+    name: str
+    support: str
+    color: str
+    logo: str
+
+    @classmethod
+    def of(cls, service: Service) -> Self:
+        return cls(service.id, service.name, service.support, service.color, service.logo)
 
 
 class Rendered(NamedTuple):
@@ -84,7 +98,7 @@ def _names(
             for key, sentence in said.items()
         },
         **values,
-        "service": service,
+        "service": Brand.of(service),
         "accent": accent(service.color),
         "language": language,
         "direction": "rtl" if rtl else "ltr",

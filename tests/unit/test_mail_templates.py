@@ -148,7 +148,11 @@ WRONG = {
     ),
     "a layout asks a service for what it has not": (
         {"number_txt": "{{ number }}\n\n\n{{ service.nmae }}"},
-        "number.txt, line 4: 'app.domain.service.Service object' has no attribute 'nmae'.",
+        "number.txt, line 4: 'app.mail.rendering.Brand object' has no attribute 'nmae'.",
+    ),
+    "a layout asks a service for its secrets": (
+        {"number_txt": "{{ number }}\n{{ service.events.secrets }}"},
+        "number.txt, line 2: 'app.mail.rendering.Brand object' has no attribute 'events'.",
     ),
     "a layout cannot be read": (
         {"number_html": "{{ number }}\n{% if %}"},
