@@ -15,7 +15,7 @@ if "gunicorn.workers.ggevent" in sys.modules:
         monkey.patch_all(os=False, signal=False, subprocess=False)
 
 from app import create_app, start
-from app.cli import app_without_a_service, needs_no_service
+from app.cli import app_without_a_service, needs_no_service, serves
 from app.errors import SettingsError, WrongIndexKey
 from app.telemetry import lines
 
@@ -28,7 +28,7 @@ if not is_command:
 
 try:
     app = app_without_a_service() if is_command and needs_no_service(sys.argv[1:]) else create_app()
-    if not is_command or "run" in sys.argv:
+    if not is_command or serves(sys.argv[1:]):
         start(app)
 except (SettingsError, WrongIndexKey) as error:
     sys.stderr.write(f"cedula cannot start. {error}\n`flask --app wsgi doctor` tells more.\n")

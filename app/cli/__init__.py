@@ -27,10 +27,24 @@ WITHOUT_A_SERVICE: Final = (doctor, services, version)
 """They work where the service cannot start, and look at its settings at most."""
 
 
+SERVER: Final = "run"
+"""Flask's own command that serves: its development server."""
+
+
+def serves(words: Sequence[str]) -> bool:
+    """Whether a command line asks for Flask's development server."""
+    return _asked(words) == SERVER
+
+
 def needs_no_service(words: Sequence[str]) -> bool:
     """Whether a command line asks for such a command."""
-    asked = [command for word in words for command in COMMANDS if command.name == word]
-    return bool(asked) and asked[0] in WITHOUT_A_SERVICE
+    return _asked(words) in {command.name for command in WITHOUT_A_SERVICE}
+
+
+def _asked(words: Sequence[str]) -> str:
+    """The first word that is a command; those after it may be names of keys or services."""
+    names = {SERVER, *(command.name for command in COMMANDS)}
+    return next((word for word in words if word in names), "")
 
 
 def app_without_a_service() -> Flask:

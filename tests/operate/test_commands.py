@@ -276,3 +276,12 @@ def test_a_key_may_be_called_like_a_command() -> None:
     """Which command is asked for is decided by the first word that is one."""
     found = run(AWAY, "keys", "new", "services")
     assert (found.returncode, "services:" in found.stdout) == (0, True)
+
+
+@pytest.mark.parametrize(
+    "command", [("keys", "new", "run"), ("mail", "preview", "--service", "run")], ids=" ".join
+)
+def test_a_key_or_service_that_is_called_run_starts_nothing(command: tuple[str, ...]) -> None:
+    """As any other command it leaves relays and senders to those who serve."""
+    found = run(AWAY, *command)
+    assert "redis_away_at_start" not in found.stdout + found.stderr
