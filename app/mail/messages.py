@@ -5,7 +5,7 @@ only `domain`, `errors` and the room.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from functools import lru_cache
@@ -129,15 +129,16 @@ def _composed(service: Service, language: str, endless: bool) -> Composed:
     return compose(service, language, render(service, language, endless=endless))
 
 
-def faults(service: Service) -> list[str]:
+def faults(service: Service, languages: Sequence[str] | None = None) -> list[str]:
     """What is wrong with the templates of a service: sentences that name file and line. Composes every mail
-    that it can send."""
+    that it can send, or of these those in some languages."""
     found: list[str] = []
     try:
-        languages = available(service)
+        known = available(service)
     except SettingsError as error:
         return [str(error)]
-    for language, endless in product(languages, (False, True)):
+    wanted = known if languages is None else [each for each in known if each in languages]
+    for language, endless in product(wanted, (False, True)):
         try:
             _composed(service, language, endless)
         except SettingsError as error:

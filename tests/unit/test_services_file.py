@@ -16,6 +16,7 @@ from app.config import ApiKey, Settings
 from app.directory.file import parse
 from app.directory.reading import Reading, read_disk
 from app.domain.service import NO_LIMIT, Budget, Service
+from app.mail.messages import faults
 from tests.support.tenants import ENVIRONMENT, SENDER, A, B, file_with_templates, table, told
 
 
@@ -403,10 +404,23 @@ def test_a_wrong_mail_is_an_error_of_the_file(file: Path, tmp_path: Path) -> Non
     settings = Settings(
         mail_default_sender=SENDER, services_file=str(file), mail_templates=str(tmp_path / "all")
     )
-    reading = read_disk(settings, lambda found: [f"{found.id}.html: no number"])
+    reading = read_disk(settings, lambda found, _: [f"{found.id}.html: no number"])
     assert [str(each) for each in reading.wrong] == [
         "MAIL_TEMPLATES: default.html: no number",
         "SERVICES_FILE [shop] templates, line 4: shop.html: no number",
+    ]
+
+
+def test_templates_that_fail_for_one_of_those_who_share_them_are_told(file: Path, tmp_path: Path) -> None:
+    """The layout is good for `default`, which has no address for questions, and for nobody who has one."""
+    common = tmp_path / "common"
+    common.mkdir()
+    (common / "number.txt").write_text("{{ number }}{% if service.support %}{{ suport }}{% endif %}")
+    file.write_text(table() + table('support = "help@acme.example"', "bank", B))
+    settings = Settings(mail_default_sender=SENDER, services_file=str(file), mail_templates=str(common))
+    reading = read_disk(settings, faults)
+    assert [str(each) for each in reading.wrong] == [
+        "SERVICES_FILE [bank], line 5: number.txt, line 1: 'suport' is undefined.",
     ]
 
 

@@ -88,7 +88,7 @@ def test_a_worker_that_meets_a_wrong_file_is_overtaken_by_another_and_keeps_what
     file.write_text(file.read_text() + "[bank]")
     shared.setenv(RELOAD, "2")
 
-    def overtaken(_: Service) -> list[str]:
+    def overtaken(_: Service, __: object) -> list[str]:
         shared.setenv(RELOAD, str(reload))
         assert directory(file).get("shop")
         return []
