@@ -28,17 +28,28 @@ bind = os.environ.get("BIND") or "0.0.0.0:8000"
 # A request waits on the mail server, so cheap waiting decides: one gevent worker a core. Without
 # reuse_port all workers accept from one socket, and one of them takes most of the connections.
 worker_class = "gunicorn_worker.Worker"  # gevent, with deadlines and bounds
-workers = int(os.environ.get("WEB_CONCURRENCY") or os.cpu_count() or 1)
+workers = int(os.environ.get("WEB_CONCURRENCY") or 0) or os.cpu_count() or 1
 reuse_port = True
 worker_connections = 2000
 keepalive = 5  # seconds; so long an idle connection can delay a shutdown
 
-# SIGTERM: requests in hand wait for their mail, then senders finish theirs, each for at most MAIL_TIMEOUT;
-# after that gunicorn kills what is left. A wrong MAIL_TIMEOUT is reported by the service.
-try:
-    graceful_timeout = max(30, 2 * int(float(os.environ.get("MAIL_TIMEOUT") or 10)) + 10)
-except ValueError:
-    graceful_timeout = 30
+
+def time_to_end() -> int:
+    """Seconds. After SIGTERM requests in hand wait for their mail, then senders finish theirs, each for at
+    most MAIL_TIMEOUT; then gunicorn kills what is left. A wrong MAIL_TIMEOUT is reported by the service."""
+    path = os.environ.get("MAIL_TIMEOUT_FILE")
+    try:
+        if not path:
+            mail_timeout = os.environ.get("MAIL_TIMEOUT") or "10"
+        else:
+            with open(path) as file:
+                mail_timeout = file.read()
+        return max(30, 2 * int(float(mail_timeout)) + 10)
+    except (OSError, ValueError, OverflowError):
+        return 30
+
+
+graceful_timeout = time_to_end()
 timeout = 60
 
 # Heartbeats are files: on a disk they would block workers, and a read-only root has no other place.

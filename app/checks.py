@@ -73,6 +73,17 @@ def secret(value: str) -> None:
         raise ValidationError(f"Must be at least {MIN_SECRET_LENGTH} characters long.")
     if "," in value:
         raise ValidationError("Must not hold a comma: it could not stand among the fallbacks later.")
+    if not _is_unicode(value):
+        raise ValidationError("Must be text: random bytes are written in hexadecimal or base64.")
+
+
+def _is_unicode(value: str) -> bool:
+    """Python hands bytes of the environment that are no UTF-8 on as lone surrogates."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def limits(value: str) -> tuple[Budget, ...]:

@@ -2,6 +2,8 @@
 
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from app.config import Settings
 from app.domain.service import NO_LIMIT, Budget
 from app.errors import SettingsError
+from tests.support.servers import ROOT
 
 SECRET = "a secret that is long enough to be one"
 OTHER = "another secret that is long enough too"
@@ -106,7 +109,9 @@ def test_every_wrong_setting_is_named_in_one_message(setting: pytest.MonkeyPatch
         ("REDIS_URL", f"http://user:{SECRET}@localhost"),
         ("REDIS_URL", f"redis://user:{SECRET}@localhost:port"),
         ("SECRET_KEY", "hunter2-hunter2"),
+        ("SECRET_KEY", f"{SECRET}\udcff"),
         ("INDEX_KEY", "hunter2-hunter2"),
+        ("INDEX_KEY", f"{SECRET}\udcff"),
         ("SECRET_KEY_FALLBACKS", f"{SECRET},hunter2-hunter2"),
         ("MAIL_PASSWORD", "hunter2-hunter2"),
         ("MAIL_DEFAULT_SENDER", "hunter2-hunter2"),
@@ -354,3 +359,39 @@ def test_a_bounce_address_has_room_for_a_tag_and_a_key_to_make_it(
         assert "\n  BOUNCE_ADDRESS: " in refusal()
     else:
         assert Settings.from_environment().bounce_address == address
+
+
+@pytest.mark.parametrize(
+    ("setting", "seconds"),
+    [({"MAIL_TIMEOUT": "50"}, 110), ({"MAIL_TIMEOUT_FILE": "50\n"}, 110), ({"MAIL_TIMEOUT": "inf"}, 30)],
+    ids=str,
+)
+def test_a_worker_that_ends_has_the_time_that_its_mails_may_take(
+    setting: dict[str, str], seconds: int, tmp_path: Path
+) -> None:
+    """However MAIL_TIMEOUT is given. A wrong one is left to the service, which tells of it."""
+    for name, value in setting.items():
+        if name.endswith("_FILE"):
+            (tmp_path / name).write_text(value)
+            setting[name] = str(tmp_path / name)
+    assert of_gunicorn("graceful_timeout", setting) == seconds
+
+
+def test_no_workers_are_as_many_as_where_nothing_is_said() -> None:
+    """Else gunicorn would listen, and nobody would answer."""
+    assert of_gunicorn("workers", {"WEB_CONCURRENCY": "0"}) == of_gunicorn("workers", {}) > 0
+
+
+def of_gunicorn(name: str, environment: dict[str, str]) -> int:
+    """A whole number in gunicorn's configuration."""
+    run = f"import runpy; print(runpy.run_path('gunicorn.conf.py')['{name}'])"
+    found = subprocess.run(
+        [sys.executable, "-c", run],
+        cwd=ROOT,
+        env={"FLASK_SKIP_DOTENV": "1", **environment},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert found.stderr == ""
+    return int(found.stdout)
