@@ -20,8 +20,8 @@ MAX_MESSAGE_ID_LENGTH = 998
 """A line of a header (RFC 5322 §2.1.1)."""
 
 REPORTED = (ReportKind.BOUNCED, ReportKind.COMPLAINED, ReportKind.DELIVERED)
-REPORT_CODE = r"^([0-9]{3}|[0-9](\.[0-9]{1,3}){2})$"
-"""Some providers have codes of their own, such as 605."""
+REPORT_CODE = r"^([0-9]{3}|[0-9](\.[0-9]{1,3}){2})$(?!\n)"
+"""Some providers have codes of their own, such as 605. To Python, `$` stands before a last line end, too."""
 
 SURROGATE = re.compile("[\ud800-\udfff]")
 IDEMPOTENCY_KEY_PATTERN = "^[!-~]([ -~]{0,253}[!-~])?$"

@@ -219,6 +219,7 @@ def test_reports_are_counted_by_what_came_of_them(
         ({"kind": "opened", "tag": "a" * 52}, "kind"),
         ({"tag": "a" * 52}, "kind"),
         ({"kind": "bounced", "tag": "a" * 52, "code": "user unknown <ada@example.com>"}, "code"),
+        ({"kind": "bounced", "tag": "a" * 52, "code": "5.1.1\n"}, "code"),
         ({"kind": "bounced", "tag": "a" * 52, "more": 1}, "more"),
     ],
 )
