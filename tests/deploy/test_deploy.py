@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -188,6 +189,24 @@ def test_what_an_env_has_already_is_kept(project: Path) -> None:
     found = services(project)["cedula"]["environment"]
     assert (found["MAIL_SERVER"], found["NUMBER_TTL"]) == ("smtp.example.com", "600")
     assert "MAIL_PORT" not in found
+
+
+def test_two_that_make_it_at_once_make_one(project: Path) -> None:
+    """Else each adds keys of its own, and the key that the first has shown opens nothing."""
+    slow = project / "od"
+    slow.write_text(f'#!/bin/sh\nsleep 0.2\nexec {shutil.which("od")} "$@"\n')
+    slow.chmod(0o700)
+
+    def make(_: int) -> str:
+        made = run(project / "deploy/new-env", PATH=f"{project}:{os.environ['PATH']}")
+        assert made.returncode == 0, made.stderr
+        return made.stdout
+
+    with ThreadPoolExecutor() as together:
+        shown = list(together.map(make, range(2)))
+    names = [line.partition("=")[0] for line in (project / ".env").read_text().splitlines() if "=" in line]
+    assert sorted(names) == sorted(set(names))
+    assert sum(map(bool, shown)) == 1
 
 
 def test_the_data_of_an_env_without_an_index_key_is_still_found(project: Path) -> None:
