@@ -1,6 +1,7 @@
 """`flask --app wsgi bounces read`: takes one report of a mail, from a pipe of the mail server."""
 
 import sys
+from contextlib import suppress
 from typing import BinaryIO
 
 import click
@@ -29,9 +30,19 @@ def read_message() -> None:
         outcome = services().reports.take(report)
         leave_counts()
     except Exception as error:  # noqa: BLE001 - any other exit code loses the message, or sends it back
-        click.echo(f"Try again: {type(error).__name__}; see `doctor`.", err=True)
+        _tell(f"Try again: {type(error).__name__}; see `doctor`.", err=True)
         sys.exit(TRY_AGAIN)
-    click.echo(f"{report.kind} {outcome}")
+    _tell(f"{report.kind} {outcome}")
+
+
+def _tell(words: str, *, err: bool = False) -> None:
+    """Where the words can be written: a log may be full, or nobody may read it."""
+    try:
+        click.echo(words, err=err)
+    except OSError:
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            with suppress(OSError):
+                stream.close()  # else Python writes again when it ends, and ends with 120
 
 
 def _all(stream: BinaryIO) -> bytes:

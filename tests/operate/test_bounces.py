@@ -11,7 +11,7 @@ import redis
 
 from tests.support.bounces import BOUNCE_ADDRESS, INDEX, postfix, read_by_command
 from tests.support.faults.redis import everything
-from tests.support.servers import Gunicorn, MailServer, Valkey, gunicorn
+from tests.support.servers import ROOT, Gunicorn, MailServer, Valkey, gunicorn
 from tests.support.waiting import wait_until
 from tests.unit.test_reports import TAG, VERDICTS, fixture
 
@@ -114,6 +114,25 @@ def test_a_wrong_setting_loses_no_report_where_the_pipe_is_set_up_as_documented(
     line = f"{sys.executable} -m flask --app wsgi bounces read || exit 75"
     found = subprocess.run(["/bin/sh", "-c", line], env=environment, input=b"x", capture_output=True)
     assert found.returncode == 75
+
+
+@pytest.mark.parametrize("log", [">/dev/full 2>&1", "2>&1 | :"], ids=["full", "closed"])
+@pytest.mark.parametrize(
+    ("redis_url", "status"), [("", 0), ("redis://127.0.0.1:1/0", 75)], ids=["done", "away"]
+)
+def test_an_outcome_that_cannot_be_written_down_is_the_same(
+    tagged: dict[str, str], redis_url: str, status: int, log: str
+) -> None:
+    """A disk that is full can stop Redis and the log alike; then the mail server brings the report again."""
+    line = f"{sys.executable} -m flask --app wsgi bounces read {log}"
+    ended = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {line}"],
+        cwd=ROOT,
+        env=tagged | ({"REDIS_URL": redis_url} if redis_url else {}),
+        input=fixture("postfix-unknown-user"),
+        timeout=60,
+    )
+    assert ended.returncode == status
 
 
 def test_a_command_with_a_wrong_index_key_loses_no_report(
