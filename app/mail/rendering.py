@@ -26,6 +26,8 @@ VALUES: Final = ("number", "reference", "issued_at", "duration")
 MARK: Final = re.compile("\ue000([a-z_]+)\ue001")
 """Stands for such a value: its name between two private-use characters."""
 
+SURROGATE: Final = re.compile("[\ud800-\udfff]")
+
 LRM: Final = "\u200e"
 """Left-to-right mark: without it the groups of a number stand in the wrong order in Arabic."""
 
@@ -119,13 +121,22 @@ def _layout(service: Service, name: str, names: Mapping[str, Any]) -> str:
             frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == name
         ]
         raise SettingsError(f"{name}, line {lines[-1] if lines else 1}: {str(error).rstrip('.')}.") from error
-    if mark("number") not in shown:
-        raise SettingsError(f"{name}: Must show {{{{ number }}}}.")
-    if unknown := set(MARK.findall(shown)) - set(VALUES):
-        raise SettingsError(
-            f"{name}: Shows {', '.join(sorted(unknown))} between private characters (U+E000, U+E001)."
-        )
+    if fault := _fault(shown):
+        raise SettingsError(f"{name}: {fault}")
     return shown
+
+
+def _fault(shown: str) -> str:
+    """What is wrong with what a layout shows; empty where nothing is."""
+    if mark("number") not in shown:
+        return "Must show {{ number }}."
+    if unknown := set(MARK.findall(shown)) - set(VALUES):
+        return f"Shows {', '.join(sorted(unknown))} between private characters (U+E000, U+E001)."
+    if set(MARK.sub("", shown)) & set(mark("")):
+        return f"Changes {', '.join(VALUES[:-1])} or {VALUES[-1]}, which can only be shown as they are."
+    if SURROGATE.search(shown):
+        return "Shows half a character (a lone surrogate)."
+    return ""
 
 
 @lru_cache(maxsize=16)

@@ -163,6 +163,14 @@ WRONG = {
         "number.txt, line 2: unsupported operand type(s) for /: 'str' and 'int'.",
     ),
     "a layout does not show the number": ({"number_txt": "Hello"}, "number.txt: Must show {{ number }}."),
+    "a layout changes the value of each mail": (
+        {"number_txt": "{{ number }}\n{{ life | upper }}"},
+        "number.txt: Changes number, reference, issued_at or duration, which can only be shown as they are.",
+    ),
+    "a layout shows half a character": (
+        {"number_txt": "{{ number }}\n{{ '\\ud800' }}"},
+        "number.txt: Shows half a character (a lone surrogate).",
+    ),
     "a sentence names what is not there": (
         {"es_toml": "# ours\n\ntitle = 'Hola {nombre}'"},
         "es.toml, line 3: title asks for {nombre}; it may have {service}.",
