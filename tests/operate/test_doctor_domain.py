@@ -97,6 +97,19 @@ def test_a_dns_that_does_not_answer_is_a_note() -> None:
     assert [f.level for f in domain.examine([SENDER], None)] == [Level.NOTE]
 
 
+def test_a_dns_that_does_not_answer_is_not_asked_for_every_domain() -> None:
+    """A hundred services with domains of their own would be eight minutes, in the middle of the night."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        resolver = NameServer({}).resolver()
+        resolver.port, resolver.lifetime = silent.getsockname()[1], 0.1
+        found = list(domain.examine([f"a@{name}.example" for name in "abcdef"], resolver))
+    assert [finding.level for finding in found] == [Level.NOTE] * 3
+    assert "a.example" in found[0].says
+    assert "b.example" in found[1].says
+    assert "4 more" in found[2].says
+
+
 def test_every_domain_is_looked_at_once() -> None:
     """Each with its own findings; that DKIM cannot be known is said once."""
     server = NameServer(GOOD)

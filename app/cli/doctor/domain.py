@@ -13,6 +13,9 @@ DOMAIN = Area("domain")
 
 LOOK_UP_S: Final = 5.0
 
+SILENT: Final = 2
+"""After so many domains in a row without an answer it is the DNS that is silent, and is asked no more."""
+
 SET_SENDER: Final = "Set MAIL_DEFAULT_SENDER, or `sender` of the service in SERVICES_FILE,"
 
 
@@ -34,7 +37,7 @@ def of(sender: str) -> str:
 def examine(senders: Iterable[str], ask: dns.resolver.Resolver | None) -> Iterator[Finding]:
     """What the DNS says of each domain that mails come from. Where it does not answer, a note says so."""
     domains = dict.fromkeys(map(of, senders))
-    answered = False
+    answered, silent, left = False, 0, 0
     for domain in domains:
         if "." not in domain:
             yield DOMAIN.warning(
@@ -43,10 +46,15 @@ def examine(senders: Iterable[str], ask: dns.resolver.Resolver | None) -> Iterat
             )
         elif ask is None:
             yield DOMAIN.note(f"There is no DNS here; SPF and DMARC of {domain} were not examined.")
+        elif silent == SILENT:
+            left += 1
         else:
-            found = list(_examine(domain, ask))
+            found, in_time = _examine(domain, ask)
             answered = answered or all(finding.level is not Level.NOTE for finding in found)
+            silent = 0 if in_time else silent + 1
             yield from found
+    if left:
+        yield DOMAIN.note(f"{left} more domains were not examined, as the DNS does not answer.")
     if answered:
         yield DOMAIN.note(
             "Whether mails are signed (DKIM) cannot be seen from here: only a mail shows its selector.",
@@ -70,19 +78,26 @@ def exchange(domain: str, ask: dns.resolver.Resolver) -> str:
     return domain if _records(domain, "A", ask) or _records(domain, "AAAA", ask) else ""
 
 
-def _examine(domain: str, ask: dns.resolver.Resolver) -> Iterator[Finding]:
+def _examine(domain: str, ask: dns.resolver.Resolver) -> tuple[list[Finding], bool]:
+    """And whether the DNS has answered in time."""
+    found: list[Finding] = []
     try:
-        yield from examine_envelope(domain, ask)
-        yield _dmarc(domain, ask)
+        found += examine_envelope(domain, ask)
+        found.append(_dmarc(domain, ask))
     except dns.resolver.NXDOMAIN:
-        yield DOMAIN.problem(
-            f"The domain {domain} does not exist: most servers refuse mails from it.",
-            f"{SET_SENDER} to an address of a domain of yours.",
+        found.append(
+            DOMAIN.problem(
+                f"The domain {domain} does not exist: most servers refuse mails from it.",
+                f"{SET_SENDER} to an address of a domain of yours.",
+            )
         )
     except dns.exception.DNSException as error:
-        yield DOMAIN.note(
-            f"The DNS did not answer ({type(error).__name__}); SPF and DMARC of {domain} were not examined."
+        why = type(error).__name__
+        found.append(
+            DOMAIN.note(f"The DNS did not answer ({why}); SPF and DMARC of {domain} were not examined.")
         )
+        return found, not isinstance(error, dns.exception.Timeout)
+    return found, True
 
 
 def _receives(domain: str, ask: dns.resolver.Resolver) -> Iterator[Finding]:
