@@ -79,7 +79,6 @@ METRICS_PREFIX = "cedula-metrics-"
 METRICS_FOLDER = "CEDULA_METRICS_FOLDER"
 MASTER = "CEDULA_MASTER"
 if os.environ.get(MASTER) != str(os.getpid()):  # with SIGUSR2 one gunicorn starts another
-    os.environ[MASTER] = str(os.getpid())
     os.environ.pop(METRICS_FOLDER, None)
 os.environ["CEDULA_RELOAD"] = str(time.monotonic_ns())
 
@@ -87,6 +86,7 @@ os.environ["CEDULA_RELOAD"] = str(time.monotonic_ns())
 def on_starting(server: Any) -> None:
     """Makes the folder. Where none can be made, every worker answers with its own counts, and reads
     SERVICES_FILE by itself."""
+    os.environ[MASTER] = str(os.getpid())  # not before: with --daemon the master is another process
     share_unix_socket(server)
     parent = "/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettempdir()
     try:

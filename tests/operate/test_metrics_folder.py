@@ -156,6 +156,31 @@ def test_what_is_no_folder_does_not_hold_up_a_start(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 3
 
 
+IS_RELOADED = """
+import os, runpy, sys
+from types import SimpleNamespace
+from unittest.mock import Mock
+read = runpy.run_path("gunicorn.conf.py")
+for _ in range(2 * (sys.argv[1] == "--daemon")):  # as gunicorn.util.daemonize does
+    if child := os.fork():
+        os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+read["on_starting"](Mock(cfg=SimpleNamespace(address=[], uid=os.getuid(), gid=os.getgid())))
+folder = os.environ["CEDULA_METRICS_FOLDER"]
+runpy.run_path("gunicorn.conf.py")
+read["on_exit"](None)
+assert os.environ.get("CEDULA_METRICS_FOLDER") == folder
+assert not os.path.exists(folder)
+"""
+
+
+@pytest.mark.parametrize("arguments", ["", "--daemon"])
+def test_a_reload_keeps_the_folder_also_of_a_daemon(arguments: str) -> None:
+    """gunicorn reads its configuration before it becomes a daemon, which is another process."""
+    command = [sys.executable, "-c", IS_RELOADED, arguments]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30)
+    assert ended.returncode == 0, ended.stderr
+
+
 @pytest.mark.slow
 def test_a_reload_keeps_the_counts(
     tmp_path: Path, environment: dict[str, str], mail_server: MailServer
