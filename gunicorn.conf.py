@@ -101,6 +101,10 @@ def on_starting(server: Any) -> None:
 
 def on_reload(server: Any) -> None:
     share_unix_socket(server)
+    if METRICS_FOLDER in os.environ:
+        for left in glob.glob(os.path.join(os.environ[METRICS_FOLDER], "started-*")):
+            with contextlib.suppress(OSError):
+                os.unlink(left)  # of an earlier start or reload: see `started` in gunicorn_worker.py
 
 
 def share_unix_socket(server: Any) -> None:

@@ -23,6 +23,7 @@ import resource
 import secrets
 import socket
 import struct
+import sys
 import time
 import traceback
 from collections import Counter
@@ -30,10 +31,12 @@ from collections.abc import Callable, Iterable
 from datetime import timedelta
 from functools import partial
 from http import HTTPStatus
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import gevent
+from gevent import monkey
 from gevent.server import StreamServer
 from gunicorn import util
 from gunicorn.http import Request, errors
@@ -55,6 +58,12 @@ HOP_BY_HOP = frozenset(util.hop_headers)
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 """SO_LINGER: closing drops what the client has not read."""
 
+CANNOT_START = 3
+"""The status of a worker after which gunicorn ends; so does any error while a worker starts."""
+
+TRY_AGAIN_S = 1.0
+"""Between a worker that could not start and the next one: a lasting fault must not use up the processor."""
+
 STATUSES: tuple[tuple[type[Exception], int], ...] = (
     (TimeoutError, 408),
     (errors.LimitRequestLine, 414),
@@ -66,6 +75,13 @@ STATUSES: tuple[tuple[type[Exception], int], ...] = (
     (errors.ParseException, 400),
     (OSError, 400),  # gunicorn's errors about chunks, TLS errors
 )
+
+
+def started() -> Path | None:
+    """A file in the folder that the workers share. It is there once a worker of the present start or reload
+    of gunicorn has begun to serve. To see that takes no file descriptor, of which none may be left."""
+    folder, reload = os.environ.get("CEDULA_METRICS_FOLDER"), os.environ.get("CEDULA_RELOAD")
+    return Path(folder, f"started-{reload}") if folder else None
 
 
 class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
@@ -115,7 +131,22 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         self._script_name = os.environ.get("SCRIPT_NAME", "")
         for listener in self.sockets:  # its connections inherit it
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
-        super().init_process()
+        try:
+            super().init_process()
+        except (Exception, SystemExit) as error:
+            status = error.code if isinstance(error, SystemExit) else CANNOT_START
+            if self.booted or status != CANNOT_START or not self._takes_a_place():
+                raise
+            is_told = isinstance(error, SystemExit)
+            self.log.error("A worker cannot start; another one tries it again.", exc_info=not is_told)
+            monkey.get_original("time", "sleep")(TRY_AGAIN_S)  # gevent's needs what may be missing
+            sys.exit(1)
+
+    def _takes_a_place(self) -> bool:
+        """Whether workers of the same start or reload have begun to serve. Then what keeps this one from it
+        may pass, such as a file that is being written, and must not end those."""
+        mark = started()
+        return mark is not None and mark.exists()
 
     def load_wsgi(self) -> None:
         super().load_wsgi()
@@ -130,6 +161,9 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         self._client_connections = 0 if settings.trusted_proxies else settings.client_connections
         self._client_of, self._problems = client_of, PROBLEMS
         self._take_files(FILES_OF_OUR_OWN + settings.mail_connections)
+        if mark := started():
+            with contextlib.suppress(OSError):
+                mark.touch()
 
     def _take_files(self, our_own: int) -> None:
         """Raises the limit of file descriptors. Where that is still too low, there are fewer connections."""

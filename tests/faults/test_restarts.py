@@ -8,10 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
+import pytest
+
 from tests.delivery.conftest import smtp
 from tests.support.faults.http import RawClient, head
 from tests.support.servers import gunicorn
 from tests.support.smtp import Gate, ScriptedSmtp
+from tests.support.waiting import wait_until
 
 __all__ = ["smtp"]  # a fixture
 
@@ -59,3 +62,22 @@ def test_a_worker_without_a_file_descriptor_to_spare_finishes_what_it_has_in_han
         assert callers[-1].ended()
         gate.open()
         assert in_hand.result().status_code == 201
+
+
+@pytest.mark.slow
+def test_a_setting_that_is_wrong_by_now_ends_no_service_before_the_reload(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    """A worker that takes another's place reads it: it is tried again until it can start. At a reload no
+    worker has started with it, and gunicorn ends."""
+    keys = tmp_path / "keys"
+    keys.write_text(right := f"shop:{'a' * 64}")
+    with gunicorn(tmp_path, environment | {"API_KEYS_FILE": str(keys)}) as service:
+        keys.write_text("half-writ")
+        service.kill_workers()
+        wait_until(lambda: service.log.count("cedula cannot start") == 2, 30, "it was tried again")
+        keys.write_text(right)
+        wait_until(service.answers_again, 30, "it answers again")
+        keys.write_text("half-writ")
+        service.process.send_signal(signal.SIGHUP)
+        assert service.process.wait(30) == 3
