@@ -148,6 +148,13 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         mark = started()
         return mark is not None and mark.exists()
 
+    def notify(self) -> None:
+        """Once a second: this worker serves."""
+        super().notify()
+        if mark := started():
+            with contextlib.suppress(OSError):  # the folder was removed, or memory is full
+                mark.touch()
+
     def load_wsgi(self) -> None:
         super().load_wsgi()
         # A listener that is closed has no name, and its last connections are yet to be served.
@@ -161,9 +168,6 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         self._client_connections = 0 if settings.trusted_proxies else settings.client_connections
         self._client_of, self._problems = client_of, PROBLEMS
         self._take_files(FILES_OF_OUR_OWN + settings.mail_connections)
-        if mark := started():
-            with contextlib.suppress(OSError):
-                mark.touch()
 
     def _take_files(self, our_own: int) -> None:
         """Raises the limit of file descriptors. Where that is still too low, there are fewer connections."""

@@ -85,6 +85,7 @@ class Container:
             events_waiting=lambda: self.events.waiting(),  # noqa: PLW0108 made anew in a fork
             receivers=lambda: self.events.unwell(),  # noqa: PLW0108
             threads=lambda: (*self.messaging.threads, *self.events.threads, *self.storage.threads),
+            folder_is_new=self._in_force.share_again,
         )
         self._build_messaging()
 

@@ -63,6 +63,12 @@ class InForce:
         self._held = reading.source
         return reading
 
+    def share_again(self) -> None:
+        """Puts what this process holds into the folder, which was removed and is there again."""
+        shared = _Shared.of_this_gunicorn()
+        if shared and self._held:
+            shared.agree_on(self._held)
+
     def _decide(self, shared: "_Shared | None") -> Reading:
         """The files as they are now; where something is wrong in them, what was in force before, if
         anything."""

@@ -69,7 +69,9 @@ class Monitoring:
         events_waiting: Callable[[], Mapping[str, int]] = dict,
         receivers: Callable[[], Mapping[str, str]] = dict,
         threads: Callable[[], Sequence[WatchedThread]] = tuple,
+        folder_is_new: Callable[[], None] = lambda: None,
     ) -> None:
+        """`folder_is_new`: called where the folder that the workers share was removed, and is there again."""
         self._metrics = metrics
         self._guard = guard
         self._outbox = outbox
@@ -81,6 +83,7 @@ class Monitoring:
         self._events_waiting = events_waiting
         self._receivers = receivers
         self._threads = threads
+        self._folder_is_new = folder_is_new
         self._looking = threading.Lock()
         self._looked_at = -LOOK_AGAIN_S
         self._store: StoreState | None = None
@@ -140,7 +143,8 @@ class Monitoring:
             self._metrics.add(self._board.join())
             state = self._observe()
             series = self._metrics.series()
-            self._board.post(state, series)
+            if self._board.post(state, series):
+                self._folder_is_new()
             return Snapshot(self._board.slot, state, series)
 
     def _observe(self) -> WorkerState:

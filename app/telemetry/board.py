@@ -71,10 +71,12 @@ class Board:
         found = self._read(self._path(self.slot))
         return found.series if found else {}
 
-    def post(self, state: WorkerState, series: Series) -> None:
-        """Writes this worker's snapshot. In a process that it has forked, does nothing."""
+    def post(self, state: WorkerState, series: Series) -> bool:
+        """Writes this worker's snapshot. In a process that it has forked, does nothing. Returns whether the
+        folder had been removed and is there again."""
         if not self.slot or self._pid != os.getpid():
-            return
+            return False
+        is_new = False
         content = {
             "pid": self._pid,
             "at": time.monotonic(),
@@ -84,9 +86,11 @@ class Board:
         with contextlib.suppress(OSError, TypeError):  # TypeError: orjson has met a value that is no JSON
             if os.fstat(self._locks[0]).st_nlink == 0:  # removed: it keeps the slot for us no longer
                 self._take_slot()
+                is_new = True
             new = self._folder / f"{self.slot}.new"
             new.write_bytes(orjson.dumps(content))
             new.replace(self._path(self.slot))
+        return is_new
 
     def others(self) -> list[Snapshot]:
         """The last snapshots of all other workers, dead ones included."""

@@ -234,6 +234,26 @@ def test_workers_agree_whatever_is_written_while_they_start(served: Served) -> N
     assert served.in_force("shop", "bank", "club") == ["bank"]
 
 
+@pytest.mark.slow
+def test_what_is_in_force_outlives_the_folder(tmp_path: Path, environment: dict[str, str]) -> None:
+    """systemd removes what a person has in /dev/shm when that person logs out (RemoveIPC)."""
+    file = tmp_path / "services.toml"
+    file.write_text(table("shop"))
+    with gunicorn(tmp_path, environment | {"SERVICES_FILE": str(file)}) as service:
+        served = Served(service, file, 1)
+        (folder,) = folders_of(service)
+        wait_until(lambda: at_work(folder) == {*service.workers()}, 30, "it is at work")
+        shutil.rmtree(folder)
+        half_written(served)
+        wait_until(lambda: [*folder.glob("services-*")], 30, "they are there again")
+        for act in (service.kill_workers, partial(service.process.send_signal, signal.SIGHUP)):
+            before = {*service.workers()}
+            act()
+            wait_until(lambda: not before & {*service.workers()}, 60, "another worker")  # noqa: B023
+            wait_until(service.answers_again, 30, "it answers again")
+            assert served.in_force("shop", "bank") == ["shop"]
+
+
 def replaced(service: Gunicorn, victim: int) -> bool:
     return len(service.workers()) == WORKERS and victim not in service.workers()
 

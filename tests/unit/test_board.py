@@ -1,6 +1,7 @@
 """What workers tell each other: here, several in one process."""
 
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -37,6 +38,7 @@ def worker(
     mail_state: Callable[[], str] = lambda: "ok",
     threads: Sequence[WatchedThread] = (),
     metrics: Metrics | None = None,
+    folder_is_new: Callable[[], None] = lambda: None,
 ) -> Monitoring:
     """One worker's monitoring; what it asks of Redis is not asked here."""
     return Monitoring(
@@ -47,6 +49,7 @@ def worker(
         NumberGenerator(10),
         mail_state=mail_state,
         threads=lambda: threads,
+        folder_is_new=folder_is_new,
     )
 
 
@@ -132,6 +135,18 @@ def test_without_a_folder_a_worker_is_alone(folder: Path, monkeypatch: pytest.Mo
         assert board.join() == {}
         board.post(WorkerState(), counted(3))
         assert board.others() == []
+
+
+def test_that_the_folder_was_made_anew_is_told_once(folder: Path) -> None:
+    """What else was in it was removed, too."""
+    made_anew: list[str] = []
+    serving = worker(folder_is_new=lambda: made_anew.append("once"))
+    serving.readiness()
+    assert made_anew == []
+    shutil.rmtree(folder)
+    serving.readiness()
+    serving.readiness()
+    assert made_anew == ["once"]
 
 
 # Counts

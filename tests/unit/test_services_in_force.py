@@ -1,6 +1,7 @@
 """Which services are in force: at a start, after a reload, in workers that start later, for whoever calls."""
 
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -95,6 +96,22 @@ def test_a_worker_that_meets_a_wrong_file_is_overtaken_by_another_and_keeps_what
 
     slow = InForce(Settings(mail_default_sender=SENDER, services_file=str(file)), overtaken)
     assert read_by(slow).get("shop")
+
+
+def test_what_is_in_force_is_put_into_a_folder_that_was_made_anew(
+    file: Path, shared: pytest.MonkeyPatch
+) -> None:
+    """Then a wrong file changes nothing still, at a reload or where a worker takes another's place."""
+    serving = in_force(file)
+    serving.read()
+    folder = Path(os.environ[FOLDER])
+    shutil.rmtree(folder)
+    folder.mkdir()
+    serving.share_again()
+    file.write_text(file.read_text() + "[bank]")
+    assert directory(file).get("shop")
+    shared.setenv(RELOAD, "2")
+    assert directory(file).get("shop")
 
 
 def test_templates_are_kept_with_the_file(file: Path, shared: pytest.MonkeyPatch) -> None:
