@@ -137,7 +137,8 @@ class Container:
         """Starts the relays in this process.
 
         A process that forks before its relay has begun is a master (`gunicorn --preload`): its own relay
-        never begins, those of its children do. A process that forks later goes on; its child serves no
+        never begins, those of its children do. A process that forks later goes on. Where it has answered
+        nothing by then it may be a slow master, so its child has relays, too; else its child serves no
         requests, and mails only what it registers itself.
         """
         self._start_threads()
@@ -166,14 +167,16 @@ class Container:
             self.messaging.stand_by()
 
     def _after_fork_in_child(self) -> None:
-        if self._is_master:
+        if not self._is_master:
+            forget_greenlets()
+        serves = self._is_master or not self.metrics.has_answered
+        if serves:
             with suppress(SettingsError):  # a wrong file: the services of the master stay in force
                 self._read_services()  # under --preload a reload only forks anew
-            self._build_messaging()
+        self._build_messaging()
+        if serves:
             self._start_threads()
         else:
-            forget_greenlets()
-            self._build_messaging()
             self.messaging.stand_by()
 
     def stop(self) -> None:

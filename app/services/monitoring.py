@@ -95,7 +95,8 @@ class Monitoring:
         self._dropped = 0
 
     def start(self) -> None:
-        """Starts the thread that writes snapshots."""
+        """Starts the thread that writes snapshots, in a slot of this process."""
+        self._board = Board()
         self._thread = WatchedThread("snapshots", self._write_snapshots, silent_s=10 * SNAPSHOT_S)
         self._thread.start()
 

@@ -140,6 +140,8 @@ class Metrics:
         # The system's lock, not gevent's: nothing waits while it is held, and it costs a tenth.
         self._lock = native("_thread", "allocate_lock")()
         self.breaker_open = False
+        self.has_answered = False
+        """This process, or one that has forked it, has answered a request."""
         self.services: Collection[Service] = ()
         self._series: Series = {}
         for name, kind in KINDS.items():
@@ -149,6 +151,7 @@ class Metrics:
     def answered(self, route: str, method: str, status: int, seconds: float, caller: str = "") -> None:
         """A request was answered. `route`: the rule, never the path; `method`: one of the known; `caller`:
         the name of the API key, empty without keys."""
+        self.has_answered = True
         self._count(1, "cedula_requests", route, method, str(status), caller)
         self._count(seconds, "cedula_request_duration_seconds", route)
 

@@ -1,6 +1,7 @@
 """Forks: a worker that forks goes on, its child has a state of its own, and every worker has a relay."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -102,5 +103,23 @@ def test_every_worker_has_a_relay_and_a_preloading_master_has_none(
         for worker in service.workers():
             os.kill(worker, 9)
         wait_until(lambda: kinds(store)["relay"] == 1, 40, "a new worker's relay sweeps")
+        assert service.stop() == 0
+        assert "Traceback" not in service.log
+
+
+@pytest.mark.parametrize(("kind", "_"), combined(["gevent", "gthread"], [""], ("gevent", "")))
+def test_every_worker_has_a_relay_also_where_its_master_was_slow_and_began_one(
+    kind: str, _: str, tmp_path: Path, settings: dict[str, str], store: redis.Redis
+) -> None:
+    """As where gunicorn has to wait for its port before it forks."""
+    slow = ("--config", "python:tests.support.slow_start")
+    with gunicorn(
+        tmp_path, settings, *slow, "-k", kind, "-w", "1", "--preload", own_configuration=False
+    ) as service:
+        os.kill(service.process.pid, signal.SIGSTOP)
+        store.flushall()
+        wait_until(lambda: kinds(store)["relay"] == 1, 30, "a worker's relay sweeps")
+        os.kill(service.process.pid, signal.SIGCONT)
+        assert requests.get(f"{service.url}/readyz", timeout=20).status_code == 200
         assert service.stop() == 0
         assert "Traceback" not in service.log
