@@ -21,6 +21,7 @@ import json
 import os
 import resource
 import secrets
+import signal
 import socket
 import struct
 import sys
@@ -120,6 +121,10 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
     def init_process(self) -> None:
         """Computes once what is the same for all requests. `options`: gunicorn's settings and what its parser
         derives from them; gunicorn itself looks up each at each use."""
+        # gunicorn does so after gevent has patched everything, and until then they would be lost.
+        signal.signal(signal.SIGTERM, self.handle_exit)
+        signal.signal(signal.SIGINT, self.handle_quit)
+        signal.signal(signal.SIGQUIT, self.handle_quit)
         names = (*self.cfg.settings, "is_ssl", "forwarded_allow_networks", "proxy_allow_networks")
         self.options = options = SimpleNamespace(**{name: getattr(self.cfg, name) for name in names})
         self.idle_s = options.keepalive or self.request_s

@@ -42,6 +42,16 @@ def test_a_worker_that_ends_answers_whom_the_kernel_gave_to_it(
         assert [caller.answer()[0] for caller in callers] == [200] * CALLERS
 
 
+@pytest.mark.parametrize("kind", ["Interrupted", "Quit"])
+def test_a_worker_that_is_told_to_end_while_it_starts_ends(
+    tmp_path: Path, environment: dict[str, str], kind: str
+) -> None:
+    """It would serve until gunicorn kills it, with requests and mails in hand."""
+    worker = f"tests.support.interrupted.{kind}"
+    with gunicorn(tmp_path, environment, "-k", worker, "-w", "1", ready=False) as service:
+        wait_until(lambda: "Worker exiting" in service.log, 20, "the worker ends")
+
+
 def test_a_worker_without_a_file_descriptor_to_spare_finishes_what_it_has_in_hand(
     tmp_path: Path, environment: dict[str, str], smtp: ScriptedSmtp
 ) -> None:
