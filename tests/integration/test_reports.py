@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import redis
@@ -11,6 +11,7 @@ from app.domain.registration import Delivery, Registered, Stored, UserRecord
 from app.domain.report import ReportKind
 from app.errors import AddressRefused, NewerRecord
 from app.repositories.keys import Field
+from app.repositories.outbox import Settled
 from app.repositories.reports import Noted
 from tests.api.conftest import at_once, race
 from tests.support.faults.redis import everything
@@ -173,6 +174,27 @@ def test_a_mail_that_bounced_is_not_owed_to_anybody(here: Process) -> None:
     assert here.outbox.claim(user_id, "another").mail_id == ""
     assert not here.outbox.retry(user_id)
     assert record_of(here).delivery is Delivery.BOUNCED
+
+
+@pytest.mark.parametrize("outcome", [Delivery.SENT, Delivery.PENDING, Delivery.REFUSED, "released"])
+@pytest.mark.parametrize("listens", [False, True])
+def test_the_sender_of_an_earlier_mail_owes_nothing_to_an_address_that_bounced(
+    here: Process, store: redis.Redis, outcome: Delivery | Literal["released"], listens: bool
+) -> None:
+    """While it was under way, the mail was asked for again and then one came back: that one is not mailed."""
+    here.listens = listens
+    stored = here.registered(ada())
+    assert there(here.resent(ada())).owner is None
+    here.reports.note(record_of(here), ReportKind.BOUNCED, "5.1.1")
+    mail = stored.registration
+    settled = here.outbox.settle(
+        mail.user_id, mail.mail_id, there(stored.owner), outcome, go_on=outcome is not Delivery.PENDING
+    )
+    assert settled == Settled()
+    assert here.outbox.claim(mail.user_id, "relay").mail_id == ""
+    assert (record_of(here).delivery, record_of(here).error) == (Delivery.BOUNCED, "bounced 5.1.1")
+    assert store.zcard(here.keys(ada()).outbox) == store.exists(here.keys(ada()).sender) == 0
+    assert contradictions(store) == []
 
 
 def test_a_later_mail_may_arrive(here: Process) -> None:

@@ -18,7 +18,7 @@
 --      or {'replaced', …} as {'claimed', …} of claim_mail.lua: the lease is kept
 --      or {'left'}: another mail is owed, or only a newer process can read it; left to the relay. Of the mail that
 --      was settled nothing is written in either case; at most its event is announced
---      or {'gone'}: erased or expired meanwhile
+--      or {'gone'}: erased or expired meanwhile, or another mail was asked for and then one came back: none is owed
 --      or {'lost'}: the lease is another's, or ran out and the mail was not accepted; nothing is changed.
 local user, sender, outbox = KEYS[1], KEYS[2], KEYS[3]
 local events, schedule, waiting, expiry, expiries = KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8]
@@ -55,6 +55,12 @@ local function tell_of_acceptance()
   redis.call('HSET', user, 'h', nth)
 end
 if newer or owed ~= mail then
+  if reported and not newer then
+    tell_of_acceptance()
+    redis.call('ZREM', outbox, id)
+    redis.call('DEL', sender)
+    return {'gone'}
+  end
   if newer or not go_on then
     tell_of_acceptance()
     redis.call('ZADD', outbox, now + wait_ms, id)
