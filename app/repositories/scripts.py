@@ -97,6 +97,14 @@ class Register(NamedTuple):
     candidates: Values
 
 
+@script(lua("keep_answer"))
+class KeepAnswer(NamedTuple):
+    mark: Key
+    registration: str
+    answered: str
+    mark_ms: int
+
+
 @script(lua("clock", "record", "budget", "lease", "resend_mail"), acknowledged=True)
 class ResendMail(NamedTuple):
     user: Key

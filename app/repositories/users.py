@@ -21,7 +21,7 @@ from app.errors import (
 )
 from app.repositories.keys import SEALED, Field, Names, UserKeys, keys_of
 from app.repositories.records import LAYOUT_VERSION, Sealer, checked, damaged, told
-from app.repositories.scripts import EraseUser, Register, ResendMail, VerifyNumber
+from app.repositories.scripts import EraseUser, KeepAnswer, Register, ResendMail, VerifyNumber
 from app.storage.storage import Storage
 
 DAY_MS = 86_400_000
@@ -173,14 +173,10 @@ class Users:
 
     def keep_answer(self, once: Once, registration: Registration, answer: Registered | None) -> None:
         """Every later request with this mark gets the same answer. None: this one came to nothing, and the
-        next one is carried out."""
+        next one is carried out. Changes nothing where the mark is another request's by now."""
         mark = keys_of(registration.user_id).idempotency(once.digest)
-        if answer is None:
-            self._storage.command("DEL", mark)
-            return
-        times = answer.created_ms, answer.expires_ms or 0
-        value = "|".join(map(str, (once.fingerprint, registration.registration_id, *times, answer.delivery)))
-        self._storage.command("SET", mark, value, "XX", "PX", self._mark_ms)
+        answered = str(answer.delivery) if answer else ""
+        self._storage.run(KeepAnswer(mark, registration.registration_id, answered, self._mark_ms))
 
     def verify(self, service: Service, address: Address, number: str, idempotency_key: str = "") -> Handed:
         """Consumes the registration and returns what was registered, at most once; for REPLAY_MS again where

@@ -133,6 +133,8 @@ SCRIPTS = {
         f"user number sender outbox sends mailbox suppressed idempotency {END}",
         ANNOUNCING,
     ),
+    "answer": Deed(lambda at: at.process.answered(ada(), at.registration, Delivery.SENT), "idempotency"),
+    "forget": Deed(lambda at: at.process.answered(ada(), at.registration, None), "idempotency"),
     "resend": Deed(lambda at: at.process.resent(ada()), "user sender outbox sends mailbox suppressed"),
     "bounce": Deed(
         lambda at: at.report(ReportKind.BOUNCED), "user outbox", ANNOUNCING

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from app.domain.address import Address
 from app.domain.number import NumberGenerator
-from app.domain.registration import Draft, Registered, Stored
+from app.domain.registration import Delivery, Draft, Registered, Registration, Stored
 from app.domain.service import DEFAULT, Budget, Endpoint, Service
 from app.repositories.census import Census
 from app.repositories.events import Events
@@ -111,6 +111,13 @@ class Process:
         )
         assert found is not None
         return found
+
+    def answered(self, address: Address, registration: Registration, delivery: Delivery | None) -> None:
+        """Keeps the answer of a request with the Idempotency-Key KEY; None: it came to nothing."""
+        once = self.users.once("", Draft(address, "t0ken", "en", self.service), KEY)
+        made_ms, life_ms = registration.asked_for_ms, self.ttl_s * 1000
+        answer = Registered(registration.user_id, delivery, made_ms, made_ms + life_ms) if delivery else None
+        self.users.keep_answer(once, registration, answer)
 
     def registered(self, address: Address, *, key: str = "", lease_ms: int = LEASE_MS) -> Stored:
         found = self.outcome(address, key=key, lease_ms=lease_ms)
