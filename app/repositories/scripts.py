@@ -64,7 +64,9 @@ def lua(*names: str) -> bytes:
     return CONSTANTS + b"".join(folder.joinpath(f"{name}.lua").read_bytes() for name in names)
 
 
-@script(lua("clock", "record", "budget", "lease", "events", "expiry", "register"), acknowledged=True)
+@script(
+    lua("clock", "record", "budget", "lease", "shared", "events", "expiry", "register"), acknowledged=True
+)
 class Register(NamedTuple):
     """`numbers`: the candidates' keys; `candidates`: for each of them its digest and its sealed record."""
 
@@ -123,7 +125,7 @@ class ResendMail(NamedTuple):
     mailbox_window_ms: int
 
 
-@script(lua("clock", "record", "events", "expiry", "verify_number"), acknowledged=True)
+@script(lua("clock", "record", "shared", "events", "expiry", "verify_number"), acknowledged=True)
 class VerifyNumber(NamedTuple):
     user: Key
     outbox: Key
@@ -144,7 +146,7 @@ class VerifyNumber(NamedTuple):
     test: int
 
 
-@script(lua("record", "expiry", "erase_user"), acknowledged=True)
+@script(lua("record", "shared", "expiry", "erase_user"), acknowledged=True)
 class EraseUser(NamedTuple):
     user: Key
     outbox: Key
@@ -155,7 +157,7 @@ class EraseUser(NamedTuple):
     prefix: str
 
 
-@script(lua("clock", "events", "note_report"), acknowledged=True)
+@script(lua("clock", "shared", "events", "note_report"), acknowledged=True)
 class NoteReport(NamedTuple):
     user: Key
     outbox: Key
@@ -171,7 +173,7 @@ class NoteReport(NamedTuple):
     mail: int
 
 
-@script(lua("clock", "record", "events", "claim_mail"))
+@script(lua("clock", "record", "shared", "events", "claim_mail"))
 class ClaimMail(NamedTuple):
     user: Key
     sender: Key
@@ -193,7 +195,7 @@ class RenewLease(NamedTuple):
     lease_ms: int
 
 
-@script(lua("clock", "record", "events", "expiry", "settle_mail"), acknowledged=True)
+@script(lua("clock", "record", "shared", "events", "expiry", "settle_mail"), acknowledged=True)
 class SettleMail(NamedTuple):
     user: Key
     sender: Key
@@ -222,7 +224,7 @@ class RetryMail(NamedTuple):
     id: str
 
 
-@script(lua("clock", "events", "drop_mail"))
+@script(lua("clock", "shared", "events", "drop_mail"))
 class DropMail(NamedTuple):
     user: Key
     sender: Key
@@ -234,7 +236,7 @@ class DropMail(NamedTuple):
     error_code: str
 
 
-@script(lua("clock", "events", "expiry", "note_expiry"))
+@script(lua("clock", "shared", "events", "expiry", "note_expiry"))
 class NoteExpiry(NamedTuple):
     user: Key
     events: Key
@@ -245,14 +247,14 @@ class NoteExpiry(NamedTuple):
     id: str
 
 
-@script(lua("clock", "events", "claim_event"))
+@script(lua("clock", "shared", "events", "claim_event"))
 class ClaimEvent(NamedTuple):
     events: Key
     schedule: Key
     member: str
 
 
-@script(lua("clock", "events", "settle_event"))
+@script(lua("clock", "shared", "events", "settle_event"))
 class SettleEvent(NamedTuple):
     events: Key
     schedule: Key
@@ -263,7 +265,7 @@ class SettleEvent(NamedTuple):
     wait_ms: int
 
 
-@script(lua("events", "drop_events"))
+@script(lua("shared", "events", "drop_events"))
 class DropEvents(NamedTuple):
     events: Key
     schedule: Key
@@ -272,7 +274,7 @@ class DropEvents(NamedTuple):
     service: str
 
 
-@script(lua("clock", "events", "wake_events"))
+@script(lua("clock", "shared", "events", "wake_events"))
 class WakeEvents(NamedTuple):
     schedule: Key
     services: Values

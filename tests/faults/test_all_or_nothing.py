@@ -119,8 +119,9 @@ class Case:
         return f"{self.deed.reads} {self.deed.telling if self.listens else ''}".split()
 
 
-ANNOUNCING, END = "events schedule waiting", "expiry expiries"
+ANNOUNCING, END = "events", "expiry"
 TELLING = f"{ANNOUNCING} {END}"
+"""Not what the users of a shard share for their events: see tests/faults/test_shared_by_a_shard.py."""
 
 SCRIPTS = {
     "register": Deed(
@@ -176,14 +177,14 @@ SCRIPTS_OF_EVENTS = {
         lambda at: at.process.events.note_expiry(at.registration.user_id), "user", TELLING, Scene.end
     ),
     "tell an end too early": Deed(
-        lambda at: at.process.events.note_expiry(at.registration.user_id), "user", TELLING
+        lambda at: at.process.events.note_expiry(at.registration.user_id), "user", f"{TELLING} expiries"
     ),
     "claim an event": Deed(Scene.claim_event, "events schedule"),
-    "an event is taken": Deed(Scene.settle_event, ANNOUNCING, first=Scene.claim_event),
+    "an event is taken": Deed(Scene.settle_event, "events schedule", first=Scene.claim_event),
     "an event is not taken": Deed(
         lambda at: at.settle_event(1000), "events schedule", first=Scene.claim_event
     ),
-    "drop events": Deed(lambda at: at.process.events.drop(at.queue), ANNOUNCING),
+    "drop events": Deed(lambda at: at.process.events.drop(at.queue), "events schedule"),
     "wake events": Deed(
         lambda at: at.process.events.wake([at.process.name], range(1000)), ""
     ),  # it goes on with others
