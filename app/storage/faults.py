@@ -49,6 +49,9 @@ class Broken(Exception):
         self.sent = sent
 
 
+FORBIDDEN_TO_A_SCRIPT: Final = ("ACL failure in script", "The user executing the script can't")
+"""What Valkey and Redis say, behind a mere ERR, where a script calls what its user may not."""
+
 OURS: Final[dict[type[BaseException], str]] = {
     TooFewReplicas: TOO_FEW_REPLICAS,
     NoSuchDatabase: NO_DATABASE,
@@ -79,6 +82,8 @@ def code(error: BaseException) -> str:
         return OURS[type(error)]
     for found in chain:
         if isinstance(found, ResponseError | AuthenticationError | redis.BusyLoadingError):
+            if str(found).startswith(FORBIDDEN_TO_A_SCRIPT):
+                return "NOPERM"
             word = getattr(found, "status_code", None) or _word(str(found))
             return "WRONGPASS" if word == "ERR" and isinstance(found, AuthenticationError) else word
     return next((word for kind, word in OTHERS if any(isinstance(found, kind) for found in chain)), UNKNOWN)

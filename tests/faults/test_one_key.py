@@ -173,3 +173,23 @@ def test_what_is_under_way_when_its_outbox_is_spoiled_stops_nobody(
     assert service.register("next@example.com")[0].status_code == 201
     assert service.delivery("next@example.com") == Delivery.SENT
     store.flushall()
+
+
+def test_a_command_that_is_forbidden_to_a_script_is_no_fault_of_one_key(
+    serve: Serve, smtp: ScriptedSmtp, store: redis.Redis
+) -> None:
+    """Nor is its mail put off and mailed once more: it is settled as soon as the command is granted."""
+    service = serve(smtp, mail_timeout_s=5.0)
+
+    async def forbidding(conversation: Conversation, usual: str) -> str:
+        store.execute_command("ACL", "SETUSER", "default", "-zscore")
+        return usual
+
+    smtp.script["content"] = forbidding
+    try:
+        assert service.register("ada@example.com")[0].status_code == 202
+    finally:
+        store.execute_command("ACL", "SETUSER", "default", "+zscore")
+    wait_until(lambda: service.delivery("ada@example.com") == Delivery.SENT, 10)
+    assert len(smtp.to("ada@example.com")) == 1
+    store.flushall()
