@@ -72,7 +72,9 @@ class MessagingService:
         parts = outbox, messages, self._queue, self._breaker, leases, metrics, happened
         self._worker = TracedWorker(traces, *parts) if traces.on else Worker(*parts)
         self._senders = Senders(mail, self._queue, self._breaker, self._worker, connections)
-        self._relay = Relay(outbox, guard, mail, self._queue, self._breaker, leases, self._senders, traces)
+        self._relay = Relay(
+            outbox, guard, mail, self._queue, self._breaker, leases, self._senders, self._worker, traces
+        )
         self._slow = threading.BoundedSemaphore(connections)
         self._stands_by = False
 

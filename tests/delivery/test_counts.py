@@ -4,6 +4,7 @@ import redis
 
 from app.repositories.keys import Field
 from app.repositories.scripts import GIVE_UP_MAIL_MS
+from app.services.delivery.breaker import FAILURES_TO_OPEN
 from tests.delivery.conftest import Serve, Service
 from tests.delivery.faults import ADA
 from tests.support.smtp import ScriptedSmtp, say
@@ -45,3 +46,21 @@ def test_a_mail_that_is_too_old_to_be_tried_counts_as_failed(
     service.wait_for_delivery(ADA, "failed")
     wait_until(lambda: failed(service) == 1, 5, "it is counted")
     assert counted(service, "cedula_deliveries", "given_up") == 1
+
+
+def test_a_mail_that_is_given_up_while_the_mail_server_is_away_counts_as_failed(
+    serve: Serve, smtp: ScriptedSmtp, store: redis.Redis
+) -> None:
+    """No sender takes it then: the sweep gives it up."""
+    service = serve(smtp, mail_timeout_s=1.0)
+    smtp.stop()
+    for _ in range(FAILURES_TO_OPEN + 1):
+        assert service.register(ADA)[0].status_code == 202
+    keys = service.records.keys(ADA)
+    record = there(service.container.users.find(keys.user_id))
+    long_ago_ms = record.created_ms - GIVE_UP_MAIL_MS - 1000
+    store.hset(keys.user, Field.CREATED_MS, long_ago_ms)
+    store.zadd(keys.outbox, {keys.user_id: long_ago_ms})
+    service.wait_for_delivery(ADA, "failed")
+    wait_until(lambda: counted(service, "cedula_deliveries", "given_up") == 1, 5, "it is counted")
+    assert failed(service) == 1

@@ -18,6 +18,7 @@ from app.services.delivery.breaker import MailBreaker
 from app.services.delivery.leases import Leases
 from app.services.delivery.queue import JobQueue
 from app.services.delivery.senders import Senders
+from app.services.delivery.worker import Worker
 from app.telemetry.traces import Traces
 from app.threads import WatchedThread
 
@@ -52,6 +53,7 @@ class Relay:
         breaker: MailBreaker,
         leases: Leases,
         senders: Senders,
+        worker: Worker,
         traces: Traces,
     ) -> None:
         self._outbox = outbox
@@ -61,6 +63,7 @@ class Relay:
         self._breaker = breaker
         self._leases = leases
         self._senders = senders
+        self._worker = worker
         self._traces = traces
         self._owner = fresh_token()
         self._sweep_s = outbox.lease_ms / 1000 / 2
@@ -146,9 +149,9 @@ class Relay:
                     self._queue.remember(entry.user_id, (entry.due_ms - now_ms) / 1000)
 
     def _give_up(self, user_id: str) -> None:
-        """Makes a mail that is too old fail, by claiming it. Senders may be waiting for the mail server."""
+        """Makes a mail that is too old fail. Senders may be waiting for the mail server."""
         try:
-            self._outbox.claim(user_id, self._owner)
+            self._worker.give_up(user_id)
         except StorageUnavailable as error:
             if not error.of_one_key:
                 raise

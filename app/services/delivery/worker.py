@@ -19,6 +19,7 @@ from app.errors import ServiceUnknown, StorageUnavailable
 from app.mail.messages import Messages
 from app.mail.smtp import Blame, MailFault, SmtpSession
 from app.repositories.outbox import Outbox, Settled
+from app.repositories.users import fresh_token
 from app.services.delivery import sandbox
 from app.services.delivery.breaker import MailBreaker
 from app.services.delivery.leases import Leases
@@ -126,6 +127,15 @@ class Worker:
             self._log("warning", "lease_left_to_end", job)
             return False
         return True
+
+    def give_up(self, user_id: str) -> None:
+        """Makes a mail that is too old fail, by claiming it. Raises StorageUnavailable."""
+        job = Job(user_id, fresh_token())
+        try:
+            self._bring_up_to_date(job)
+            self.give_back(job)  # it may have been asked for again
+        finally:
+            self._leases.drop(job.owner)
 
     def _deliver(self, job: Job, session: SmtpSession, only: bool) -> None:
         is_test = job.registration is not None and job.registration.test
