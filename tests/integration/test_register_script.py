@@ -20,7 +20,7 @@ from tests.support.people import DIGITS
 from tests.support.records import Records
 from tests.support.scan import contradictions, kinds
 from tests.support.servers import Valkey
-from tests.support.values import text
+from tests.support.values import text, there
 from tests.support.waiting import wait_until
 
 THREADS = 32
@@ -113,6 +113,36 @@ def test_one_address_that_is_registered_by_many_at_once_ends_with_one_number(
     assert stored is not None
     assert stored.token == stored.number
     assert contradictions(store) == []
+
+
+def test_registrations_of_one_address_are_told_apart_by_when_they_were_created(
+    users: Users, records: Records, store: redis.Redis
+) -> None:
+    """Also those of one millisecond: events, and the answers to resends, name a registration so."""
+    service = Service(ttl_s=60)
+    candidates = numbers(records.keys(ADA).shard, 10 * THREADS)
+
+    def created_ms(thread: int) -> list[int]:
+        mine = candidates[10 * thread : 10 * thread + 10]
+        made = [there(register(users, ADA, [number], service=service)) for number in mine]
+        return [each.registration.asked_for_ms for each in made]
+
+    found = [each for some in all_at_once(created_ms) for each in some]
+    assert len(set(found)) == len(found)
+    record = there(users.find(records.keys(ADA).user_id))
+    assert (record.created_ms, record.expires_ms) == (max(found), max(found) + 60_000)
+
+
+def test_a_registration_that_was_made_before_the_clock_was_set_back_moves_no_other(
+    users: Users, records: Records, store: redis.Redis
+) -> None:
+    """Only the milliseconds of a moment are told apart."""
+    keys = records.keys(ADA)
+    first, second = (numbers(keys.shard, 2)[place : place + 1] for place in (0, 1))
+    before = there(register(users, ADA, first)).registration.asked_for_ms
+    store.hset(keys.user, Field.CREATED_MS, before + 3_600_000)
+    after = there(register(users, ADA, second)).registration.asked_for_ms
+    assert before <= after < before + 60_000
 
 
 def test_a_lease_is_taken_by_one_of_many(users: Users, records: Records) -> None:
