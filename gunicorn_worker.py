@@ -85,6 +85,11 @@ def started() -> Path | None:
     return Path(folder, f"started-{reload}") if folder else None
 
 
+def _others_serve() -> bool:
+    mark = started()
+    return mark is not None and mark.exists()
+
+
 class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
     """gunicorn's gevent worker with deadlines and bounds. Tests shorten them in subclasses. Two more are
     gunicorn's: `keepalive`, how long a connection may be idle, and `worker_connections`."""
@@ -119,12 +124,32 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         self._date, self._date_s = "", 0
 
     def init_process(self) -> None:
-        """Computes once what is the same for all requests. `options`: gunicorn's settings and what its parser
-        derives from them; gunicorn itself looks up each at each use."""
-        # gunicorn does so after gevent has patched everything, and until then they would be lost.
+        """Starts to serve. Where workers of the same start or reload serve already, what keeps this one from
+        it may pass, such as a file that is being written. So it ends with a status after which gunicorn goes
+        on and starts another one."""
+        self._heed_signals()
+        self._remember_constants()
+        try:
+            super().init_process()
+        except (Exception, SystemExit) as error:
+            status = error.code if isinstance(error, SystemExit) else CANNOT_START
+            if self.booted or status != CANNOT_START or not _others_serve():
+                raise
+            unforeseen = isinstance(error, Exception)  # else wsgi.py has told what is wrong
+            self.log.error("A worker cannot start; another one tries it again.", exc_info=unforeseen)
+            monkey.get_original("time", "sleep")(TRY_AGAIN_S)  # gevent's needs what may be missing
+            sys.exit(1)
+
+    def _heed_signals(self) -> None:
+        """From the first moment: gunicorn does it after gevent has patched everything, and loses what comes
+        before."""
         signal.signal(signal.SIGTERM, self.handle_exit)
         signal.signal(signal.SIGINT, self.handle_quit)
         signal.signal(signal.SIGQUIT, self.handle_quit)
+
+    def _remember_constants(self) -> None:
+        """What is the same for all requests. `options`: gunicorn's settings and what its parser derives from
+        them; gunicorn itself looks up each at each use."""
         names = (*self.cfg.settings, "is_ssl", "forwarded_allow_networks", "proxy_allow_networks")
         self.options = options = SimpleNamespace(**{name: getattr(self.cfg, name) for name in names})
         self.idle_s = options.keepalive or self.request_s
@@ -136,22 +161,6 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         self._script_name = os.environ.get("SCRIPT_NAME", "")
         for listener in self.sockets:  # its connections inherit it
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
-        try:
-            super().init_process()
-        except (Exception, SystemExit) as error:
-            status = error.code if isinstance(error, SystemExit) else CANNOT_START
-            if self.booted or status != CANNOT_START or not self._takes_a_place():
-                raise
-            is_told = isinstance(error, SystemExit)
-            self.log.error("A worker cannot start; another one tries it again.", exc_info=not is_told)
-            monkey.get_original("time", "sleep")(TRY_AGAIN_S)  # gevent's needs what may be missing
-            sys.exit(1)
-
-    def _takes_a_place(self) -> bool:
-        """Whether workers of the same start or reload have begun to serve. Then what keeps this one from it
-        may pass, such as a file that is being written, and must not end those."""
-        mark = started()
-        return mark is not None and mark.exists()
 
     def notify(self) -> None:
         """Once a second: this worker serves."""
