@@ -52,6 +52,9 @@ class UnsupportedMediaType(CedulaError, slug="unsupported-media-type"):
 KEY_FAULTS = ("WRONGTYPE", "ERR")
 """What Redis says of a key of the wrong type, and of a script that trips over what is in its keys."""
 
+AWAY = ("CLUSTERDOWN", "MASTERDOWN", "LOADING")
+"""What Redis says where nobody can answer for a key now."""
+
 
 class StorageUnavailable(CedulaError, slug="storage-unavailable"):
     """Redis did not answer, or refused the write. What was asked for is whole or not there at all.
@@ -67,6 +70,12 @@ class StorageUnavailable(CedulaError, slug="storage-unavailable"):
     def of_one_key(self) -> bool:
         """Redis answers, and cannot use this key or what is in it. Other keys are well."""
         return self.code in KEY_FAULTS
+
+    @property
+    def is_away(self) -> bool:
+        """No server answers that has the key; other masters of a cluster may. Redis' own words, in capitals,
+        are answers, all but a few."""
+        return self.code.islower() or self.code in AWAY
 
 
 class RecordUnreadable(StorageUnavailable):

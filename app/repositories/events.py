@@ -146,7 +146,7 @@ class Events:
         due_ms = self._storage.now_ms() + LONGEST_EVENT_WAIT_MS
         self._storage.command("ZADD", keys_of(user_id).expiries, "XX", due_ms, user_id)
 
-    # Of all
+    # Of all: what is due, ends or is counted is left out while its master is away
 
     def due(self, shards: Iterable[int]) -> list[Queue]:
         """Users with an event that is due, at most USERS_A_SHARD a shard."""
@@ -161,7 +161,7 @@ class Events:
         """Users whose registration has reached its end, at most USERS_A_SHARD a shard."""
         first = ("-inf", self._storage.now_ms(), "LIMIT", 0, USERS_A_SHARD)
         found = self._storage.ask_each(
-            shards, lambda shard: ("ZRANGEBYSCORE", shard_keys(shard).expiries, *first)
+            shards, lambda shard: ("ZRANGEBYSCORE", shard_keys(shard).expiries, *first), partly=True
         )
         return [user.decode(errors="replace") for _, users in found for user in users]
 
@@ -171,14 +171,16 @@ class Events:
         answer = self._storage.run(NoteExpiry(keys.user, *keys.announcing, *keys.end, user_id))
         return bool(answer == b"expired")
 
-    def wake(self, services: Collection[str], shards: Iterable[int]) -> None:
-        """Makes due what waits for services; events that are being delivered are left alone."""
+    def wake(self, services: Collection[str], shards: Iterable[int]) -> bool:
+        """Makes due what waits for services; events that are being delivered are left alone. False where a
+        master is away, so that it has to be done again."""
         for shard in shards:
             try:
                 self._storage.run(WakeEvents(shard_keys(shard).schedule, [*services]))
             except StorageUnavailable as error:
                 if not error.of_one_key:
-                    raise
+                    return False
+        return True
 
     def queues_of(self, service: str) -> list[Queue]:
         """Users with events of one service."""
@@ -192,7 +194,9 @@ class Events:
         """Counts over all shards. What was left out is told once: it is then taken off."""
         waiting, dropped = Counter[str](), Counter[str]()
         taken_off: list[tuple[str, str, bytes, int]] = []
-        found = self._storage.ask_each(range(SHARDS), lambda shard: ("HGETALL", shard_keys(shard).waiting))
+        found = self._storage.ask_each(
+            range(SHARDS), lambda shard: ("HGETALL", shard_keys(shard).waiting), partly=True
+        )
         for shard, fields in found:
             for field, value in fields.items():
                 service, _, what = field.decode(errors="replace").partition(":")
@@ -260,7 +264,7 @@ class Events:
     def _scheduled(self, shards: Iterable[int], first: int | str, last: int | str) -> list[Queue]:
         limits = (first, last, "LIMIT", 0, USERS_A_SHARD)
         found = self._storage.ask_each(
-            shards, lambda shard: ("ZRANGEBYSCORE", shard_keys(shard).schedule, *limits)
+            shards, lambda shard: ("ZRANGEBYSCORE", shard_keys(shard).schedule, *limits), partly=True
         )
         return [_queue(member) for _, members in found for member in members]
 

@@ -32,7 +32,8 @@ class Guard:
             self.check_again()
 
     def check_again(self) -> None:
-        """Compares anew, and leaves the value where Redis has lost it."""
+        """Compares anew, and leaves the value where Redis has lost it. Raises as `check`; what was known
+        stays where Redis does not answer."""
         if not self._storage.command("SET", KEY_CHECK, self._value, "NX"):
             found = self._storage.command("GET", KEY_CHECK)
             if found is not None and found != self._value:
@@ -49,6 +50,6 @@ class Guard:
         self.passed = True
 
     def ready(self) -> None:
-        """Makes one small write. Raises StorageUnavailable when Redis does not answer or refuses it."""
+        """Makes a small write on some masters of a cluster. Raises StorageUnavailable when none takes it."""
         self.check()
-        self._storage.command("SET", READINESS, b"1", "EX", READINESS_TTL_S)
+        self._storage.any_of([("SET", key, b"1", "EX", READINESS_TTL_S) for key in READINESS])

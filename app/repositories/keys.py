@@ -37,7 +37,8 @@ NAMES_VERSION = 2
 RELAY_LOCK = "cedula:relay"
 CLIENT_LIMITS = "cedula:limits"
 KEY_CHECK = "cedula:keycheck"
-READINESS = "cedula:ready"
+READINESS = ("cedula:ready", "cedula:ready:2", "cedula:ready:3")
+"""Each in another third of a cluster's slots: with one master away, the service is ready for the others."""
 COUNTS = "cedula:counts"
 EVENT_RELAY_LOCK = "cedula:event-relay"
 RECEIVERS = "cedula:receivers"

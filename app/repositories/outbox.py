@@ -185,7 +185,8 @@ class Outbox:
         """Entries of these shards that are due until then, at most `limit` a shard.
 
         `until_ms`: less than a lease from now. What lies further ahead than any wait can be is due now; only
-        a shard with more entries than `limit` is asked for it apart.
+        a shard with more entries than `limit` is asked for it apart. Shards whose master is away
+        are left out.
         """
         far_ms, now_ms = until_ms + LONGEST_MAIL_WAIT_MS, until_ms - LONGEST_LEASE_MS
         found = self._entries(shards, "-inf", limit)
@@ -203,7 +204,7 @@ class Outbox:
         """The first entries of each shard that are due at `first_ms` or later."""
         first = (first_ms, "+inf", "WITHSCORES", "LIMIT", 0, limit)
         found = self._storage.ask_each(
-            shards, lambda shard: ("ZRANGEBYSCORE", shard_keys(shard).outbox, *first)
+            shards, lambda shard: ("ZRANGEBYSCORE", shard_keys(shard).outbox, *first), partly=True
         )
         return list(found)
 

@@ -110,25 +110,19 @@ class Cluster:
         raise Broken(ClusterDownError("too many redirections"), sent=False)
 
     def pipeline(self, commands: Sequence[Command]) -> list[Any]:
-        """Node by node; what a node sends elsewhere goes there by itself."""
+        """Node by node; what a node sends elsewhere goes there by itself. Where a node is away, or nobody has
+        the slot, Broken stands in place of the answer."""
         until = time.monotonic() + self._timeout_s
-        places: dict[Node, list[int]] = {}
-        for index, command in enumerate(commands):
-            node = self._node(key_slot(command[1].encode()), until)
+        places: dict[Node | None, list[int]] = {}
+        for index, node in enumerate(self._nodes(commands, until)):
             places.setdefault(node, []).append(index)
         answers: list[Any] = [None] * len(commands)
-        for node, indices in places.items():
-            try:
-                found = self._line(node).call(
-                    [commands[index] for index in indices], timeout_s=until - time.monotonic()
-                )
-            except Broken:
-                self.read_map(0)
-                raise
+        # One that was silent before is asked last: then it costs the others none of their time.
+        for node in sorted(places, key=lambda node: node == self._doubtful):
+            indices = places[node]
+            found = self._answers(node, [commands[index] for index in indices], until)
             for index, answer in zip(indices, found, strict=True):
-                moved = isinstance(answer, AskError) or _on_the_move(answer)  # MovedError is an AskError
-                command = commands[index]
-                answers[index] = self.call(command[1], command) if moved else answer
+                answers[index] = answer
         return answers
 
     def primaries(self) -> list[Line]:
@@ -154,13 +148,41 @@ class Cluster:
         self.read_map(until - time.monotonic())
         return time.monotonic() < until and self._slots[slot] != node
 
+    def _answers(self, node: Node | None, commands: Sequence[Command], until: float) -> list[Any]:
+        """Of commands that one node should answer."""
+        if node is None:
+            return [_nobody_has_it()] * len(commands)
+        try:
+            answers = self._line(node).call(commands, timeout_s=until - time.monotonic())
+        except Broken as broken:
+            self._doubtful = node
+            self.read_map(0)
+            return [broken] * len(commands)
+        return [
+            self._elsewhere(command) if isinstance(answer, AskError) or _on_the_move(answer) else answer
+            for command, answer in zip(commands, answers, strict=True)  # MovedError is an AskError
+        ]
+
+    def _elsewhere(self, command: Command) -> Any:
+        try:
+            return self.call(command[1], command)
+        except Broken as broken:
+            return broken
+
+    def _nodes(self, commands: Sequence[Command], until: float) -> list[Node | None]:
+        """Who has the key of each command; asks once for what is not known."""
+        slots = [key_slot(command[1].encode()) for command in commands]
+        if any(self._slots[slot] is None for slot in slots):
+            self.read_map(until - time.monotonic())
+        return [self._slots[slot] for slot in slots]
+
     def _node(self, slot: int, until: float) -> Node:
         node = self._slots[slot]
         if node is None:
             self.read_map(until - time.monotonic())
             node = self._slots[slot]
         if node is None:
-            raise Broken(NoNode("no node of the cluster is known to have the slot"), sent=False)
+            raise _nobody_has_it()
         return node
 
     def _line(self, node: Node) -> Line:
@@ -213,6 +235,10 @@ class Cluster:
         masters = set(slots)
         with self._mutex:
             self._lines = {node: line for node, line in self._lines.items() if node in masters}
+
+
+def _nobody_has_it() -> Broken:
+    return Broken(NoNode("no node of the cluster is known to have the slot"), sent=False)
 
 
 def _on_the_move(answer: Any) -> bool:

@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 import structlog
-from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import ClusterDownError, NoScriptError, ResponseError
 
 from app.errors import StorageUnavailable
 from app.storage.connections import Command, Connections
@@ -43,26 +43,37 @@ class ErrorBoundary:
         pass
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        if isinstance(error, Broken):
-            error = error.error
-        elif not isinstance(error, ResponseError):
-            return
-        raise self._unavailable(error) from error
+        if isinstance(error, Broken | ResponseError):
+            self.log(error)
+            raise unavailable(error) from cause(error)
 
-    def _unavailable(self, error: BaseException) -> StorageUnavailable:
-        """Only the code is logged, never the text: that of a script's error can quote its arguments."""
-        word, more = code(error), detail(error)
-        if self._logs:
-            tell = log.error if word in LASTING else log.warning
-            tell("storage_unavailable", error=word, **({"detail": more} if more else {}))
-        return StorageUnavailable("Redis does not answer, or refuses the write", code=word)
+    def log(self, error: BaseException) -> None:
+        """Only the code, never the text: that of a script's error can quote its arguments."""
+        if not self._logs:
+            return
+        word, more = code(cause(error)), detail(cause(error))
+        tell = log.error if word in LASTING else log.warning
+        tell("storage_unavailable", error=word, **({"detail": more} if more else {}))
+
+
+def cause(error: BaseException) -> BaseException:
+    return error.error if isinstance(error, Broken) else error
+
+
+def unavailable(error: BaseException) -> StorageUnavailable:
+    return StorageUnavailable("Redis does not answer, or refuses the write", code=code(cause(error)))
 
 
 def checked(answer: Any) -> Any:
-    """The answer; a refusal is raised."""
-    if isinstance(answer, ResponseError):
+    """The answer; a refusal is raised, and that none came."""
+    if isinstance(answer, ResponseError | Broken):
         raise answer
     return answer
+
+
+def is_away(answer: Any) -> bool:
+    """Whether nobody has answered who has the key: its master is away, or its slot is nobody's."""
+    return isinstance(answer, Broken | ClusterDownError)
 
 
 class Server:
@@ -129,48 +140,66 @@ class Storage:
     def pipeline(self, commands: Sequence[Command]) -> list[Any]:
         """The answers to commands with one key each, in one round trip for each server."""
         with self._boundary:
-            return [checked(answer) for answer in self._servers.pipeline(commands)]
+            return [checked(answer) for answer in self.outcomes(commands)]
+
+    def outcomes(self, commands: Sequence[Command]) -> list[Any]:
+        """The same, with errors in place of the answers that did not come. Raises Broken."""
+        return self._servers.pipeline(commands)
 
     def ask_each(
-        self, items: Iterable[T], question: Callable[[T], Command], instead: Any = None
+        self,
+        items: Iterable[T],
+        question: Callable[[T], Command],
+        instead: Any = None,
+        *,
+        partly: bool = False,
     ) -> Iterator[tuple[T, Any]]:
         """Every item with the answer to one question about it, in few round trips.
 
         What is wrong with one key costs that key alone: one that Redis cannot use, such as one of the wrong
-        type, is logged; its item is left out, or has the answer `instead`.
+        type, is logged; its item is left out, or has the answer `instead`. `partly`: what a master has that
+        is away is left out, too, as long as another one answers.
         """
         remaining = iter(items)
         while batch := list(islice(remaining, AT_A_TIME)):
-            try:
-                answers = self.pipeline([question(item) for item in batch])
-            except StorageUnavailable as error:
-                if not error.of_one_key:
-                    raise
-                yield from self._ask_one_by_one(batch, question, instead)
-            else:
-                yield from zip(batch, answers, strict=True)
-
-    def _ask_one_by_one(
-        self, items: Iterable[T], question: Callable[[T], Command], instead: Any
-    ) -> Iterator[tuple[T, Any]]:
-        for item in items:
-            command = question(item)
-            try:
-                answer = self.command(*command)
-            except StorageUnavailable as error:
-                if not error.of_one_key:
-                    raise
-                log.error("key_spoiled", redis_key=command[1], error=error.code)
-                if instead is None:
+            commands = [question(item) for item in batch]
+            with self._boundary:
+                answers = self.outcomes(commands)
+                away = [answer for answer in answers if is_away(answer)]
+                if away and not (partly and len(away) < len(answers)):
+                    raise away[0]
+            if away:
+                self._boundary.log(away[0])
+            for item, command, answer in zip(batch, commands, answers, strict=True):
+                if is_away(answer):
                     continue
-                answer = instead
-            yield item, answer
+                if not isinstance(answer, ResponseError):
+                    yield item, answer
+                elif self._is_spoiled(command[1], answer) and instead is not None:
+                    yield item, instead
+
+    def _is_spoiled(self, key: str, refusal: ResponseError) -> bool:
+        """Logs that Redis cannot use the key. Any other refusal is raised."""
+        with self._boundary:
+            if not unavailable(refusal).of_one_key:
+                raise refusal
+        log.error("key_spoiled", redis_key=key, error=code(refusal))
+        return True
+
+    def any_of(self, commands: Sequence[Command]) -> None:
+        """Does commands with one key each, of which one must succeed; else the first error is raised."""
+        with self._boundary:
+            outcomes = self.outcomes(commands)
+            if all(isinstance(outcome, ResponseError | Broken) for outcome in outcomes):
+                checked(outcomes[0])
 
     def refusals(self, commands: Sequence[Command]) -> list[str]:
         """Tries commands with one key each: the code of each refusal, empty for what was done."""
         with self._boundary:
-            answers = self._servers.pipeline(commands)
-        return [code(answer) if isinstance(answer, ResponseError) else "" for answer in answers]
+            outcomes = self.outcomes(commands)
+            for broken in (outcome for outcome in outcomes if isinstance(outcome, Broken)):
+                raise broken
+        return [code(outcome) if isinstance(outcome, ResponseError) else "" for outcome in outcomes]
 
     def scan(self, match: str) -> Iterator[bytes]:
         """The keys of a pattern, on all servers. Reads every key: seconds for a million."""
@@ -185,10 +214,17 @@ class Storage:
     def now_ms(self) -> int:
         """Unix time in ms by the clock of Redis, by which everything there is due.
 
-        Every master of a cluster tells its own; the latest finds what is due on any.
+        Every master of a cluster that answers tells its own; the latest finds what is due on any.
         """
-        told = max(server.command("TIME") for server in self.servers())
-        return int(told[0]) * 1000 + int(told[1]) // 1000
+        told: list[Any] = []
+        for server in (servers := self.servers()):
+            try:
+                told.append(server.command("TIME"))
+            except StorageUnavailable:
+                if server is servers[-1] and not told:
+                    raise
+        seconds, microseconds = max(told)
+        return int(seconds) * 1000 + int(microseconds) // 1000
 
     def size(self) -> int:
         """How many keys there are."""

@@ -26,6 +26,6 @@ class TracedStorage(Storage):
         with self._traces.redis(words[0]):
             return super().command(*words)
 
-    def pipeline(self, commands: Sequence[Command]) -> list[Any]:
+    def outcomes(self, commands: Sequence[Command]) -> list[Any]:
         with self._traces.redis("pipeline"):
-            return super().pipeline(commands)
+            return super().outcomes(commands)

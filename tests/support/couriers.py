@@ -76,8 +76,9 @@ class WaitingEvents(Events):
     def queues_of(self, service: str) -> list[Queue]:
         return [at for at in self.lists if at.service == service]
 
-    def wake(self, services: Collection[str], shards: Iterable[int]) -> None:
+    def wake(self, services: Collection[str], shards: Iterable[int]) -> bool:
         self.woken |= {*services}
+        return True
 
     def receivers(self) -> dict[str, str]:
         self.looks += 1

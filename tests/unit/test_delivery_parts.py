@@ -314,9 +314,12 @@ class Renewals(Outbox):
         self.lease_ms = 9000
         self.asked: list[str] = []
         self.held = True
+        self.away = ""
 
     def renew(self, user_id: str, owner: str) -> bool:
         self.asked.append(owner)
+        if owner == self.away:
+            raise StorageUnavailable(code="refused")
         return self.held
 
 
@@ -338,6 +341,23 @@ def test_a_lease_that_was_not_renewed_in_time_is_not_ours(clock: Clock) -> None:
     leases.hold("me", "ada", clock.now)
     clock.now += 9
     assert not leases.ours("me")
+
+
+def test_a_lease_on_a_master_that_is_away_lets_those_of_others_be_renewed(clock: Clock) -> None:
+    """It has its next turn after them: else their mails might go twice."""
+    renewals = Renewals()
+    renewals.away = "lost"
+    leases = Leases(renewals, clock)
+    for owner in ("lost", "me"):
+        leases.hold(owner, "ada", clock.now)
+    clock.now += 4
+    for _ in range(2):
+        with pytest.raises(StorageUnavailable):
+            leases.renew()
+    assert renewals.asked == ["lost", "me", "lost"]
+    clock.now += 6
+    assert leases.ours("me")
+    assert not leases.ours("lost")
 
 
 def test_a_lease_that_redis_gave_to_another_is_not_ours(clock: Clock) -> None:

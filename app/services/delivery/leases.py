@@ -47,7 +47,8 @@ class Leases:
         return self._clock() < leased_at + self.lease_s * RENEW_AFTER
 
     def renew(self) -> None:
-        """Renews every lease that has used up a third of its time. Raises StorageUnavailable."""
+        """Renews every lease that has used up a third of its time. Raises StorageUnavailable; the lease that
+        could not be renewed then comes last, so that those of other masters have their turn."""
         for owner, (user_id, leased_at) in self._held.copy().items():
             if self.fresh(leased_at) or owner not in self._held:
                 continue
@@ -56,6 +57,8 @@ class Leases:
                 ours = self._outbox.renew(user_id, owner)
             except StorageUnavailable as error:
                 if not error.of_one_key:
+                    if (held := self._held.pop(owner, None)) is not None:
+                        self._held[owner] = held
                     raise
                 continue  # this lease ends by itself, and the others are renewed
             if owner not in self._held:  # dropped while Redis was asked

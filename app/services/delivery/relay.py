@@ -97,13 +97,19 @@ class Relay:
         self.begun = True
         while not thread.stopping.wait(TICK_S):
             thread.beat()
+            self._renew()
+            self._try_server_if_time()
+            self._senders.tend()
             try:
-                self._leases.renew()
-                self._try_server_if_time()
-                self._senders.tend()
                 self._sweep_if_time(thread)
             except StorageUnavailable:
                 self._sweeping = False
+
+    def _renew(self) -> None:
+        """Where it fails for a lease, others still have to be kept, mails sent and shards swept: Redis may be
+        a cluster, and only one of its masters away."""
+        with suppress(StorageUnavailable):
+            self._leases.renew()
 
     def _try_server_if_time(self) -> None:
         if (self._trial is None or not self._trial.alive) and self._breaker.trial_due():
@@ -126,20 +132,39 @@ class Relay:
         if now < self._next_batch_at:
             return
         self._next_batch_at = now + self._sweep_s * SHARDS_A_TIME / SHARDS
-        ours = self._outbox.hold_relay(self._owner, int(self._sweep_s * 1000))
+        ours = self._may_sweep()
         if ours:
             with self._traces.work("sweep"):
                 self._sweep(thread, SHARDS_A_TIME if self._sweeping else SHARDS)
         self._sweeping = ours
 
+    def _may_sweep(self) -> bool:
+        """One process at a time. While the lock's master is away all may, as leases keep them apart."""
+        try:
+            return self._outbox.hold_relay(self._owner, int(self._sweep_s * 1000))
+        except StorageUnavailable as error:
+            if not error.is_away:
+                raise
+            return True
+
+    def _check_data(self) -> None:
+        """A Redis that was emptied has lost its check value, too. While its master is away, what was known
+        before holds."""
+        try:
+            self._guard.check_again()
+        except StorageUnavailable:
+            if not self._guard.passed:
+                raise
+
     def _sweep(self, thread: WatchedThread, count: int) -> None:
         """Looks through the next shards for what falls due before they are looked through again."""
         if self._next_shard == 0:
-            self._guard.check_again()  # a Redis that was emptied has lost its check value, too
+            self._check_data()
         now_ms = self._outbox.now_ms()
         horizon_ms = now_ms + int(self._sweep_s * 1000)
         for _ in range(count // SHARDS_A_TIME):
             thread.beat()
+            self._renew()  # a silent master holds up each batch for a time-out
             shards = range(self._next_shard, self._next_shard + SHARDS_A_TIME)
             self._next_shard = (self._next_shard + SHARDS_A_TIME) % SHARDS
             for entry in self._outbox.due(shards, horizon_ms, ENTRIES_A_SHARD):

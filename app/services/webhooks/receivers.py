@@ -2,7 +2,9 @@
 
 import time
 from collections.abc import Callable, Collection
+from contextlib import suppress
 
+from app.errors import StorageUnavailable
 from app.repositories.events import Events
 
 LOOK_AGAIN_S = 1.0
@@ -28,11 +30,13 @@ class Receivers:
         self._looked_at = -LOOK_AGAIN_S
 
     def look(self) -> None:
-        """Learns what other processes know, at most once a second. Raises StorageUnavailable."""
+        """Learns what other processes know, at most once a second. What was known stays where that master
+        is away."""
         now = self._clock()
         if now - self._looked_at >= LOOK_AGAIN_S:
             self._looked_at = now
-            self._states = self._events.receivers()
+            with suppress(StorageUnavailable):
+                self._states = self._events.receivers()
             gone = {name for name, state in self._states.items() if state == self._start}
             self._is_gone |= {name.removesuffix(GONE_FIELD) for name in gone if name.endswith(GONE_FIELD)}
 

@@ -102,29 +102,40 @@ class EventRelay:
                     self._guard.check()
                     self._receivers.look()
                     self._tend()
-                    if self._events.hold_relay(self._owner, LOCK_MS):
+                    if self._may_sweep():
                         self._sweep(thread)
             self._close_idle()
             wait_s = max(0.1, SWEEP_S - (time.monotonic() - started))
 
+    def _may_sweep(self) -> bool:
+        """One process at a time. While the lock's master is away all may, as claims keep them apart."""
+        try:
+            return self._events.hold_relay(self._owner, LOCK_MS)
+        except StorageUnavailable as error:
+            if not error.is_away:
+                raise
+            return True
+
     def _sweep(self, thread: WatchedThread) -> None:
         slow = self._sweeps % SLOW_SWEEPS == 0
         self._sweeps += 1
-        self._count()
+        with suppress(StorageUnavailable):
+            self._count()
         if slow:
-            self._events.keep_receivers()
-        recovered = self._receivers.recovered
+            with suppress(StorageUnavailable):
+                self._events.keep_receivers()
+        recovered, woken = self._receivers.recovered, True
         for shards in _shards():
             thread.beat()
             if recovered:
-                self._events.wake(recovered, shards)
+                woken = self._events.wake(recovered, shards) and woken
             due = self._events.due(shards)
             if slow:
                 self._end(self._events.expired(shards), thread)
                 due += self._events.due_never(shards)
             self._put_off([queue for queue in due if not self._queue.put(queue)])
             self._tend()
-        if recovered:  # last: if this process dies before, the next one does all of it
+        if recovered and woken:  # last: if this process dies before, the next one does all of it
             self._receivers.woken(recovered)
 
     def _end(self, user_ids: list[str], thread: WatchedThread) -> None:
