@@ -127,8 +127,11 @@ class Cluster:
 
     def primaries(self) -> list[Line]:
         if not any(self._slots):
-            self._node(0, time.monotonic() + self._timeout_s)
-        return [self._line(node) for node in dict.fromkeys(self._slots) if node is not None]
+            self.read_map(self._timeout_s)
+        masters = [node for node in dict.fromkeys(self._slots) if node is not None]
+        if not masters:
+            raise _nobody_has_it()
+        return [self._line(node) for node in masters]
 
     def read_map(self, timeout_s: float) -> None:
         """Has the map read anew, and waits for it at most `timeout_s` seconds."""

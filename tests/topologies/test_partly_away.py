@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from app.domain.address import Address
+from app.storage.storage import Storage
 from tests.support.people import Process
 from tests.support.receivers import receiving
 from tests.support.servers import Gunicorn, MailServer, Valkey, gunicorn, stopping
@@ -103,3 +104,18 @@ def is_ready(service: Gunicorn) -> bool:
 
 def mails(server: MailServer, person: Person) -> int:
     return len(server.box.to(person.address.email))
+
+
+def test_slots_that_are_nobodys_take_only_their_own_keys_with_them(nodes: Cluster) -> None:
+    """Their master was lost and forgotten. A process that starts, as each command of the operator does, still
+    counts, lists and tells the time."""
+    first = nodes.nodes[0].client()
+    for node in nodes.nodes:
+        node.client().execute_command("CLUSTER", "DELSLOTSRANGE", 0, 99)
+    try:
+        storage = Storage(nodes.url, 1.0)
+        assert storage.now_ms() > 1_700_000_000_000
+        assert storage.size() == 0
+        storage.close()
+    finally:
+        first.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 99)
