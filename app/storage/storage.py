@@ -173,18 +173,19 @@ class Storage:
             for item, command, answer in zip(batch, commands, answers, strict=True):
                 if is_away(answer):
                     continue
-                if not isinstance(answer, ResponseError):
-                    yield item, answer
-                elif self._is_spoiled(command[1], answer) and instead is not None:
-                    yield item, instead
+                if isinstance(answer, ResponseError):
+                    self._tell_of_spoiled(command[1], answer)
+                    if instead is None:
+                        continue
+                    answer = instead
+                yield item, answer
 
-    def _is_spoiled(self, key: str, refusal: ResponseError) -> bool:
+    def _tell_of_spoiled(self, key: str, refusal: ResponseError) -> None:
         """Logs that Redis cannot use the key. Any other refusal is raised."""
         with self._boundary:
             if not unavailable(refusal).of_one_key:
                 raise refusal
         log.error("key_spoiled", redis_key=key, error=code(refusal))
-        return True
 
     def any_of(self, commands: Sequence[Command]) -> None:
         """Does commands with one key each, of which one must succeed; else the first error is raised."""
@@ -197,7 +198,7 @@ class Storage:
         """Tries commands with one key each: the code of each refusal, empty for what was done."""
         with self._boundary:
             outcomes = self.outcomes(commands)
-            for broken in (outcome for outcome in outcomes if isinstance(outcome, Broken)):
+            if broken := next((outcome for outcome in outcomes if isinstance(outcome, Broken)), None):
                 raise broken
         return [code(outcome) if isinstance(outcome, ResponseError) else "" for outcome in outcomes]
 
