@@ -173,12 +173,12 @@ class Storage:
             for item, command, answer in zip(batch, commands, answers, strict=True):
                 if is_away(answer):
                     continue
-                if isinstance(answer, ResponseError):
-                    self._tell_of_spoiled(command[1], answer)
-                    if instead is None:
-                        continue
-                    answer = instead
-                yield item, answer
+                if not isinstance(answer, ResponseError):
+                    yield item, answer
+                    continue
+                self._tell_of_spoiled(command[1], answer)
+                if instead is not None:
+                    yield item, instead
 
     def _tell_of_spoiled(self, key: str, refusal: ResponseError) -> None:
         """Logs that Redis cannot use the key. Any other refusal is raised."""
