@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Final, NamedTuple
 
 TAG_LENGTH: Final = 52
-TAG: Final = re.compile(rf"(?<![a-z2-7])[a-z2-7]{{{TAG_LENGTH}}}(?![a-z2-7])", re.IGNORECASE)
+TAG: Final = re.compile(rf"(?<![a-z2-7])[a-z2-7]{{{TAG_LENGTH}}}(?![a-z2-7])", re.ASCII | re.IGNORECASE)
 """What looks like a tag, wherever it stands."""
 
 

@@ -48,6 +48,13 @@ def test_a_tag_is_good_for_thirty_days(days: int, good: bool) -> None:
     assert (TAGS.read(tag, NOW_S + days * DAY_S) is not None) == good
 
 
+@pytest.mark.parametrize("letter", ["\u017f", "\u0131", "\u212a"])
+def test_a_letter_that_only_looks_like_one_of_a_tag_makes_none(letter: str) -> None:
+    """Where case does not matter, a long s is an s to Python, and Kelvin's sign a k."""
+    assert not TAG.findall(letter * TAG_LENGTH)
+    assert TAGS.read(letter * TAG_LENGTH, NOW_S) is None
+
+
 def test_without_an_index_key_no_tag_is_good() -> None:
     """Anybody could make it."""
     assert Tags(None).read(Tags(None).make(REGISTRATION), NOW_S) is None
