@@ -33,7 +33,7 @@ SAID: Final = re.compile(
     r"(?:<<<|said|error|smtp|code|reply|respon)[^\n]{0,60}?(?<![\d.])([45][0-5]\d)(?![\d.])", re.IGNORECASE
 )
 FULL: Final = re.compile(
-    r"over ?quota|quota (?:is )?exceeded|exceed\w* [^\n]{0,30}quota|mailbox (?:is )?full", re.IGNORECASE
+    r"over ?quota|quota (?:is )?exceeded|exceed\w{0,3} [^\n]{0,30}quota|mailbox (?:is )?full", re.IGNORECASE
 )
 FULL_CODE: Final = "5.2.2"
 
