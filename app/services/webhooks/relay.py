@@ -12,7 +12,7 @@ import structlog
 
 from app.domain.number import SHARDS
 from app.errors import StorageUnavailable
-from app.repositories.events import Events, Queue
+from app.repositories.events import USERS_A_SHARD, Events, Queue
 from app.repositories.guard import Guard
 from app.repositories.scripts import LONGEST_EVENT_WAIT_MS
 from app.repositories.users import fresh_token
@@ -34,6 +34,9 @@ SLOW_SWEEPS = 10
 """Each tenth sweep, so every 20 s, also looks for registrations that have ended."""
 
 SHARDS_A_TIME = 100
+
+ENDS_A_TIME = SHARDS_A_TIME * USERS_A_SHARD
+"""Of so many shards together, in one sweep: a few seconds of it."""
 
 MAX_WAITING = 95_000
 """Events of one service; from here on further ones are left out. The promised bound is 100,000: 5,000 may be
@@ -131,22 +134,31 @@ class EventRelay:
                 woken = self._events.wake(recovered, shards) and woken
             due = self._events.due(shards)
             if slow:
-                self._end(self._events.expired(shards), thread)
+                self._end(shards, thread)
                 due += self._events.due_never(shards)
             self._put_off([queue for queue in due if not self._queue.put(queue)])
             self._tend()
         if recovered and woken:  # last: if this process dies before, the next one does all of it
             self._receivers.woken(recovered)
 
-    def _end(self, user_ids: list[str], thread: WatchedThread) -> None:
-        for user_id in user_ids:
-            thread.beat()  # there may be thousands, and Redis may be slow
-            try:
-                self._events.note_expiry(user_id)
-            except StorageUnavailable as error:
-                if not error.of_one_key:
-                    raise
-                self._events.put_off_end(user_id)
+    def _end(self, shards: range, thread: WatchedThread) -> None:
+        """Tells of registrations that have ended. It asks again while a shard may have more: all addresses of
+        one mailbox are in one shard."""
+        left = ENDS_A_TIME
+        while left > 0:
+            user_ids = self._events.expired(shards)
+            for user_id in user_ids:
+                thread.beat()  # there may be thousands, and Redis may be slow
+                self._note_end(user_id)
+            left = left - len(user_ids) if len(user_ids) >= USERS_A_SHARD else 0
+
+    def _note_end(self, user_id: str) -> None:
+        try:
+            self._events.note_expiry(user_id)
+        except StorageUnavailable as error:
+            if not error.of_one_key:
+                raise
+            self._events.put_off_end(user_id)
 
     def _put_off(self, queues: list[Queue]) -> None:
         """Lets queues wait that have no place here. They wait longer where the receiver fails, and are due as

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 import pytest
 
 from app.errors import StorageUnavailable
-from app.repositories.events import Queue, Waiting
+from app.repositories.events import USERS_A_SHARD, Queue, Waiting
 from app.repositories.scripts import LONGEST_EVENT_WAIT_MS
 from app.services.webhooks.queue import (
     MAX_QUEUED,
@@ -44,7 +44,8 @@ class Sweep(WaitingEvents):
         return []
 
     def expired(self, shards: Iterable[int]) -> list[str]:
-        return self.ended if 0 in shards else []
+        left = [user_id for user_id in self.ended if user_id not in self.told]
+        return left[:USERS_A_SHARD] if 0 in shards else []
 
     def note_expiry(self, user_id: str) -> bool:
         if user_id == SPOILED:
@@ -160,6 +161,16 @@ def test_an_end_whose_keys_are_spoiled_keeps_no_other_from_being_told(relaying: 
     relaying.relay.start()
     wait_until(lambda: len(relaying.events.told) == 3, 10)
     assert relaying.events.told == ["ada", "spoiled later", "eve"]
+
+
+def test_one_sweep_tells_of_all_ends_of_a_crowded_shard(relaying: Relaying) -> None:
+    """All addresses of one mailbox are in one shard, and a test service may register thousands of them. The
+    next look is 20 s later, and an end is to be told within a minute."""
+    relaying.events.ended = [f"ada+{number}" for number in range(1000)]
+    relaying.relay.start()
+    wait_until(lambda: relaying.events.sweeps, 10)
+    relaying.relay.stop()
+    assert relaying.events.told == relaying.events.ended
 
 
 def test_a_service_with_too_many_events_gets_no_further_ones_for_now(relaying: Relaying) -> None:
