@@ -136,9 +136,10 @@ class World:
             mail = sending.resends
         at.person.reported(kind, mail)
         at.accept(at.live.registration._replace(resends=mail))
-        if at.live.state != kind:
+        if at.live.state not in (kind, ReportKind.COMPLAINED):
             at.happened(EventKind(kind.value), at.live.created_ms)
-        at.live.state, at.live.reported = str(kind), True
+            at.live.state = str(kind)
+        at.live.reported = True
 
     def verify(self, at: Model) -> None:
         if at.live is not None:

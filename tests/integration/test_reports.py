@@ -254,7 +254,7 @@ def test_a_race_of_reports_and_registrations_leaves_one_truth(here: Process, sto
 
 
 def test_of_many_reports_of_one_mail_one_is_new(here: Process, store: redis.Redis) -> None:
-    """So that it is counted once; that the person calls it unwanted, too, is new again."""
+    """So that it is counted once. That the person calls it unwanted, too, is new, and the last word."""
     for turn in range(10):
         store.flushall()
         sent(here)
@@ -265,7 +265,9 @@ def test_of_many_reports_of_one_mail_one_is_new(here: Process, store: redis.Redi
             return here.reports.note(record, kind, "")
 
         assert Counter(at_once(8, note)) == {Noted.NEW: 1, Noted.AGAIN: 7}
-        assert here.reports.note(record, HELD_BACK[turn % 2 - 1], "") is Noted.NEW
+        then = Noted.NEW if kind is ReportKind.BOUNCED else Noted.AGAIN
+        assert here.reports.note(record, HELD_BACK[turn % 2 - 1], "") is then
+        assert record_of(here).delivery is Delivery.COMPLAINED
 
 
 def test_what_is_no_suppression_is_not_listed(here: Process, store: redis.Redis) -> None:

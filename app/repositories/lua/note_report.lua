@@ -9,7 +9,7 @@
 -- ARGV[6] which mail it is about, by how often the mail had been asked for again
 -- Fields of the record: see record.lua
 --
--- Returns 'noted', or 'again' where the record said so already
+-- Returns 'noted', or 'again' where the record said so already, or more
 --      or, with nothing changed: 'gone': this registration is no longer live
 --         'newer': only a newer process can read the record
 -- The suppression is `kind|since when in ms|until when in ms`.
@@ -30,14 +30,18 @@ if kind == 'soft' then
   if not reported then redis.call('HSET', user, 'e', error_code) end  -- what was for good says more
   return 'noted'
 end
-redis.call('HSET', user, 's', kind, 'e', error_code, 'b', now)
+-- A complaint stays one whatever bounces: else the two in turn would be news for ever.
+local says_less = state == 'complained' and kind == 'bounced'
+if not says_less then
+  redis.call('HSET', user, 's', kind, 'e', error_code, 'b', now)
+  redis.call('SET', suppressed, table.concat({kind, now, now + suppress_ms}, '|'), 'PX', suppress_ms)
+end
 redis.call('ZREM', outbox, id)
-redis.call('SET', suppressed, table.concat({kind, now, now + suppress_ms}, '|'), 'PX', suppress_ms)
 -- What came back was accepted before, also where that is not written down yet.
 if is_news then
   announce(queue, 'sent', created, now)
   redis.call('HSET', user, 'h', mail)
 end
-if state == kind then return 'again' end
+if state == kind or says_less then return 'again' end
 announce(queue, kind, created, now)
 return 'noted'

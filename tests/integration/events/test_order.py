@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.domain.registration import Stored
+from app.domain.registration import Delivery, Stored
 from app.domain.report import ReportKind
 from tests.support.changes import BOUNCED, COMPLAINED, FAILED, SENT, VERIFIED, failed
 from tests.support.people import ada
@@ -84,6 +84,16 @@ def test_the_same_report_is_told_once(person: Person) -> None:
     for kind in (ReportKind.BOUNCED, ReportKind.BOUNCED, ReportKind.SOFT, ReportKind.COMPLAINED):
         person.reported(kind)
     assert person.kinds == [SENT, BOUNCED, COMPLAINED]
+
+
+def test_two_reports_in_turn_are_told_once_each(person: Person) -> None:
+    """Who got a mail may send both for ever; each would be one more event that waits."""
+    person.sent()
+    for kind in 3 * (ReportKind.BOUNCED, ReportKind.COMPLAINED):
+        person.reported(kind)
+    assert person.kinds == [SENT, BOUNCED, COMPLAINED]
+    record = there(person.process.users.find(person.user_id))
+    assert (record.delivery, record.error) == (Delivery.COMPLAINED, "complained 5.1.1")
 
 
 def test_a_mail_that_failed_may_be_sent_after_all(person: Person) -> None:
