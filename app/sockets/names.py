@@ -17,7 +17,7 @@ LOOK_UPS: Final = 3
 receivers hang, those of Redis and the mail server must still be looked up."""
 
 SLOW_S: Final = 2.0
-"""A look-up that took longer hung: resolvers ask again after 5 s."""
+"""Look-ups that took longer hung, or drag: resolvers ask again after 5 s."""
 
 
 def look_up(host: str, port: int) -> Sequence[Address]:
@@ -32,14 +32,14 @@ class Names:
     """Looks names up, for many threads.
 
     Callers that ask for the same name at the same time share one look-up, so a name that hangs takes one
-    place. All names whose last look-up hung share one place. Names that must not wait for others need a
-    `Names` of their own.
+    place. Of the names that wait, the one whose look-ups took the least time is next, and all slow ones share
+    one place. Names that must not wait for others need a `Names` of their own.
     """
 
     def __init__(
         self, resolve: Callable[[str, int], Sequence[Address]] = look_up, slow_s: float = SLOW_S
     ) -> None:
-        """`slow_s`: seconds after which a look-up hung."""
+        """`slow_s`: seconds after which a name is slow."""
         self._resolve = resolve
         self._slow_s = slow_s
         self._start_over()
@@ -51,24 +51,44 @@ class Names:
 
     def _start_over(self) -> None:
         """A forked process has none of its parent's look-ups."""
-        self._slow: set[tuple[str, int]] = set()
-        self._slow_place = threading.Semaphore(1)
-        self._places = threading.Semaphore(LOOK_UPS - 1)
         self._lock = threading.Lock()
         self._asked: dict[tuple[str, int], Future[Sequence[Address]]] = {}
+        self._waiting: list[tuple[str, int]] = []
+        self._running: list[tuple[str, int]] = []
+        self._took_s: dict[tuple[str, int], float] = {}
+        """Seconds of a name's look-ups: of the last one in full, of each before it half as much."""
 
     def _asked_for(self, name: tuple[str, int]) -> Future[Sequence[Address]]:
         with self._lock:
             found = self._asked.get(name)
             if found is None:
-                found = Future()
-                thread = threading.Thread(target=self._run, args=(name, found), daemon=True, name="look-up")
-                try:
-                    thread.start()
-                except RuntimeError as error:
-                    raise OSError("the system has no more threads") from error
-                self._asked[name] = found
+                found = self._asked[name] = Future()
+                self._waiting.append(name)
+                self._begin()
             return found
+
+    def _begin(self) -> None:
+        """Begins the look-ups for which there are places. Whoever calls holds the lock."""
+        for name in sorted(self._waiting, key=self._slowness_s):
+            is_slow_place_taken = any(map(self._is_slow, self._running))
+            if len(self._running) == LOOK_UPS or (self._is_slow(name) and is_slow_place_taken):
+                return
+            self._waiting.remove(name)
+            found = self._asked[name]
+            try:
+                threading.Thread(target=self._run, args=(name, found), daemon=True, name="look-up").start()
+            except RuntimeError:
+                del self._asked[name]
+                found.set_exception(OSError("the system has no more threads"))
+            else:
+                self._running.append(name)
+
+    def _slowness_s(self, name: tuple[str, int]) -> float:
+        """A name that was never looked up comes after those that are known to be quick."""
+        return self._took_s.get(name, self._slow_s)
+
+    def _is_slow(self, name: tuple[str, int]) -> bool:
+        return self._slowness_s(name) > self._slow_s
 
     def _run(self, name: tuple[str, int], found: Future[Sequence[Address]]) -> None:
         try:
@@ -77,17 +97,15 @@ class Names:
             found.set_exception(error)
 
     def _look_up(self, name: tuple[str, int]) -> Sequence[Address]:
-        with self._slow_place if name in self._slow else self._places:
-            began = time.monotonic()
-            try:
-                return self._resolve(*name)
-            finally:
-                self._end(name, time.monotonic() - began)
+        began = time.monotonic()
+        try:
+            return self._resolve(*name)
+        finally:
+            self._end(name, time.monotonic() - began)
 
     def _end(self, name: tuple[str, int], took_s: float) -> None:
         with self._lock:
             del self._asked[name]
-            if took_s > self._slow_s:
-                self._slow.add(name)
-            else:
-                self._slow.discard(name)
+            self._running.remove(name)
+            self._took_s[name] = self._took_s.get(name, 0.0) / 2 + took_s
+            self._begin()

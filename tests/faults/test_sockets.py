@@ -23,8 +23,10 @@ class Resolver:
 
     def __init__(self) -> None:
         self.released = threading.Event()
+        self.asked: list[str] = []
 
     def __call__(self, host: str, port: int) -> Sequence[Address]:
+        self.asked.append(host)
         if host.startswith("hangs"):
             self.released.wait(60)
             raise socket.gaierror(socket.EAI_AGAIN, "later")
@@ -53,13 +55,46 @@ def test_names_that_hang_time_and_again_hold_up_nobody_else() -> None:
     for host in hanging:
         with pytest.raises(TimeoutError):
             names.addresses(host, 443, 0.01)
-    assert len(look_ups()) == len(hanging)
+    assert len(look_ups()) == 1
     assert names.addresses("well.example", 443, 10)
     resolver.release()
     with pytest.raises(TimeoutError):
         names.addresses("hangs-anew.example", 443, 0.1)
     assert names.addresses("well.example", 443, 10)
     resolver.release()
+
+
+def test_names_that_hang_every_other_time_hold_up_nobody_else() -> None:
+    """One quick look-up in between does not make them quick."""
+    resolver = Resolver()
+    names = Names(resolver, slow_s=0.01)
+    hanging = [f"hangs{number}.example" for number in range(LOOK_UPS)]
+    for host in hanging:
+        with pytest.raises(TimeoutError):
+            names.addresses(host, 443, 0.1)
+    resolver.release()
+    resolver.released.set()
+    for host in hanging:
+        with pytest.raises(socket.gaierror):
+            names.addresses(host, 443, 10)
+    resolver.released.clear()
+    for host in hanging:
+        with pytest.raises(TimeoutError):
+            names.addresses(host, 443, 0.01)
+    assert names.addresses("well.example", 443, 10)
+    resolver.release()
+
+
+def test_a_name_that_is_known_to_be_quick_comes_before_those_that_may_hang() -> None:
+    """However many they are: it waits for one place, and not for all who were there before."""
+    resolver = Resolver()
+    names = Names(resolver)
+    assert names.addresses("well.example", 443, 10)
+    for host in [*(f"hangs{number}.example" for number in range(4 * LOOK_UPS)), "well.example"]:
+        with pytest.raises(TimeoutError):
+            names.addresses(host, 443, 0.01)
+    resolver.release()
+    assert resolver.asked[1 + LOOK_UPS] == "well.example"
 
 
 def test_a_forked_process_has_none_of_its_parents_look_ups() -> None:
