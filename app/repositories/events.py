@@ -6,7 +6,7 @@ one at a time for each user, so that the next one waits for this one.
 
 import random
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -43,6 +43,10 @@ to the next."""
 
 USERS_A_SHARD = 50
 """Looked at in one sweep: 50,000 users in all."""
+
+CROWD = 5_000
+"""Users who are looked at for what is due in shards that have more, of these together. The first of a shard
+may all stand in the queue of a process already, and wait there for a receiver that hangs."""
 
 RECEIVERS_LIVE_MS = 25 * 3_600_000
 """Without a sweep, which renews it."""
@@ -149,13 +153,20 @@ class Events:
     # Of all: what is due, ends or is counted is left out while its master is away
 
     def due(self, shards: Iterable[int]) -> list[Queue]:
-        """Users with an event that is due, at most USERS_A_SHARD a shard."""
-        return self._scheduled(shards, "-inf", self._storage.now_ms())
+        """Users with an event that is due, at most USERS_A_SHARD a shard; in a few shards, CROWD."""
+        now_ms = self._storage.now_ms()
+        found = self._scheduled(shards, "-inf", now_ms)
+        crowded = [shard for shard, some in found.items() if len(some) == USERS_A_SHARD]
+        if crowded:
+            at_most = max(USERS_A_SHARD, CROWD // len(crowded))
+            found |= self._scheduled(crowded, "-inf", now_ms, at_most)
+        return _queues(found)
 
     def due_never(self, shards: Iterable[int]) -> list[Queue]:
         """Users whose event lies further ahead than any wait: it was written before the clock of Redis was
         set back, and is due."""
-        return self._scheduled(shards, self._storage.now_ms() + LONGEST_EVENT_WAIT_MS + CLAIM_MS, "+inf")
+        first_ms = self._storage.now_ms() + LONGEST_EVENT_WAIT_MS + CLAIM_MS
+        return _queues(self._scheduled(shards, first_ms, "+inf"))
 
     def expired(self, shards: Iterable[int]) -> list[str]:
         """Users whose registration has reached its end, at most USERS_A_SHARD a shard."""
@@ -261,17 +272,24 @@ class Events:
     def forget_receivers(self, services: Collection[str]) -> None:
         self._storage.command("HDEL", RECEIVERS, *services)
 
-    def _scheduled(self, shards: Iterable[int], first: int | str, last: int | str) -> list[Queue]:
-        limits = (first, last, "LIMIT", 0, USERS_A_SHARD)
+    def _scheduled(
+        self, shards: Iterable[int], first: int | str, last: int | str, at_most: int = USERS_A_SHARD
+    ) -> dict[int, list[bytes]]:
+        """The first entries of each shard that are due between two times."""
+        limits = (first, last, "LIMIT", 0, at_most)
         found = self._storage.ask_each(
             shards, lambda shard: ("ZRANGEBYSCORE", shard_keys(shard).schedule, *limits), partly=True
         )
-        return [_queue(member) for _, members in found for member in members]
+        return dict(found)
 
 
 def _member(queue: Queue) -> str:
     """The entry in the schedule."""
     return f"{queue.service}|{queue.user_id}"
+
+
+def _queues(found: Mapping[int, list[bytes]]) -> list[Queue]:
+    return [_queue(member) for members in found.values() for member in members]
 
 
 def _queue(member: bytes) -> Queue:

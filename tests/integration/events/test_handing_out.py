@@ -6,8 +6,8 @@ import pytest
 import redis
 
 from app.domain.registration import Stored
-from app.repositories.events import USERS_A_SHARD, Left
-from app.repositories.keys import keys_of
+from app.repositories.events import CROWD, USERS_A_SHARD, Left
+from app.repositories.keys import PAIRS, keys_of, shard_keys
 from app.repositories.scripts import CLAIM_MS, LONGEST_EVENT_WAIT_MS
 from tests.api.conftest import at_once, race
 from tests.support.changes import (
@@ -208,17 +208,34 @@ def test_a_spoiled_key_keeps_nobody_else_from_being_woken(person: Person, store:
     store.delete(*spoiled)
 
 
-def test_a_sweep_finds_so_many_of_a_shard(person: Person, here: Process, store: redis.Redis) -> None:
+def crowded(store: redis.Redis, shards: int, users: int) -> None:
+    """So many users of another service in each of the first shards, all due for long."""
+    for shard in range(shards):
+        schedule = shard_keys(shard).schedule
+        store.zadd(schedule, {f"club|{PAIRS[shard]}{turn:024}": turn for turn in range(users)})
+        store.expire(schedule, 60)
+
+
+def test_a_sweep_finds_so_many_of_a_shard(here: Process, store: redis.Redis) -> None:
     """The rest is found by the next one."""
+    crowded(store, CROWD // USERS_A_SHARD, USERS_A_SHARD + 5)
+    found = here.events.due(range(1000))
+    assert len(found) == CROWD
+    here.events.put_off(found, 60_000)
+    assert len(here.events.due(range(1000))) == 5 * CROWD // USERS_A_SHARD
+    store.flushall()
+
+
+def test_a_crowd_of_one_service_in_a_shard_hides_nobody(
+    person: Person, here: Process, store: redis.Redis
+) -> None:
+    """It may stand in the queue of a process already and wait there for a receiver that hangs, one after the
+    other; a test service may have thousands of users in one shard."""
+    person.sent()
     schedule = keys_of(person.user_id).schedule
-    users = [f"{person.user_id[:2]}{turn:024}" for turn in range(USERS_A_SHARD + 5)]
-    store.zadd(schedule, {f"default|{user_id}": turn for turn, user_id in enumerate(users)})
-    store.expire(schedule, 60)
-    assert len(here.events.due(range(1000))) == USERS_A_SHARD
-    here.events.put_off(here.events.due(person.shards), 60_000)
-    assert len(here.events.due(range(1000))) == 5
-    assert store.zcount(schedule, here.outbox.now_ms() + 29_000, "+inf") == USERS_A_SHARD
-    store.delete(schedule)
+    store.zadd(schedule, {f"club|{person.user_id[:2]}{turn:024}": turn for turn in range(1000)})
+    assert person.queue in here.events.due(range(1000))
+    store.zremrangebyscore(schedule, 0, 1000)
 
 
 def test_putting_off_brings_nothing_back_and_nothing_forward(person: Person, here: Process) -> None:
