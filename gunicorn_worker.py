@@ -1,12 +1,13 @@
 """A gunicorn worker for slow and hostile clients: gevent, with a deadline on each wait and bounds on memory.
 
 It subclasses gunicorn's gevent worker and overrides its public methods `handle` and `handle_error`;
-gunicorn's parser reads the requests. Four parts:
+gunicorn's parser reads the requests. Five parts:
 
-Worker      names the bounds, serves connections, and closes silent ones when places or memory run out
-Connection  a client's socket, with a deadline on each step
-Answer      writes an answer, and decides whether the connection goes on after it
-Listener    accepts connections
+Worker          names the bounds, serves connections, and closes silent ones when places or memory run out
+BoundedRequest  gunicorn's request, with a bound on its headers
+Connection      a client's socket, with a deadline on each step
+Answer          writes an answer, and decides whether the connection goes on after it
+Listener        accepts connections
 
 This is no module of `app`: gunicorn's master imports it, and what the master has imported is neither patched
 by gevent nor read again at a reload. So it imports `app` only inside a worker.
@@ -50,6 +51,10 @@ FILES_OF_OUR_OWN = 256
 
 READ_AT_MOST = 64 * 1024
 """Bytes of one read: a chunk of a body may announce gigabytes."""
+
+HEAD_AT_MOST = 32 * 1024
+"""Bytes of a request's headers, and of its trailers. While it is in hand both are in memory, and are not
+counted; gunicorn lets 800 KB of each through."""
 
 SEND_BUFFER_BYTES = 64 * 1024
 """Of each connection. The kernel would let it grow to megabytes for a client that does not read."""
@@ -231,7 +236,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
             connection.wait_for_request()
             req = None
             try:
-                req = Request(self.options, connection.unreader, addr, number)
+                req = BoundedRequest(self.options, connection.unreader, addr, number)
                 if connection.idle:  # pipelined: nothing was read for it, so let others take their turn
                     gevent.sleep(0)
                     connection.begin(self.request_s)
@@ -371,6 +376,15 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         if now_s != self._date_s:
             self._date, self._date_s = f"Date: {util.http_date(now_s)}", now_s
         return self._date
+
+
+class BoundedRequest(Request):  # type: ignore[misc]  # gunicorn has no types
+    """gunicorn's request, with a bound on its headers, and on its trailers."""
+
+    def parse_headers(self, data: bytes, from_trailer: bool = False) -> Any:
+        if len(data) > HEAD_AT_MOST:
+            raise errors.LimitRequestHeaders("the headers are too long")
+        return super().parse_headers(data, from_trailer=from_trailer)
 
 
 class Connection:

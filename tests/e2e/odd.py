@@ -192,6 +192,9 @@ BROKEN_HTTP: dict[str, bytes] = {
     "a line of 10,000 characters": b"GET /" + b"a" * 10_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
     "a header of 10,000 characters": b"GET /healthz HTTP/1.1\r\nHost: x\r\nA: " + b"a" * 10_000 + b"\r\n\r\n",
     "1,000 headers": b"GET /healthz HTTP/1.1\r\nHost: x\r\n" + b"A: a\r\n" * 1000 + b"\r\n",
+    "headers of 40 KB": b"GET /healthz HTTP/1.1\r\n" + (b"A: " + b"a" * 8000 + b"\r\n") * 5 + b"\r\n",
+    "trailers of 80 KB": b"POST /api/users HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n" + (b"A: " + b"a" * 8000 + b"\r\n") * 10 + b"\r\n",
     "a body that ends early": b"POST /api/users HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
     b"Content-Length: 500\r\n\r\n{",
 }
