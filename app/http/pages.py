@@ -10,6 +10,7 @@ from flask.typing import ResponseReturnValue
 from markupsafe import Markup, escape
 
 from app.errors import PROBLEMS
+from app.http.application import current
 
 PAGE_FILES: Final = frozenset({"page.css", "icon.svg"})
 """What every page needs."""
@@ -56,7 +57,7 @@ def docs_file(name: str) -> ResponseReturnValue:
         return _own_file(name)
     if name not in SWAGGER_UI_FILES:
         abort(404)
-    return send_from_directory(str(files("flask_swagger_ui").joinpath("dist")), name)
+    return _file("flask_swagger_ui", "dist", name)
 
 
 @pages.get("/pages/<name>")
@@ -73,7 +74,23 @@ def problem(slug: str) -> ResponseReturnValue:
 
 
 def _own_file(name: str) -> Response:
-    return send_from_directory(str(files("app").joinpath("static")), name)
+    return _file("app", "static", name)
+
+
+def _file(package: str, folder: str, name: str) -> Response:
+    """A file, or a part of it, or that the client has it already."""
+    conditional = _dates_can_be_read()
+    return send_from_directory(str(files(package).joinpath(folder)), name, conditional=conditional)
+
+
+def _dates_can_be_read() -> bool:
+    """Whether Werkzeug can compare the dates of the request; it trips over a time zone of many digits."""
+    request = current()
+    try:
+        _ = request.if_modified_since, request.if_range
+    except OverflowError:
+        return False
+    return True
 
 
 def _page(template: str, **context: Any) -> Response:

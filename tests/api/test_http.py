@@ -324,6 +324,15 @@ def test_no_answer_sends_a_client_to_another_host(api: Api, target: str) -> None
     assert b"evil" not in head + body
 
 
+@pytest.mark.parametrize("header", ["If-Modified-Since", "If-Range"])
+def test_a_date_that_nobody_can_reckon_with_is_no_accident(api: Api, header: str) -> None:
+    """Its time zone has too many digits; the file comes as if there were no date."""
+    date = "Sat, 29 Oct 1994 19:43:31 +" + "9" * 15
+    answer = api.call("GET", "/docs/docs.css", headers={header: date, "Range": "bytes=0-1"})
+    assert answer.status_code == 200
+    assert answer.text
+
+
 def test_the_client_may_ask_not_to_wait(api: Api, email: str) -> None:
     """RFC 7240: alone or among others, in any case; the answer says that it was heard."""
     for prefer in ("respond-async", "Respond-Async, wait=10", "return=minimal, respond-async;x=y"):
