@@ -53,7 +53,7 @@ graceful_timeout = time_to_end()
 timeout = 60
 
 # Heartbeats are files: on a disk they would block workers, and a read-only root has no other place.
-worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None
+worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 control_socket_disable = True
 
 # No header is believed. One that says under which path the service is mounted would let a client get around a
@@ -88,7 +88,7 @@ def on_starting(server: Any) -> None:
     SERVICES_FILE by itself."""
     os.environ[MASTER] = str(os.getpid())  # not before: with --daemon the master is another process
     share_unix_socket(server)
-    parent = "/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettempdir()
+    parent = worker_tmp_dir or tempfile.gettempdir()
     try:
         os.environ[METRICS_FOLDER] = folder = make_folder(parent)
         if os.geteuid() == 0:  # gunicorn --user

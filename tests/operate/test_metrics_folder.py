@@ -213,14 +213,18 @@ def test_an_end_leaves_nothing_behind(
 
 @pytest.mark.system
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make its root unwritable")
-def test_a_root_that_cannot_be_written_is_enough(
-    tmp_path: Path, environment: dict[str, str], mail_server: MailServer
+@pytest.mark.parametrize("unwritable", ["/", "/dev/shm"])
+def test_one_place_that_can_be_written_is_enough(
+    tmp_path: Path, environment: dict[str, str], mail_server: MailServer, unwritable: str
 ) -> None:
-    """As in the container: registrations and counts with nothing to write to but /dev/shm."""
+    """As in the container: registrations and counts with nothing to write to but /dev/shm. Or without it, as
+    `podman run --read-only-tmpfs=false` and hardened machines have it."""
     port = free_port()
     script = f"""
-        mount --make-rprivate / && mount -o remount,bind,ro / || exit 9
-        touch {ROOT} /tmp/written && exit 9
+        mount --make-rprivate / || exit 9
+        mountpoint -q {unwritable} || mount --bind {unwritable} {unwritable}
+        mount -o remount,bind,ro {unwritable} || exit 9
+        touch {unwritable}/written && exit 9
         exec {sys.executable} -B -m gunicorn --bind 127.0.0.1:{port} wsgi:app
     """
     process = subprocess.Popen(
