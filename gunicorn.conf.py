@@ -39,9 +39,8 @@ def time_to_end() -> int:
     most MAIL_TIMEOUT; then gunicorn kills what is left. A wrong MAIL_TIMEOUT is reported by the service."""
     path = os.environ.get("MAIL_TIMEOUT_FILE")
     try:
-        if not path:
-            mail_timeout = os.environ.get("MAIL_TIMEOUT") or "10"
-        else:
+        mail_timeout = os.environ.get("MAIL_TIMEOUT") or "10"
+        if path and os.path.isfile(path):  # to open a FIFO would wait for whoever writes into it
             with open(path) as file:
                 mail_timeout = file.read()
         return max(30, 2 * int(float(mail_timeout)) + 10)

@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, Final
 
 from environs import EnvValidationError, FileAwareEnv
@@ -184,7 +185,10 @@ class _Reader:
             self._wrong(name, f"Set either {name} or {name}_FILE, not both.")
         if not _is_set(name):
             return default if empty is None or name not in os.environ else empty
+        path = os.environ.get(f"{name}_FILE")
         try:
+            if path and not Path(path).is_file():  # to open a FIFO would wait for whoever writes into it
+                raise FileNotFoundError(path)
             return getattr(self._env, parser)(name, default, **more)
         except (OSError, ValueError):
             self._wrong(f"{name}_FILE", "Must be the path of a readable text file.")

@@ -162,6 +162,17 @@ def test_a_file_that_cannot_be_read_is_named(setting: pytest.MonkeyPatch, tmp_pa
     assert "SECRET_KEY_FILE: Must be the path of a readable text file." in refusal()
 
 
+@pytest.mark.timeout(10)
+def test_a_secret_s_file_that_is_a_fifo_is_told_and_not_waited_for(
+    setting: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Opening one waits for whoever writes into it. Also gunicorn's configuration does not wait."""
+    os.mkfifo(fifo := tmp_path / "fifo")
+    setting.setenv("MAIL_TIMEOUT_FILE", str(fifo))
+    assert "MAIL_TIMEOUT_FILE: Must be the path of a readable text file." in refusal()
+    assert of_gunicorn("graceful_timeout", {"MAIL_TIMEOUT_FILE": str(fifo)}) == 30
+
+
 def test_a_file_that_is_no_text_is_named(setting: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Random bytes are no characters."""
     file = tmp_path / "secret"
