@@ -15,6 +15,10 @@ PYTEST := $(BIN)/python -m pytest --dist worksteal --numprocesses 6
 # the lock was whole.
 PIP = $(BIN)/python -m pip --disable-pip-version-check
 INSTALL = $(PIP) install --quiet --no-deps --require-hashes
+# What an installation was stopped in (Ctrl-C) pip takes for installed, though its commands are not there yet. The
+# file INSTALLER is written after them. What another make installs at this moment looks the same, so one waits for
+# the other.
+FORGET_HALVES = find $(BIN)/../lib -name '*.dist-info' ! -exec test -e '{}/INSTALLER' ';' -prune -exec rm -r '{}' +
 CHECK = $(PIP) check >&2 || { echo "The packages do not fit together: make clean, then try again." >&2; exit 1; }
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-header $(args) pyproject.toml
@@ -77,10 +81,10 @@ clean: ## Remove what can be made again; the data in instance/ stays
 define install
 	@$(PYTHON) -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
 		{ echo "Needs Python 3.11 or newer with venv (Debian: apt install python3-venv), or make PYTHON=..." >&2; exit 1; }
-	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
-	@echo "Installing the dependencies locked in $< into $(VENV) (once) ..."
-	@$(INSTALL) -r $<
-	@$(CHECK)
+	@exec 3<Makefile; ! command -v flock >/dev/null || flock 3; \
+	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) && \
+	echo "Installing the dependencies locked in $< into $(VENV) (once) ..." && \
+	$(FORGET_HALVES) && $(INSTALL) -r $< && { $(CHECK); }
 endef
 
 $(RUNNABLE): requirements-run.txt
@@ -94,6 +98,7 @@ $(INSTALLED): requirements-dev.txt
 $(BENCHABLE): BIN := .venv-bench/bin
 $(BENCHABLE): requirements-bench.txt
 	@test -x $(BIN)/pip || $(BENCH_PYTHON) -m venv .venv-bench
+	@$(FORGET_HALVES)
 	@$(INSTALL) -r $<
 	@$(CHECK)
 	@touch $@

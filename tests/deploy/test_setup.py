@@ -179,6 +179,19 @@ def test_make_installs_beside_newer_releases(project: Path, prepared: Path, targ
     assert "flask-smorest==" in listed
 
 
+def test_a_package_that_an_installation_was_stopped_in_is_installed_anew(
+    project: Path, prepared: Path
+) -> None:
+    """After Ctrl-C pip takes it for installed, though its commands, such as `flask`, are missing."""
+    assert make(project, prepared, ".runnable").returncode == 0
+    (folder,) = (prepared / "lib").glob("python*/site-packages/flask-[0-9]*.dist-info")
+    (prepared / ".runnable").unlink()
+    (folder / "INSTALLER").unlink()  # which pip writes when the rest is there
+    made = make(project, prepared, ".runnable")
+    assert made.returncode == 0, made.stdout + made.stderr
+    assert (folder / "INSTALLER").exists()
+
+
 @pytest.mark.parametrize("lock", ["requirements.txt", "requirements-otel.txt", "requirements-bench.txt"])
 def test_the_other_locks_install_beside_newer_releases(project: Path, python: Path, lock: str) -> None:
     """Those that make does not install for these two, with the options that README and Dockerfile give."""
