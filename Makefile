@@ -35,7 +35,7 @@ help: ## List what there is
 	@echo '  args="..." hands options on to pytest, docker, the benchmarks and uv: make test args="-k numbers"'
 
 run: $(RUNNABLE) ## Run everything on this machine; PORT=8000 SMTP_PORT=1025 MAILBOX_PORT=8025 choose others
-	@$(BIN)/python -m dev.run --end-with-parent
+	@exec $(BIN)/python -m dev.run --end-with-parent $$PPID
 
 test: $(INSTALLED) ## Run the tests that need nothing but Python
 	$(PYTEST) -m "not system and not slow" $(args)

@@ -272,7 +272,7 @@ def main() -> int:
     """The exit status: 0 stopped, 1 a program ended by itself, 2 not started."""
     options = arguments()
     if options.end_with_parent:
-        end_with_parent()
+        end_with_parent(options.end_with_parent)
     try:
         ports = Ports.from_environment(os.environ)
         instance = Instance.claim(options.instance.resolve())
@@ -296,7 +296,10 @@ def arguments() -> argparse.Namespace:
         "--instance", type=Path, default=ROOT / "instance", help="the folder for data, mails and key"
     )
     parser.add_argument(
-        "--end-with-parent", action="store_true", help="stop everything when the starting process is gone"
+        "--end-with-parent",
+        type=int,
+        metavar="PID",
+        help="stop everything when the starting process, which has this PID, is gone",
     )
     return parser.parse_args()
 

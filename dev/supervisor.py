@@ -147,12 +147,12 @@ class Process:
 
 def begin(parent: int) -> None:
     """In a new process, before its program: end when the parent is gone, and take signals again."""
-    end_with_parent()
-    if os.getppid() != parent:  # it was gone before that
-        os._exit(1)
+    end_with_parent(parent)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
-def end_with_parent() -> None:
+def end_with_parent(parent: int) -> None:
     """Let the kernel send this process SIGTERM when its parent is gone, however that ends."""
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != parent:  # it was gone before that
+        os._exit(1)

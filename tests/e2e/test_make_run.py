@@ -192,6 +192,24 @@ def test_nothing_is_left_running_when_the_run_itself_is_killed(run: Run) -> None
     assert "ready to exit" in (run.instance / "valkey" / "valkey.log").read_text()
 
 
+def test_a_run_whose_parent_has_gone_before_it_knew_starts_nothing(instance: Path) -> None:
+    """`make` is killed while Python still loads. Nobody would end the run, and its ports stay in use."""
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    command = [
+        sys.executable,
+        "-m",
+        "dev.run",
+        "--instance",
+        str(instance),
+        "--end-with-parent",
+        str(gone.pid),
+    ]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=20)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", "")
+    assert not instance.exists()
+
+
 def test_the_environment_of_the_caller_sets_the_service_but_not_its_servers(
     instance: Path, tmp_path: Path
 ) -> None:
