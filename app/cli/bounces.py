@@ -1,18 +1,14 @@
 """`flask --app wsgi bounces read`: takes one report of a mail, from a pipe of the mail server."""
 
 import sys
-from contextlib import suppress
 from typing import BinaryIO
 
-import click
-from flask.cli import AppGroup
-
-from app.cli.common import leave_counts
+from app.cli.common import Commands, leave_counts, tell
 from app.container import services
 from app.mail import reports
 from app.mail.incoming import MAX_BYTES
 
-bounces = AppGroup("bounces", help="What became of mails after the mail server had accepted them.")
+bounces = Commands("bounces", help="What became of mails after the mail server had accepted them.")
 
 TRY_AGAIN = 75
 """EX_TEMPFAIL of sysexits.h: the mail server keeps the message and runs the command again later."""
@@ -30,19 +26,9 @@ def read_message() -> None:
         outcome = services().reports.take(report)
         leave_counts()
     except Exception as error:  # noqa: BLE001 - any other exit code loses the message, or sends it back
-        _tell(f"Try again: {type(error).__name__}; see `doctor`.", err=True)
+        tell(f"Try again: {type(error).__name__}; see `doctor`.", err=True)
         sys.exit(TRY_AGAIN)
-    _tell(f"{report.kind} {outcome}")
-
-
-def _tell(words: str, *, err: bool = False) -> None:
-    """Where the words can be written: a log may be full, or nobody may read it."""
-    try:
-        click.echo(words, err=err)
-    except OSError:
-        for stream in filter(None, (sys.stdout, sys.stderr)):
-            with suppress(OSError):
-                stream.close()  # else Python writes again when it ends, and ends with 120
+    tell(f"{report.kind} {outcome}")
 
 
 def _all(stream: BinaryIO) -> bytes:

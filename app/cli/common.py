@@ -1,10 +1,13 @@
 """What the commands have in common."""
 
 import re
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import Any
 
 import click
+from flask.cli import AppGroup
 
 from app.container import services
 from app.domain.address import Address
@@ -20,6 +23,38 @@ of_service = click.option(
     help="Whose address it is; an id needs none.",
 )
 """For commands that take an address."""
+
+
+class Command(click.Command):
+    """A command that says in one line which file it cannot write, or that it is its output, and ends with
+    1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # whoever read the output has seen enough; click ends the command
+            raise
+        except OSError as error:
+            tell(f"Error: {error.filename or 'the output'}: {error.strerror}", err=True)
+            ctx.exit(1)
+
+
+class Commands(Command, AppGroup):
+    """Commands of one kind."""
+
+
+def tell(words: str, *, err: bool = False) -> None:
+    """Where the words can be written: a log may be full, or nobody may read it."""
+    open_streams = [stream for stream in (sys.stdout, sys.stderr) if stream and not stream.closed]
+    if (sys.stderr if err else sys.stdout) in open_streams:
+        with suppress(OSError):
+            click.echo(words, err=err)
+    for stream in open_streams:
+        try:
+            stream.flush()
+        except OSError:
+            with suppress(OSError):
+                stream.close()  # else Python writes again when it ends, and ends with 120
 
 
 def leave_counts() -> None:

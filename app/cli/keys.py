@@ -5,15 +5,14 @@ import time
 from collections import Counter
 
 import click
-from flask.cli import AppGroup
 
 from app.checks import API_KEY
-from app.cli.common import told_in_words
+from app.cli.common import Commands, told_in_words
 from app.container import services
 from app.directory.directory import digest, new_key
 from app.repositories.seals import UNREADABLE, Verdict
 
-keys = AppGroup("keys", help="API keys, who may call; and SECRET_KEY, which seals what is stored.")
+keys = Commands("keys", help="API keys, who may call; and SECRET_KEY, which seals what is stored.")
 
 TELL_EVERY_S = 2.0
 

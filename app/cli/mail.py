@@ -5,8 +5,8 @@ import shlex
 from pathlib import Path
 
 import click
-from flask.cli import AppGroup
 
+from app.cli.common import Commands
 from app.container import services
 from app.domain.locale import is_tag, look_up
 from app.domain.service import DEFAULT, Service
@@ -14,7 +14,7 @@ from app.errors import SettingsError
 from app.mail.languages import available
 from app.mail.messages import sample
 
-mail = AppGroup("mail", help="What the mails of a service look like.")
+mail = Commands("mail", help="What the mails of a service look like.")
 
 
 @mail.command()

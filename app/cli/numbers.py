@@ -1,13 +1,12 @@
 """`flask --app wsgi numbers fill`: how much of the number space is taken, counted."""
 
 import click
-from flask.cli import AppGroup
 
-from app.cli.common import told_in_words
+from app.cli.common import Commands, told_in_words
 from app.container import services
 from app.domain.number import SHARDS
 
-numbers = AppGroup("numbers", help="The identification numbers as a whole.")
+numbers = Commands("numbers", help="The identification numbers as a whole.")
 
 FULL = 0.8
 """As the alert CedulaNumberSpaceFilling: from here a registration tries five numbers on average."""

@@ -5,16 +5,15 @@ from contextlib import suppress
 from itertools import chain
 
 import click
-from flask.cli import AppGroup
 
-from app.cli.common import leave_counts, told_in_words
+from app.cli.common import Commands, leave_counts, told_in_words
 from app.container import services
 from app.errors import RecordUnreadable
 from app.repositories.census import Owed
 from app.repositories.outbox import Dropped
 from app.telemetry.metrics import Stage
 
-outbox = AppGroup("outbox", help="Mails that did not go out: those still due, and those given up.")
+outbox = Commands("outbox", help="Mails that did not go out: those still due, and those given up.")
 
 COLUMNS = ("id", "delivery", "attempts", "age", "due", "reason")
 

@@ -7,15 +7,15 @@ from dataclasses import replace
 from urllib.parse import urlsplit
 
 import click
-from flask.cli import AppGroup
 
+from app.cli.common import Commands
 from app.config import Settings
 from app.directory.reading import Reading, read_disk
 from app.domain.service import Budget, Endpoint
 from app.errors import SettingsError
 from app.mail.messages import faults
 
-services = AppGroup("services", help="The services of SERVICES_FILE: who may register people here.")
+services = Commands("services", help="The services of SERVICES_FILE: who may register people here.")
 
 HEAD = ("service", "name", "sender", "locale", "address", "verify", "client", "ttl", "test", "events", "keys")
 

@@ -1,13 +1,12 @@
 """`flask --app wsgi suppressions list | lift`: addresses that a report holds back."""
 
 import click
-from flask.cli import AppGroup
 
-from app.cli.common import of_service, told_in_words, user_id_of
+from app.cli.common import Commands, of_service, told_in_words, user_id_of
 from app.container import services
 from app.domain.registration import rfc3339
 
-suppressions = AppGroup("suppressions", help="Addresses that are held back: a mail to them came back.")
+suppressions = Commands("suppressions", help="Addresses that are held back: a mail to them came back.")
 
 
 @suppressions.command("list")

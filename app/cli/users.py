@@ -3,14 +3,13 @@
 import json
 
 import click
-from flask.cli import AppGroup
 
-from app.cli.common import of_service, told_in_words, user_id_of
+from app.cli.common import Commands, of_service, told_in_words, user_id_of
 from app.container import services
 from app.errors import UserNotFound
 from app.http.schemas import UserAnswer
 
-users = AppGroup("users", help="One registration, by address or id: look at it, erase it.")
+users = Commands("users", help="One registration, by address or id: look at it, erase it.")
 
 NOTHING = "Nothing is registered for this user."
 

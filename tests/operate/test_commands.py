@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -285,3 +286,34 @@ def test_a_key_or_service_that_is_called_run_starts_nothing(command: tuple[str, 
     """As any other command it leaves relays and senders to those who serve."""
     found = run(AWAY, *command)
     assert "redis_away_at_start" not in found.stdout + found.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("version",), ("keys", "new", "shop"), ("outbox", "list"), ("suppressions", "list")],
+    ids=" ".join,
+)
+def test_an_output_that_is_full_is_a_line(environment: dict[str, str], command: tuple[str, ...]) -> None:
+    """As the disk of a log may be; no traceback."""
+    found = run_into("/dev/full", environment, *command)
+    assert (found.returncode, found.stderr) == (1, "Error: the output: No space left on device\n")
+
+
+def test_doctor_tells_by_its_exit_code_although_its_output_is_full(environment: dict[str, str]) -> None:
+    """1 would be a warning."""
+    away = environment | {"REDIS_URL": "redis://127.0.0.1:1/0"}
+    found = run_into("/dev/full", away, "doctor", "--no-dns")
+    assert (found.returncode, found.stderr) == (2, "")
+
+
+def run_into(path: str, environment: dict[str, str], *command: str) -> subprocess.CompletedProcess[str]:
+    """With the output in a file."""
+    line = shlex.join([sys.executable, "-m", "flask", "--app", "wsgi", *command])
+    return subprocess.run(
+        ["/bin/sh", "-c", f"{line} >{path}"],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], **environment},
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+    )

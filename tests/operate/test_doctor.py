@@ -1,7 +1,9 @@
 """`doctor` as an operator runs it, and what it says of the settings alone."""
 
+import itertools
 import json
 import os
+import socket
 import subprocess
 import sys
 from contextlib import closing
@@ -155,3 +157,21 @@ def test_the_exit_code_and_json_are_for_scripts(valkey: Valkey) -> None:
     assert (warned.returncode, json.loads(warned.stdout)["exit_code"]) == (1, 1), warned.stdout
     with closing(valkey.client()) as client:
         assert client.dbsize() == 0
+
+
+def test_what_was_found_is_told_before_what_follows_is_examined() -> None:
+    """Something that does not answer may hold up what comes after it."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        away = {"REDIS_URL": "redis://127.0.0.1:1/0", "MAIL_SERVER": "127.0.0.1", "MAIL_TIMEOUT": "50"}
+        with subprocess.Popen(
+            [sys.executable, "-m", "app.cli.doctor", "--no-dns"],
+            cwd=ROOT,
+            env={"PATH": os.environ["PATH"], "MAIL_PORT": str(silent.getsockname()[1]), **away},
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as doctor:
+            assert doctor.stdout is not None
+            told = itertools.takewhile(lambda line: "Nothing listens at the host" not in line, doctor.stdout)
+            assert "Every setting can be read." in "".join(told)
+            assert doctor.poll() is None  # it waits for the mail server
+            doctor.kill()

@@ -77,6 +77,13 @@ def test_what_does_not_exist_is_told_and_nothing_is_written(
     assert not (tmp_path / "new").exists()
 
 
+def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    """By its name and why, without a traceback."""
+    (tmp_path / "file").touch()
+    done = preview("--into", str(tmp_path / "file" / "folder"))
+    assert (done.returncode, done.stderr) == (1, f"Error: {tmp_path}/file/folder: Not a directory\n")
+
+
 def test_a_template_of_the_operator_is_shown(tmp_path: Path) -> None:
     """That is what the command is for."""
     templates = tmp_path / "templates"

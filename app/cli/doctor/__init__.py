@@ -8,6 +8,7 @@ import sys
 
 import click
 
+from app.cli.common import tell
 from app.telemetry import logs
 
 
@@ -23,6 +24,10 @@ def doctor(as_json: bool, dns: bool) -> None:
     from app.cli.doctor import domain, examination  # here: a serving process needs no DNS client
 
     logs.configure()
-    findings = list(examination.examine(domain.resolver() if dns else None))
-    click.echo(examination.as_json(findings) if as_json else examination.as_text(findings))
+    findings = []
+    for finding in examination.examine(domain.resolver() if dns else None):
+        findings.append(finding)
+        if not as_json:
+            tell(examination.as_text(finding))  # now: what is examined next may not answer for a while
+    tell(examination.as_json(findings) if as_json else examination.summary(findings))
     sys.exit(examination.exit_code(findings))

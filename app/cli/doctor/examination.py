@@ -44,16 +44,16 @@ def exit_code(findings: Sequence[Finding]) -> int:
     return max((EXIT_CODES[finding.level] for finding in findings), default=0)
 
 
-def as_text(findings: Sequence[Finding]) -> str:
+def as_text(finding: Finding) -> str:
     """Lines for a person: what is, and indented what to do."""
-    lines = []
-    for finding in findings:
-        lines.append(f"{finding.area:9}{finding.level:8} {finding.says}")
-        if finding.cure:
-            lines.append(f"{'':18}-> {finding.cure}")
+    says = f"{finding.area:9}{finding.level:8} {finding.says}"
+    return f"{says}\n{'':18}-> {finding.cure}" if finding.cure else says
+
+
+def summary(findings: Sequence[Finding]) -> str:
+    """The last line for a person."""
     levels = [finding.level for finding in findings]
-    lines.append(f"{levels.count(Level.PROBLEM)} problems, {levels.count(Level.WARNING)} warnings")
-    return "\n".join(lines)
+    return f"{levels.count(Level.PROBLEM)} problems, {levels.count(Level.WARNING)} warnings"
 
 
 def as_json(findings: Sequence[Finding]) -> str:
