@@ -2,6 +2,7 @@
 
 import socket
 import ssl
+import time
 from pathlib import Path
 
 import pytest
@@ -124,9 +125,24 @@ def test_a_receiver_without_tls_is_found(tmp_path: Path, authority: Authority) -
 
 
 def test_many_receivers_that_are_silent_are_looked_at_together(tmp_path: Path, authority: Authority) -> None:
-    """Whoever examines a hundred services does not wait for each."""
-    with socket.create_server(("127.0.0.1", 0), backlog=128) as silent:
-        url = f"https://127.0.0.1:{silent.getsockname()[1]}/"
-        reading = telling(tmp_path, **{f"s{turn}": url for turn in range(10)})
-        (found,) = worst(events.examine(reading, trusting(authority, timeout_s=1.0)))
-    assert "s0, s1, s2, s3, s4 and 5 more. The receiver" in found.says
+    """Whoever examines a hundred services does not wait for each; who shares a receiver is told with it."""
+    with socket.create_server(("0.0.0.0", 0), backlog=128) as silent:
+        port = silent.getsockname()[1]
+        urls = {f"s{turn}": f"https://127.0.0.{1 + turn % 20}:{port}/{turn}" for turn in range(40)}
+        started = time.monotonic()
+        (found,) = worst(events.examine(telling(tmp_path, **urls), trusting(authority, timeout_s=1.0)))
+    assert time.monotonic() - started < 1.9
+    assert "and 35 more. The receiver" in found.says
+
+
+def test_after_a_while_the_receivers_that_are_left_are_only_counted(
+    tmp_path: Path, authority: Authority
+) -> None:
+    """The runbook begins with doctor: it says what else is wrong although hundreds are silent."""
+    with socket.create_server(("0.0.0.0", 0), backlog=128) as silent:
+        port = silent.getsockname()[1]
+        urls = {f"s{turn}": f"https://127.0.0.{1 + turn}:{port}/" for turn in range(2 * events.AT_A_TIME)}
+        found = list(events.examine(telling(tmp_path, **urls), trusting(authority, timeout_s=0.3), 0.2))
+    assert [each.level for each in found] == [Level.NOTE, Level.PROBLEM]
+    assert found[0].says.startswith("Not looked at, as too many others do not answer: s32, s33")
+    assert found[1].says.startswith("No event is delivered for: s0, s1, s2, s3, s4 and 27 more.")

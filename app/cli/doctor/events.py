@@ -1,6 +1,7 @@
 """The receivers of events: does each name lead where events may go, does it answer, is its certificate good.
 Posts nothing."""
 
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,13 +11,19 @@ from app.cli.doctor.findings import Area, Finding
 from app.cli.doctor.services import told
 from app.directory.reading import Reading
 from app.domain.service import Endpoint, Service
+from app.webhook.addresses import Receiver
 from app.webhook.webhooks import NotTaken, Webhooks
 
 EVENTS = Area("events")
 
-AT_A_TIME: Final = 10
+AT_A_TIME: Final = 32
 TIMEOUT_S: Final = 10.0
 """As long as an event waits."""
+
+BEGIN_WITHIN_S: Final = 20.0
+"""A receiver whose turn has not come by then is not looked at: those before it do not answer."""
+
+NOT_LOOKED_AT: Final = "not looked at"
 
 NOT_DELIVERED: Final = {
     "unknown host": (
@@ -63,24 +70,35 @@ NOT_DELIVERED: Final = {
 """By the code of the fault (`app.webhook.answers`): what is wrong, and the cure."""
 
 
-def examine(reading: Reading, webhooks: Webhooks | None = None) -> Iterator[Finding]:
-    """Connects to each receiver as for an event. One finding for each fault, with all the services that have
-    it."""
+def examine(
+    reading: Reading, webhooks: Webhooks | None = None, begin_within_s: float = BEGIN_WITHIN_S
+) -> Iterator[Finding]:
+    """Connects to each receiver as for an event, once for all services that share it. One finding for each
+    fault, with all the services that have it."""
     probed = webhooks or Webhooks(TIMEOUT_S)
+    begin_until = time.monotonic() + begin_within_s
 
     def code(endpoint: Endpoint) -> str:
+        if time.monotonic() > begin_until:
+            return NOT_LOOKED_AT
         try:
             probed.probe(endpoint)
         except NotTaken as fault:
             return fault.code
         return ""
 
-    told_of = {service: service.events for service in reading.services if service.events}
+    told_of: dict[Receiver, list[Service]] = defaultdict(list)
+    endpoints: dict[Receiver, Endpoint] = {}
+    for service in reading.services:
+        if service.events:
+            receiver = Receiver.of(service.events)
+            told_of[receiver].append(service)
+            endpoints[receiver] = service.events
     with ThreadPoolExecutor(AT_A_TIME) as threads:
-        codes = list(threads.map(code, told_of.values()))
+        codes = list(threads.map(code, endpoints.values()))
     by_code: dict[str, list[Service]] = defaultdict(list)
-    for service, found in zip(told_of, codes, strict=True):
-        by_code[found].append(service)
+    for receiver, found in zip(endpoints, codes, strict=True):
+        by_code[found] += told_of[receiver]
     for found, services in sorted(by_code.items()):
         yield _finding(found, services)
 
@@ -88,6 +106,8 @@ def examine(reading: Reading, webhooks: Webhooks | None = None) -> Iterator[Find
 def _finding(code: str, services: list[Service]) -> Finding:
     if not code:
         return EVENTS.ok(f"The receivers can be reached, and events may go there: {told(services)}.")
+    if code == NOT_LOOKED_AT:
+        return EVENTS.note(f"Not looked at, as too many others do not answer: {told(services)}.")
     other = "The receiver closes the connection at once.", "See its log, or that of the proxy before it."
     says, cure = NOT_DELIVERED.get(code, other)
     return EVENTS.problem(f"No event is delivered for: {told(services)}. {says}", cure)
