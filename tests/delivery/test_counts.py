@@ -1,10 +1,16 @@
 """Which mails count as given up for their service."""
 
+import time
+
 import redis
 
-from app.repositories.keys import Field
+from app.domain import service as services
+from app.domain.address import Address
+from app.domain.registration import Cause, Draft, Stored
+from app.repositories.keys import Field, keys_of
 from app.repositories.scripts import GIVE_UP_MAIL_MS
 from app.services.delivery.breaker import FAILURES_TO_OPEN
+from app.services.messaging import SendPlan
 from tests.delivery.conftest import Serve, Service
 from tests.delivery.faults import ADA
 from tests.support.smtp import ScriptedSmtp, say
@@ -64,3 +70,20 @@ def test_a_mail_that_is_given_up_while_the_mail_server_is_away_counts_as_failed(
     service.wait_for_delivery(ADA, "failed")
     wait_until(lambda: counted(service, "cedula_deliveries", "given_up") == 1, 5, "it is counted")
     assert failed(service) == 1
+
+
+def test_a_mail_of_a_removed_service_is_no_attempt_that_failed(
+    serve: Serve, smtp: ScriptedSmtp, store: redis.Redis
+) -> None:
+    """A hundred that wait for it would tell CedulaDeliveryStopped that the mail server takes no mails."""
+    service = serve(smtp)
+    stored = service.container.registration.store(
+        Draft(Address.parse(ADA), "t0ken", "en", services.Service(id="removed")), 0
+    )
+    assert isinstance(stored, Stored)
+    service.container.messaging.send(stored, SendPlan(0), Cause())
+    user = keys_of(stored.registration.user_id).user
+    wait_until(lambda: store.hget(user, Field.ERROR) == b"service not configured", 15, "it was tried")
+    time.sleep(0.2)  # it is counted after that is written
+    assert counted(service, "cedula_deliveries", "put_off") == 0
+    assert sum(service.container.metrics.series()[("cedula_mail_duration_seconds",)]) == 0

@@ -186,11 +186,13 @@ class Worker:
     def _attempt(self, job: Job, registration: Registration, session: SmtpSession, only: bool) -> Attempt:
         if registration.test:
             return self._judge(registration, sandbox.fault_of(registration.address))
-        started = time.perf_counter()
         try:
-            session.send(self._messages.mail(registration), lambda: self._leases.ours(job.owner))
+            mail = self._messages.mail(registration)
         except ServiceUnknown:
             return self._judge(registration, SERVICE_UNKNOWN)
+        started = time.perf_counter()
+        try:
+            session.send(mail, lambda: self._leases.ours(job.owner))
         except MailFault as fault:
             if fault.crowded and not only:
                 raise Crowded from fault
@@ -252,7 +254,10 @@ class Worker:
         if registration.test:
             return
         given_up = attempt.delivery is Delivery.PENDING and settled.delivery is Delivery.FAILED
-        self._metrics.delivery(Delivery.FAILED if given_up else attempt.delivery)
+        if given_up:
+            self._metrics.delivery(Delivery.FAILED)
+        elif attempt.fault is not SERVICE_UNKNOWN:  # of which nothing was attempted
+            self._metrics.delivery(attempt.delivery)
         if attempt.fault is None:
             return
         match attempt.fault.blame:

@@ -60,7 +60,8 @@ def senders_stay_counted() -> None:
 
 
 class Refusing:
-    """Messages, and an outbox: every mail is refused when the gate opens, and it is noted what is settled."""
+    """Messages, a mail server and an outbox: every mail is refused when the gate opens; what is settled
+    is noted."""
 
     lease_ms = 60_000
 
@@ -69,6 +70,9 @@ class Refusing:
         self.settled: dict[str, Delivery] = {}
 
     def mail(self, _: Registration) -> Mail:
+        return cast(Mail, None)
+
+    def connect(self) -> None:
         self.gate.wait()
         raise MailFault(Blame.ADDRESS, "recipient 550")
 
