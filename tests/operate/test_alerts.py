@@ -17,9 +17,11 @@ from tests.operate.alerts import (
     LONGEST,
     MINUTES,
     TEST,
+    WAITING,
     Series,
     candidates,
     deliveries,
+    events,
     registrations,
     steady,
     story,
@@ -67,6 +69,13 @@ def test_a_receiver_that_fails_for_half_an_hour_is_noticed(tmp_path: Path) -> No
     assert told(tmp_path, story("CedulaEventsLate", {FAILING: steady(1)})) == ""
     assert told(tmp_path, story(None, now_and_then)) == ""
     assert told(tmp_path, story(None, just_started)) == ""
+
+
+@pytest.mark.system
+def test_a_receiver_that_fails_makes_nothing_late_where_nothing_waits(tmp_path: Path) -> None:
+    """All its events were given up, which was told. Whether it is mended shows with the next one."""
+    assert told(tmp_path, story("CedulaEventsDropped", events("given_up", 0.2))) == ""
+    assert told(tmp_path, story(None, {FAILING: steady(1), WAITING: steady(0)})) == ""
 
 
 QUIET: Series = {
