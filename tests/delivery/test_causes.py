@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from tests.support.servers import Gunicorn, gunicorn
-from tests.support.smtp import ScriptedSmtp, say
+from tests.support.smtp import Gate, ScriptedSmtp, say
 from tests.support.waiting import wait_until
 
 KEY = "k" * 40
@@ -91,3 +91,25 @@ def test_a_refused_address_has_a_line_with_the_reply_and_is_not_called_given_up(
     assert told_of("mail_given_up") == []
     assert "ada@example.com" not in service.log
     assert "permitted" not in service.log
+
+
+def test_a_mail_that_follows_another_names_its_own_request(
+    store: redis.Redis, shop: tuple[Gunicorn, ScriptedSmtp]
+) -> None:
+    """Registered anew while its mail is under way, an address has its next mail from the same sender."""
+    service, smtp = shop
+    smtp.script.clear()
+    smtp.script["content"] = gate = Gate(holds=1)
+    first, second = uuid.uuid4().hex, uuid.uuid4().hex
+
+    def register(cause: str) -> None:
+        told = {"Authorization": f"Bearer {KEY}", "X-Request-ID": cause, "Prefer": "respond-async"}
+        assert service.register("ada@example.com", headers=told).status_code == 202
+
+    register(first)
+    gate.wait()
+    register(second)
+    smtp.script["rcpt"] = say("550 relay not permitted")
+    gate.open()
+    wait_until(lambda: lines(service, "mail_address_refused")[-1:], 20, "the line")
+    assert lines(service, "mail_address_refused")[-1]["request_id"] == second

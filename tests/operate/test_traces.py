@@ -18,7 +18,7 @@ from tests.api.conftest import API_KEYS, SHOP, bearer, wrong
 from tests.support.collector import Collector, Span
 from tests.support.receivers import TAKEN, Reply, receiving
 from tests.support.servers import ROOT, Gunicorn, MailServer, Valkey, gunicorn, stopping
-from tests.support.smtp import Conversation, ScriptedSmtp, say
+from tests.support.smtp import Conversation, Gate, ScriptedSmtp, say
 from tests.support.tenants import key_of, services_file
 from tests.support.waiting import wait_until
 
@@ -120,6 +120,24 @@ def test_a_mail_that_is_put_off_belongs_to_the_trace_at_each_attempt(
         {"cedula.delivery": "sent"},
     ]
     assert len({span.parent for span in mails}) == 1
+
+
+def test_a_mail_that_follows_another_belongs_to_its_own_registration(
+    tmp_path: Path, valkey_server: Valkey, store: redis.Redis, collector: Collector
+) -> None:
+    """The address was registered again while its mail was under way, and one sender sends both."""
+    with stopping(ScriptedSmtp()) as mail_server:
+        mail_server.script["content"] = gate = Gate(holds=1)
+        with gunicorn(tmp_path, scripted(valkey_server, mail_server) | collector.settings) as server:
+            asynchronous = {"Prefer": "respond-async"}
+            assert server.register(ADA, headers=asynchronous).status_code == 202
+            gate.wait()
+            assert server.register(ADA, headers=TRACEPARENT | asynchronous).status_code == 202
+            gate.open()
+            wait_until(lambda: len(mail_server.to(ADA)) == 2, 20, "two mails")
+            collector.wait_for(lambda span: (span.name, span.trace) == ("mail", TRACE), "the second mail")
+    assert family(collector.trace(TRACE))["mail"] == "registration"
+    assert [span.trace == TRACE for span in collector.spans if span.name == "mail"] == [False, True]
 
 
 def test_each_attempt_to_deliver_an_event_is_a_trace_and_tells_what_kept_it(

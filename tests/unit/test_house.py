@@ -29,6 +29,7 @@ MAY_BE_SET = {
     "req.proxy_protocol_info": "gunicorn: what a worker hands from one request of a connection to the next",
     "job.registration": "ours: a job of app/services/delivery is passed on and brought up to date",
     "job.leased_at": "ours: likewise",
+    "job.cause": "ours: likewise",
 }
 """What may be set on another object: where its documentation says so, or where it is a class of ours."""
 

@@ -158,6 +158,12 @@ class JobQueue:
             else:
                 heapq.heappush(self._later, (at, user_id))
 
+    def cause_of(self, user_id: str) -> Cause:
+        """The request of this process that has asked last for a mail which is not begun yet. Of those of
+        other processes none is known."""
+        known = self._remembered.get(user_id)
+        return known[1] if known else NO_REQUEST
+
     def take(self, timeout_s: float, *, only_leased: bool = False) -> Job | None:
         """The next job; None after the time-out, or when the queue is closed.
 

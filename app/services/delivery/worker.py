@@ -95,7 +95,9 @@ class Worker:
         """
         crowded = False
         try:
-            self._deliver(job, session, only)
+            follows = self._deliver(job, session, only)
+            for left in reversed(range(SENDS_IN_A_ROW - 1)):
+                follows = follows and self._follow(job, session, only, go_on=left > 0)
         except Crowded:
             crowded = True
             raise
@@ -137,22 +139,33 @@ class Worker:
         finally:
             self._leases.drop(job.owner)
 
-    def _deliver(self, job: Job, session: SmtpSession, only: bool) -> None:
+    def _deliver(self, job: Job, session: SmtpSession, only: bool) -> bool:
+        """The first mail of the job. Returns whether another one follows under the same lease."""
         is_test = job.registration is not None and job.registration.test
         if self._breaker.open and not is_test:
             job.tell(Delivery.PENDING)
             self._queue.remember(job.user_id, cause=job.cause)
             self.give_back(job)
-            return
+            return False
         self._bring_up_to_date(job)
-        for turn in range(1, SENDS_IN_A_ROW + 1):
-            registration = job.registration
-            if registration is None:
-                return
-            attempt = self._attempt(job, registration, session, only)
-            settled = self._settle(job, registration, attempt, go_on=turn < SENDS_IN_A_ROW)
-            self._report(job, registration, attempt, settled)
-            job.registration = settled.replacement
+        return self._mail(job, session, only, go_on=True)
+
+    def _follow(self, job: Job, session: SmtpSession, only: bool, *, go_on: bool) -> bool:
+        """A mail that was asked for while the one before it was under way."""
+        return self._mail(job, session, only, go_on=go_on)
+
+    def _mail(self, job: Job, session: SmtpSession, only: bool, *, go_on: bool) -> bool:
+        registration = job.registration
+        if registration is None:
+            return False
+        attempt = self._attempt(job, registration, session, only)
+        settled = self._settle(job, registration, attempt, go_on=go_on)
+        self._report(job, registration, attempt, settled)
+        job.registration = settled.replacement
+        if settled.replacement is None:
+            return False
+        job.cause = self._queue.cause_of(job.user_id)
+        return True
 
     def _bring_up_to_date(self, job: Job) -> None:
         """Claims the job, unless it is current and its lease is fresh. A claimed job has a new lease and the
@@ -168,6 +181,7 @@ class Worker:
             self._queue.remember(job.user_id, claim.later_ms / 1000, job.cause)
         if job.registration is not None and claim.mail_id != job.registration.mail_id:
             job.tell(Delivery.PENDING)  # another mail is owed, or none: its request would wait in vain
+            job.cause = self._queue.cause_of(job.user_id)
         job.registration, job.leased_at = claim.registration, now
         if claim.given_up is not None:
             self._report_too_old(job, claim.given_up)
@@ -240,7 +254,9 @@ class Worker:
                     raise
                 time.sleep(SETTLE_AGAIN_S)
         job.tell(attempt.delivery if _is_written(delivery, settled) else Delivery.PENDING)
-        if settled.left or settled.delivery is Delivery.PENDING:
+        if settled.left:  # another mail, which another request has asked for
+            self._queue.remember(job.user_id, attempt.wait_s)
+        elif settled.delivery is Delivery.PENDING:
             self._queue.remember(job.user_id, attempt.wait_s, job.cause)
         return settled
 
@@ -306,9 +322,13 @@ class TracedWorker(Worker):
         super().__init__(*parts)
         self._traces = traces
 
-    def _deliver(self, job: Job, session: SmtpSession, only: bool) -> None:
+    def _deliver(self, job: Job, session: SmtpSession, only: bool) -> bool:
         with self._traces.work("mail", job.cause.traceparent):
-            super()._deliver(job, session, only)
+            return super()._deliver(job, session, only)
+
+    def _follow(self, job: Job, session: SmtpSession, only: bool, *, go_on: bool) -> bool:
+        with self._traces.work("mail", job.cause.traceparent):
+            return super()._follow(job, session, only, go_on=go_on)
 
     def _attempt(self, job: Job, registration: Registration, session: SmtpSession, only: bool) -> Attempt:
         attempt = super()._attempt(job, registration, session, only)
