@@ -25,6 +25,9 @@ of_service = click.option(
 """For commands that take an address."""
 
 
+SPOILED = "Somebody else has written to a key of the user; see CedulaStorageUnavailable in docs/runbook.md."
+
+
 class Command(click.Command):
     """A command that says in one line which file it cannot write, or that it is its output, and ends with
     1."""
@@ -64,15 +67,16 @@ def leave_counts() -> None:
 
 @contextmanager
 def told_in_words() -> Iterator[None]:
-    """Around all that uses Redis: raises ClickException where it does not answer, or its data has another
-    key."""
+    """Around all that uses Redis: raises ClickException where it does not answer, cannot use a key, or its
+    data has another index key."""
     try:
         services().guard.check()
         yield
     except (WrongIndexKey, RecordUnreadable) as error:
         raise click.ClickException(str(error)) from error
     except StorageUnavailable as error:
-        raise click.ClickException("Redis does not answer, or refuses the write; see `doctor`.") from error
+        says = SPOILED if error.of_one_key else "Redis does not answer, or refuses the write; see `doctor`."
+        raise click.ClickException(says) from error
 
 
 def user_id_of(text: str, service_id: str = DEFAULT) -> str:

@@ -1,14 +1,15 @@
 """`flask --app wsgi outbox list | retry | drop`: mails that did not go out."""
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from contextlib import suppress
 from itertools import chain
 
 import click
 
-from app.cli.common import Commands, leave_counts, told_in_words
+from app.cli.common import SPOILED, Commands, leave_counts, told_in_words
 from app.container import services
-from app.errors import RecordUnreadable
+from app.errors import RecordUnreadable, StorageUnavailable
 from app.repositories.census import Owed
 from app.repositories.outbox import Dropped
 from app.telemetry.metrics import Stage
@@ -42,19 +43,32 @@ def list_mails(kind: str | None, addresses: bool) -> None:
 def retry(user_id: str | None, all_of_them: bool, failed: bool) -> None:
     """Make one mail, or all of them, due now; those that were given up get another 24 hours.
 
-    The running service sends them, within half a minute.
+    The running service sends them, within half a minute. Exit code 1: there is none, or Redis cannot
+    use a key of some, to which somebody else has written.
     """
     if (user_id is not None) + all_of_them + failed != 1:
         raise click.UsageError("Name one id, or --failed, or --all.")
     with told_in_words():
         if user_id is None:
-            chosen: Iterable[str] = [mail.user_id for mail in _mails("failed" if failed else None)]
+            done = Counter(map(_retried, [mail.user_id for mail in _mails("failed" if failed else None)]))
         else:
-            chosen = [user_id]
-        done = sum(services().outbox.retry(one) for one in chosen)
-    if user_id is not None and not done:
+            done = Counter([services().outbox.retry(user_id)])
+    if user_id is not None and not done[True]:
         raise click.ClickException("No mail of this id is pending or was given up.")
-    click.echo(f"{done} mails are due now")
+    click.echo(f"{done[True]} mails are due now")
+    if done[None]:
+        raise click.ClickException(SPOILED)
+
+
+def _retried(user_id: str) -> bool | None:
+    """None where a key of this user cannot be used: the others are well."""
+    try:
+        return services().outbox.retry(user_id)
+    except StorageUnavailable as error:
+        if not error.of_one_key:
+            raise
+        click.echo(f"{user_id} cannot be retried", err=True)
+        return None
 
 
 @outbox.command()

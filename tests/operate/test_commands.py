@@ -160,6 +160,25 @@ def test_the_numbers_that_are_taken_are_counted(flask: Operator, store: redis.Re
     assert f"{shard:03}\t3\t0.000333%" in flask("numbers", "fill", "--shards").stdout.splitlines()
 
 
+def test_a_key_that_others_have_spoiled_keeps_no_other_mail_from_being_retried(
+    flask: Operator, store: redis.Redis
+) -> None:
+    """Redis answers, and says so of this key alone."""
+    users = [flask.register(f"{name}@example.com") for name in ("ada", "bob", "cleo")]
+    for user_id in users:
+        store.hset(keys_of(user_id).user, Field.DELIVERY, "failed")
+    spoiled = users[1]
+    store.rpush(keys_of(spoiled).sender, "somebody else's")
+    store.expire(keys_of(spoiled).sender, 60)
+    found = flask("outbox", "retry", "--failed")
+    assert (found.exit_code, found.stdout.splitlines()[-1]) == (1, "2 mails are due now")
+    assert f"{spoiled} cannot be retried" in found.stderr
+    assert "Error: Somebody else has written to a key of the user; see" in found.stderr
+    for command in (("outbox", "retry", spoiled), ("outbox", "drop", spoiled)):
+        found = flask(*command)
+        assert (found.exit_code, "Somebody else has written" in found.stderr) == (1, True)
+
+
 def test_a_redis_that_is_away_is_a_sentence() -> None:
     """Not a traceback, and it leads to the doctor."""
     away = Operator("redis://127.0.0.1:1/0")
