@@ -4,9 +4,11 @@ All workers answer alike: they share what each knows over a board (app/telemetry
 repositories and telemetry.
 """
 
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from math import sqrt
 from typing import NamedTuple
@@ -32,6 +34,10 @@ from app.threads import WatchedThread
 
 LOOK_AGAIN_S = 5.0
 """Scrapes within this time get the same facts of the store: to look costs 1,000 counts of Redis."""
+
+LOOK_WITHIN_S = 4.0
+"""A scrape waits so long for a look, and then tells what the one before has found: Prometheus gives up after
+10 s, and a look at a Redis that is slow but answers has some thirty round trips."""
 
 SNAPSHOT_S = 1.0
 """The greatest age of what one worker knows of another."""
@@ -70,6 +76,7 @@ class Monitoring:
         receivers: Callable[[], Mapping[str, str]] = dict,
         threads: Callable[[], Sequence[WatchedThread]] = tuple,
         folder_is_new: Callable[[], None] = lambda: None,
+        look_within_s: float = LOOK_WITHIN_S,
     ) -> None:
         """`folder_is_new`: called where the folder that the workers share was removed, and is there again."""
         self._metrics = metrics
@@ -84,8 +91,11 @@ class Monitoring:
         self._receivers = receivers
         self._threads = threads
         self._folder_is_new = folder_is_new
+        self._look_within_s = look_within_s
         self._looking = threading.Lock()
-        self._looked_at = -LOOK_AGAIN_S
+        self._look_again_at = -math.inf
+        self._look_over: Future[None] = Future()
+        self._store_up = False
         self._store: StoreState | None = None
         self._sharing = threading.Lock()
         self._board = Board()
@@ -120,15 +130,20 @@ class Monitoring:
         return Readiness(redis_ok, max(faults)[1] if faults else "ok", tuple(sorted(unwell)))
 
     def exposition(self) -> bytes:
-        """All metrics in Prometheus' text format; without the store's where Redis is away."""
-        store = self._look()
+        """All metrics in Prometheus' text format; without the store's where Redis is away. Takes seconds at
+        most."""
+        self._look()
         # Its own first: what this answer tells is then on the board, for the others and after a crash.
         workers = [self._share(), *self._board.others()]
         total = workers[0].series
         for other in workers[1:]:
             add(total, other.series)
         services = self._metrics.services
-        told = [*gauges(workers), *service_gauges(services), *store_gauges(store, services)]
+        told = [
+            *gauges(workers),
+            *service_gauges(services),
+            *store_gauges(self._store, services, is_up=self._store_up),
+        ]
         return exposition(total, told)
 
     def _write_snapshots(self, thread: WatchedThread) -> None:
@@ -166,18 +181,36 @@ class Monitoring:
             faults[thread.name] = thread.fault or faults.get(thread.name, "")
         return WorkerState(self._metrics.breaker_open, self._smtp, self._smtp_since, faults)
 
-    def _look(self) -> StoreState | None:
+    def _look(self) -> None:
+        """Has the store looked at where the last look is old, and waits for its end, but not for long."""
         with self._looking:
-            if self._clock() - self._looked_at >= LOOK_AGAIN_S:
-                self._store = None
-                with suppress(StorageUnavailable):
-                    self._guard.ready()
-                    self._store = self._found()
-                    self._metrics.add(self._counted_elsewhere())
-                self._looked_at = self._clock()
-            return self._store
+            if self._clock() >= self._look_again_at:
+                self._look_again_at = math.inf  # until this look is over
+                self._look_over = Future()
+                try:
+                    threading.Thread(target=self._find, args=(self._look_over,), daemon=True).start()
+                except RuntimeError:  # the system has no more threads
+                    self._find(self._look_over)
+        with suppress(TimeoutError):
+            self._look_over.result(self._look_within_s)
 
-    def _found(self) -> StoreState:
+    def _find(self, over: "Future[None]") -> None:
+        """One look, in a thread of its own."""
+        try:
+            self._guard.ready()
+            self._store_up = True
+            self._store = self._store_state()
+            with suppress(StorageUnavailable):
+                self._metrics.add(self._counted_elsewhere())
+        except StorageUnavailable:
+            self._store_up, self._store = False, None
+        except BaseException as error:  # noqa: BLE001 raised to whoever scrapes
+            over.set_exception(error)
+        self._look_again_at = self._clock() + LOOK_AGAIN_S
+        if not over.done():
+            over.set_result(None)
+
+    def _store_state(self) -> StoreState:
         owed = self._census.owed()
         age_ms = max(0, self._outbox.now_ms() - owed.oldest_ms) if owed.oldest_ms is not None else 0
         mean = self._census.records_at_most() / SHARDS

@@ -300,11 +300,12 @@ def service_gauges(services: Iterable[Service]) -> Iterable[Metric]:
     yield tests
 
 
-def store_gauges(store: StoreState | None, services: Iterable[Service] = ()) -> Iterable[Metric]:
-    """What a look at Redis found. `store`: None when Redis is away. `services`: those in force."""
-    yield GaugeMetricFamily(
-        "cedula_storage_up", "1 if Redis answers and takes writes.", int(store is not None)
-    )
+def store_gauges(
+    store: StoreState | None, services: Iterable[Service] = (), *, is_up: bool = True
+) -> Iterable[Metric]:
+    """What a look at Redis found. `store`: None when nothing is known yet, or Redis is not up. `services`:
+    those in force."""
+    yield GaugeMetricFamily("cedula_storage_up", "1 if Redis answers and takes writes.", int(is_up))
     if store is None:
         return
     yield GaugeMetricFamily("cedula_outbox_depth", "Mails owed.", store.outbox_depth)

@@ -1,5 +1,6 @@
 """What monitoring looks up in Redis, how often, and at what cost."""
 
+import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -9,7 +10,7 @@ import pytest
 import redis
 
 from app.domain.number import SHARDS, NumberGenerator
-from app.repositories.census import Census
+from app.repositories.census import Census, OutboxSize
 from app.repositories.guard import Guard
 from app.repositories.keys import Field, keys_of, shard_keys
 from app.repositories.outbox import Outbox
@@ -20,6 +21,7 @@ from tests.support.metrics import Samples, read
 from tests.support.records import Records
 from tests.support.servers import Valkey
 from tests.support.storage import storage_of
+from tests.support.waiting import wait_until
 
 
 class CountingGuard(Guard):
@@ -47,12 +49,53 @@ def test_whoever_scrapes_often_gets_the_last_look_again(
     assert guard.asked == 2
 
 
+class SlowCensus(Census):
+    """Hears nothing from the store until it answers."""
+
+    def __init__(self, store: redis.Redis) -> None:
+        super().__init__(storage_of(store), Sealer([]))
+        self.answers = threading.Event()
+
+    def owed(self) -> OutboxSize:
+        self.answers.wait(30)
+        return super().owed()
+
+
+def test_a_scrape_does_not_wait_for_a_slow_store(store: redis.Redis) -> None:
+    """Prometheus would take the service for dead after ten seconds, and hear of nothing any more. Whether the
+    store is up is told at once, the last look until the next is over, and there is one at a time."""
+    now = [100.0]
+    guard, census = CountingGuard(), SlowCensus(store)
+    watched = watching(store, guard, lambda: now[0], look_within_s=0.1, census=census)
+
+    def told() -> Samples:
+        now[0] += LOOK_AGAIN_S
+        return read(watched.exposition().decode())
+
+    found = told()
+    assert (found["cedula_storage_up"], "cedula_outbox_depth" in found) == (1, False)
+    census.answers.set()
+    wait_until(lambda: "cedula_outbox_depth" in told(), 5, "the look is over")
+    census.answers.clear()
+    asked = guard.asked
+    for _ in range(3):
+        assert told()["cedula_outbox_depth"] == 0
+    assert guard.asked <= asked + 1
+    census.answers.set()
+
+
 def watching(
-    client: redis.Redis, guard: CountingGuard, clock: Callable[[], float] = time.monotonic
+    client: redis.Redis,
+    guard: CountingGuard,
+    clock: Callable[[], float] = time.monotonic,
+    *,
+    look_within_s: float = 10.0,
+    census: Census | None = None,
 ) -> Monitoring:
     storage = storage_of(client)
-    outbox, census = Outbox(storage, Sealer([]), 1000), Census(storage, Sealer([]))
-    return Monitoring(Metrics(), guard, outbox, census, NumberGenerator(10), clock)
+    outbox, census = Outbox(storage, Sealer([]), 1000), census or Census(storage, Sealer([]))
+    numbers = NumberGenerator(10)
+    return Monitoring(Metrics(), guard, outbox, census, numbers, clock, look_within_s=look_within_s)
 
 
 @pytest.fixture
