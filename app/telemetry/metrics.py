@@ -44,6 +44,18 @@ BUDGETS: Final = {
 }
 """Which budget was used up, by the problem that says so."""
 
+THREADS: Final = (
+    "outbox-relay",
+    "mail-sender",
+    "mail-trial",
+    "snapshots",
+    "redis-watchdog",
+    "cluster-map",
+    "event-relay",
+    "event-courier",
+)
+"""The names of watched threads. Some start with their first work only, and may die of it."""
+
 EventOutcome = Literal["taken", "put_off", "given_up", "dropped"]
 """What became of an event: its receiver took it; it is tried again; it was not taken within 24 hours; it was
 left out, because too many wait or the receiver is gone."""
@@ -89,7 +101,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "cedula_mail_faults": Kind(
         "Mails not accepted, by whose fault it was.", ("blame",), ("address", "server", "operator", "moment")
     ),
-    "cedula_thread_restarts": Kind("Threads that died and were started again.", ("thread",)),
+    "cedula_thread_restarts": Kind("Threads that died and were started again.", ("thread",), THREADS),
     "cedula_log_lines_dropped": Kind("Log lines that could not be written."),
     "cedula_request_duration_seconds": Kind(
         "Time from a request to its answer.",

@@ -5,6 +5,7 @@ import re
 from app.domain.service import Endpoint, Service
 from app.telemetry.metrics import DELIVERIES, Metrics, StoreState, exposition, service_gauges, store_gauges
 from tests.support.metrics import read
+from tests.support.servers import ROOT
 
 
 def test_every_series_exists_before_its_first_event() -> None:
@@ -15,6 +16,16 @@ def test_every_series_exists_before_its_first_event() -> None:
     for budget in ("registrations", "attempts", "requests"):
         assert found[f'cedula_budgets_refused_total{{budget="{budget}"}}'] == 0
     assert len([name for name in found if re.match(r"cedula_problems_total\{", name)]) >= 15
+
+
+def test_the_first_death_of_a_thread_is_a_rise() -> None:
+    """Also of one that starts late, such as mail-trial in an outage: its first scrape may find it dead."""
+    found = read(exposition(Metrics().series(), []).decode())
+    sources = [path.read_text() for path in (ROOT / "app").rglob("*.py")]
+    names = {name for text in sources for name in re.findall(r'WatchedThread\(\s*"([\w-]+)"', text)}
+    assert len(names) >= 8
+    for name in names:
+        assert found[f'cedula_thread_restarts_total{{thread="{name}"}}'] == 0
 
 
 SHOP = Service(id="shop", events=Endpoint("https://acme.example/hooks", ("whsec_x",)))
