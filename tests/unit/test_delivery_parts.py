@@ -1,18 +1,23 @@
 """The parts of delivery by themselves, with a clock that is moved by hand: jobs, queue, breaker, leases."""
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
 from app.domain.registration import Delivery
 from app.errors import StorageUnavailable
 from app.mail.smtp import Blame, MailFault
-from app.repositories.outbox import Outbox
+from app.repositories.outbox import Due, Outbox
+from app.repositories.scripts import GIVE_UP_MAIL_MS
 from app.services.delivery.breaker import FAILURES_TO_OPEN, LONGEST_TRIAL_S, MailBreaker
 from app.services.delivery.leases import Leases
 from app.services.delivery.queue import MAX_REMEMBERED, Job, JobQueue
+from app.services.delivery.relay import Relay
 from app.telemetry.metrics import Metrics
+from app.telemetry.traces import OFF
 from tests.support.waiting import wait_until
 
 DOWN = MailFault(Blame.SERVER, "connect refused", connected=False)
@@ -370,3 +375,43 @@ def test_a_lease_that_redis_gave_to_another_is_not_ours(clock: Clock) -> None:
     leases.renew()
     assert not leases.ours("me")
     assert len(leases) == 0
+
+
+class LongOutage:
+    """Everything that a relay works with, after a day without a mail server: each mail is too old, and takes
+    its time."""
+
+    lease_ms = 60_000
+    open = False
+
+    def __init__(self) -> None:
+        self.given_up = 0
+
+    def hold_relay(self, _: str, __: int) -> bool:
+        return True
+
+    def now_ms(self) -> int:
+        return 2 * GIVE_UP_MAIL_MS
+
+    def due(self, shards: range, _: int, __: int) -> list[Due]:
+        return [Due("a" * 26, 0)] * 20 if 0 in shards else []
+
+    def give_up(self, _: str) -> None:
+        time.sleep(0.05)
+        self.given_up += 1
+
+    def __getattr__(self, _: str) -> Any:
+        return lambda *_: False
+
+
+def test_a_relay_that_gives_up_many_mails_is_no_thread_that_hangs() -> None:
+    """Thousands may be too old at once: the service would count as not ready, and be restarted."""
+    parts: Any = LongOutage()
+    relay = Relay(parts, parts, parts, parts, parts, parts, parts, parts, OFF, silent_s=0.3)
+    (thread,) = relay.threads
+    relay.start()
+    wait_until(lambda: parts.given_up, 10, "the sweep")
+    while parts.given_up < 20:
+        assert thread.fault == ""
+        time.sleep(0.02)
+    relay.stop()

@@ -55,6 +55,7 @@ class Relay:
         senders: Senders,
         worker: Worker,
         traces: Traces,
+        silent_s: float = SILENT_S,
     ) -> None:
         self._outbox = outbox
         self._guard = guard
@@ -70,7 +71,7 @@ class Relay:
         self._sweeping = False
         self._next_batch_at = 0.0
         self._next_shard = 0
-        self._thread = WatchedThread("outbox-relay", self._run, silent_s=SILENT_S)
+        self._thread = WatchedThread("outbox-relay", self._run, silent_s=silent_s)
         self._trial: WatchedThread | None = None
         self.begun = False
 
@@ -169,6 +170,7 @@ class Relay:
             self._next_shard = (self._next_shard + SHARDS_A_TIME) % SHARDS
             for entry in self._outbox.due(shards, horizon_ms, ENTRIES_A_SHARD):
                 if now_ms - entry.due_ms > GIVE_UP_MAIL_MS:  # the mail server was away for all that time
+                    thread.beat()  # there may be thousands, and Redis may be slow
                     self._give_up(entry.user_id)
                 else:
                     self._queue.remember(entry.user_id, (entry.due_ms - now_ms) / 1000)
