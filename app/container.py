@@ -81,7 +81,7 @@ class Container:
             self.census,
             self.numbers,
             counted_elsewhere=self.counts.take,
-            mail_state=lambda: self.messaging.state,
+            mail_state=lambda: (self.messaging.state, self.messaging.heard_at),
             events_waiting=lambda: self.events.waiting(),  # noqa: PLW0108 made anew in a fork
             receivers=lambda: self.events.unwell(),  # noqa: PLW0108
             threads=lambda: (*self.messaging.threads, *self.events.threads, *self.storage.threads),

@@ -154,6 +154,11 @@ class MessagingService:
         return self._breaker.state
 
     @property
+    def heard_at(self) -> float:
+        """When the state was heard (monotonic seconds), 0 = never."""
+        return self._breaker.heard_at
+
+    @property
     def threads(self) -> list[WatchedThread]:
         """Relay and senders, to be watched."""
         return [*self._relay.threads, *self._senders.threads]

@@ -71,14 +71,15 @@ class Monitoring:
         clock: Callable[[], float] = time.monotonic,
         *,
         counted_elsewhere: Callable[[], Series] = dict,
-        mail_state: Callable[[], str] = lambda: "ok",
+        mail_state: Callable[[], tuple[str, float]] = lambda: ("ok", 0.0),
         events_waiting: Callable[[], Mapping[str, int]] = dict,
         receivers: Callable[[], Mapping[str, str]] = dict,
         threads: Callable[[], Sequence[WatchedThread]] = tuple,
         folder_is_new: Callable[[], None] = lambda: None,
         look_within_s: float = LOOK_WITHIN_S,
     ) -> None:
-        """`folder_is_new`: called where the folder that the workers share was removed, and is there again."""
+        """`mail_state`: `ok`, or what is wrong with the mail server, and when that was heard (monotonic).
+        `folder_is_new`: called where the folder that the workers share was removed, and is there again."""
         self._metrics = metrics
         self._guard = guard
         self._outbox = outbox
@@ -100,7 +101,6 @@ class Monitoring:
         self._sharing = threading.Lock()
         self._board = Board()
         self._thread: WatchedThread | None = None
-        self._smtp, self._smtp_since = "ok", 0.0
         self._deaths: WeakKeyDictionary[WatchedThread, int] = WeakKeyDictionary()
         self._dropped = 0
 
@@ -125,9 +125,9 @@ class Monitoring:
             redis_ok = True
         workers = [self._share(), *self._board.others()]
         states = [worker.state for worker in workers if worker.state is not None]
-        faults = [(state.smtp_since, state.smtp) for state in states if state.smtp != "ok"]
+        _, smtp = max((state.smtp_at, state.smtp) for state in states)  # who heard last knows best
         unwell = {name for state in states for name, fault in state.threads.items() if fault}
-        return Readiness(redis_ok, max(faults)[1] if faults else "ok", tuple(sorted(unwell)))
+        return Readiness(redis_ok, smtp, tuple(sorted(unwell)))
 
     def exposition(self) -> bytes:
         """All metrics in Prometheus' text format; without the store's where Redis is away. Takes seconds at
@@ -173,13 +173,10 @@ class Monitoring:
         dropped = lines.dropped()
         self._metrics.lines_dropped(dropped - self._dropped)
         self._dropped = dropped
-        smtp = self._mail_state()
-        if smtp != self._smtp:
-            self._smtp, self._smtp_since = smtp, time.monotonic()
         faults: dict[str, str] = {}
         for thread in threads:
             faults[thread.name] = thread.fault or faults.get(thread.name, "")
-        return WorkerState(self._metrics.breaker_open, self._smtp, self._smtp_since, faults)
+        return WorkerState(self._metrics.breaker_open, *self._mail_state(), faults)
 
     def _look(self) -> None:
         """Has the store looked at where the last look is old, and waits for its end, but not for long."""

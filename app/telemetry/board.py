@@ -30,12 +30,12 @@ SILENT_S: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class WorkerState:
-    """What a worker knows. `smtp`: `ok`, or what is wrong with the mail server, since when (monotonic
-    seconds). `threads`: what is wrong with each thread, empty when it is well."""
+    """What a worker knows. `smtp`: `ok`, or what is wrong with the mail server, as it heard last at `smtp_at`
+    (monotonic seconds; 0 = never). `threads`: what is wrong with each thread, empty when it is well."""
 
     breaker_open: bool = False
     smtp: str = "ok"
-    smtp_since: float = 0.0
+    smtp_at: float = 0.0
     threads: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -142,7 +142,7 @@ class Board:
             state = WorkerState(
                 bool(known["breaker_open"]),
                 str(known["smtp"]),
-                float(known["smtp_since"]),
+                float(known["smtp_at"]),
                 {str(name): str(fault) for name, fault in known["threads"].items()},
             )
             live = time.monotonic() - content["at"] < SILENT_S and _exists(int(content["pid"]))

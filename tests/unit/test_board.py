@@ -35,7 +35,7 @@ class Ready:
 
 
 def worker(
-    mail_state: Callable[[], str] = lambda: "ok",
+    mail_state: Callable[[], tuple[str, float]] = lambda: ("ok", 0.0),
     threads: Sequence[WatchedThread] = (),
     metrics: Metrics | None = None,
     folder_is_new: Callable[[], None] = lambda: None,
@@ -178,8 +178,8 @@ def test_a_histogram_is_told_with_cumulative_buckets() -> None:
 
 
 def test_all_workers_tell_of_the_mail_server_what_one_knows() -> None:
-    """The fault that began last."""
-    states = ["ok", "ok", "ok"]
+    """What was heard last: a mail that one could send says that the fault of another is over."""
+    states = [("ok", 0.0)] * 3
     workers = [worker(partial(states.__getitem__, place)) for place in range(3)]
 
     def told() -> list[str]:
@@ -188,13 +188,13 @@ def test_all_workers_tell_of_the_mail_server_what_one_knows() -> None:
         return [each.readiness().smtp for each in workers]
 
     assert told() == ["ok"] * 3
-    states[1] = "connect refused"
+    states[1] = "connect refused", 1.0
     assert told() == ["connect refused"] * 3
-    states[2] = "sender 550 5.7.1"
+    states[2] = "sender 550 5.7.1", 2.0
     assert told() == ["sender 550 5.7.1"] * 3
-    states[2] = "ok"
+    states[1] = "connect refused", 3.0
     assert told() == ["connect refused"] * 3
-    states[1] = "ok"
+    states[0] = "ok", 4.0
     assert told() == ["ok"] * 3
 
 

@@ -309,6 +309,19 @@ def test_an_operators_fault_is_shown_until_a_mail_is_accepted(breaker: MailBreak
     assert breaker.state == "ok"
 
 
+def test_what_a_breaker_knows_is_as_old_as_what_it_heard(clock: Clock) -> None:
+    """A connection tells nothing new of a refused sender; a mail that is accepted does."""
+    breaker = MailBreaker(Metrics(), clock)
+    assert (breaker.state, breaker.heard_at) == ("ok", 0)
+    breaker.faulted(MailFault(Blame.OPERATOR, "sender 550"))
+    refused_at = clock.now
+    clock.now += 5
+    breaker.reached()
+    assert (breaker.state, breaker.heard_at) == ("sender 550", refused_at)
+    breaker.accepted()
+    assert (breaker.state, breaker.heard_at) == ("ok", clock.now)
+
+
 # Leases
 
 

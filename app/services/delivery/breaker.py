@@ -30,6 +30,8 @@ class MailBreaker:
         self._trial_s = FIRST_TRIAL_S
         self._trial_at = 0.0
         self._server_fault = self._operator_fault = ""
+        self.heard_at = 0.0
+        """When `state` was heard, by the clock."""
         self.open = False
         self._metrics.breaker(is_open=False)
 
@@ -55,6 +57,8 @@ class MailBreaker:
         """The server talks to us, whatever it says: the breaker closes."""
         self._failures = 0
         self._server_fault = ""
+        if not self._operator_fault:  # of which a connection tells nothing new
+            self.heard_at = self._clock()
         if self.open:
             self._turn(is_open=False)
             with suppress(Exception):  # an error of the log must not stop the sender
@@ -63,6 +67,7 @@ class MailBreaker:
     def faulted(self, fault: MailFault) -> None:
         """A mail was not accepted, or no connection could be made."""
         self._metrics.mail_fault(fault.blame)
+        self.heard_at = self._clock()
         if fault.blame is Blame.OPERATOR:
             self._operator_fault = fault.code if fault.connected else ""
         if fault.connected and fault.blame is not Blame.SERVER:
