@@ -107,6 +107,7 @@ class Monitoring:
     def start(self) -> None:
         """Starts the thread that writes snapshots, in a slot of this process."""
         self._board = Board()
+        self._look_again_at = -math.inf  # a look of the process that has forked this one never ends here
         self._thread = WatchedThread("snapshots", self._write_snapshots, silent_s=10 * SNAPSHOT_S)
         self._thread.start()
 

@@ -95,9 +95,9 @@ class Worker:
         """
         crowded = False
         try:
-            follows = self._deliver(job, session, only)
-            for left in reversed(range(SENDS_IN_A_ROW - 1)):
-                follows = follows and self._follow(job, session, only, go_on=left > 0)
+            for turn in range(1, SENDS_IN_A_ROW + 1):
+                if not self._mail(job, session, only, turn):
+                    break
         except Crowded:
             crowded = True
             raise
@@ -139,33 +139,34 @@ class Worker:
         finally:
             self._leases.drop(job.owner)
 
-    def _deliver(self, job: Job, session: SmtpSession, only: bool) -> bool:
-        """The first mail of the job. Returns whether another one follows under the same lease."""
-        is_test = job.registration is not None and job.registration.test
-        if self._breaker.open and not is_test:
-            job.tell(Delivery.PENDING)
-            self._queue.remember(job.user_id, cause=job.cause)
-            self.give_back(job)
-            return False
-        self._bring_up_to_date(job)
-        return self._mail(job, session, only, go_on=True)
-
-    def _follow(self, job: Job, session: SmtpSession, only: bool, *, go_on: bool) -> bool:
-        """A mail that was asked for while the one before it was under way."""
-        return self._mail(job, session, only, go_on=go_on)
-
-    def _mail(self, job: Job, session: SmtpSession, only: bool, *, go_on: bool) -> bool:
+    def _mail(self, job: Job, session: SmtpSession, only: bool, turn: int) -> bool:
+        """The mail of the job; from the second turn, the one that was asked for while the one before it was
+        under way. Returns whether another follows under the same lease."""
+        if turn == 1:
+            self._begin(job)
         registration = job.registration
         if registration is None:
             return False
         attempt = self._attempt(job, registration, session, only)
-        settled = self._settle(job, registration, attempt, go_on=go_on)
+        settled = self._settle(job, registration, attempt, go_on=turn < SENDS_IN_A_ROW)
         self._report(job, registration, attempt, settled)
         job.registration = settled.replacement
         if settled.replacement is None:
             return False
         job.cause = self._queue.cause_of(job.user_id)
         return True
+
+    def _begin(self, job: Job) -> None:
+        """Brings the job up to date; or gives it back while the mail server is away, which a test does not
+        need."""
+        is_test = job.registration is not None and job.registration.test
+        if not self._breaker.open or is_test:
+            self._bring_up_to_date(job)
+            return
+        job.tell(Delivery.PENDING)
+        self._queue.remember(job.user_id, cause=job.cause)
+        self.give_back(job)
+        job.registration = None
 
     def _bring_up_to_date(self, job: Job) -> None:
         """Claims the job, unless it is current and its lease is fresh. A claimed job has a new lease and the
@@ -322,13 +323,9 @@ class TracedWorker(Worker):
         super().__init__(*parts)
         self._traces = traces
 
-    def _deliver(self, job: Job, session: SmtpSession, only: bool) -> bool:
+    def _mail(self, job: Job, session: SmtpSession, only: bool, turn: int) -> bool:
         with self._traces.work("mail", job.cause.traceparent):
-            return super()._deliver(job, session, only)
-
-    def _follow(self, job: Job, session: SmtpSession, only: bool, *, go_on: bool) -> bool:
-        with self._traces.work("mail", job.cause.traceparent):
-            return super()._follow(job, session, only, go_on=go_on)
+            return super()._mail(job, session, only, turn)
 
     def _attempt(self, job: Job, registration: Registration, session: SmtpSession, only: bool) -> Attempt:
         attempt = super()._attempt(job, registration, session, only)
