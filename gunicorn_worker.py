@@ -1,9 +1,10 @@
 """A gunicorn worker for slow and hostile clients: gevent, with a deadline on each wait and bounds on memory.
 
-It subclasses gunicorn's gevent worker and overrides its public methods `handle` and `handle_error`;
-gunicorn's parser reads the requests. Five parts:
+It subclasses gunicorn's gevent worker and overrides its public methods `init_process`, `notify`, `handle` and
+`handle_error`; gunicorn's parser reads the requests. Five parts:
 
-Worker          names the bounds, serves connections, and closes silent ones when places or memory run out
+Worker          names the bounds, starts and ends without harm to others, serves connections, and closes silent
+                ones when places or memory run out
 BoundedRequest  gunicorn's request, with a bound on its headers
 Connection      a client's socket, with a deadline on each step
 Answer          writes an answer, and decides whether the connection goes on after it
