@@ -3,8 +3,8 @@
 It subclasses gunicorn's gevent worker and overrides its public methods `init_process`, `notify`, `handle` and
 `handle_error`; gunicorn's parser reads the requests. Five parts:
 
-Worker          names the bounds, starts and ends without harm to others, serves connections, and closes silent
-                ones when places or memory run out
+Worker          names the bounds, starts without harm to others, serves connections, and closes silent ones
+                when places or memory run out
 BoundedRequest  gunicorn's request, with a bound on its headers
 Connection      a client's socket, with a deadline on each step
 Answer          writes an answer, and decides whether the connection goes on after it

@@ -74,14 +74,14 @@ class Names:
             if len(self._running) == LOOK_UPS or (self._is_slow(name) and is_slow_place_taken):
                 return
             self._waiting.remove(name)
+            self._running.append(name)  # before it starts: whoever starts it may be killed meanwhile
             found = self._asked[name]
             try:
                 threading.Thread(target=self._run, args=(name, found), daemon=True, name="look-up").start()
             except RuntimeError:
+                self._running.remove(name)
                 del self._asked[name]
                 found.set_exception(OSError("the system has no more threads"))
-            else:
-                self._running.append(name)
 
     def _slowness_s(self, name: tuple[str, int]) -> float:
         """A name that was never looked up comes after those that are known to be quick."""
