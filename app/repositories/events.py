@@ -16,6 +16,7 @@ import structlog
 from app.domain.number import SHARDS
 from app.domain.registration import Event, EventKind
 from app.errors import StorageUnavailable
+from app.repositories import locks
 from app.repositories.keys import (
     EVENT_RELAY_LOCK,
     EVENTS_WAITING,
@@ -30,7 +31,6 @@ from app.repositories.scripts import (
     LONGEST_EVENT_WAIT_MS,
     ClaimEvent,
     DropEvents,
-    HoldLock,
     NoteExpiry,
     SettleEvent,
     WakeEvents,
@@ -245,8 +245,8 @@ class Events:
             return {}
 
     def hold_relay(self, owner: str, ttl_ms: int) -> bool:
-        """Takes or keeps the right to sweep, 0 lets it go; one process has it at a time."""
-        return bool(self._storage.run(HoldLock(EVENT_RELAY_LOCK, owner, ttl_ms)))
+        """Takes or keeps the right to sweep, 0 lets it go; one process has it at a time (see `locks`)."""
+        return locks.hold(self._storage, EVENT_RELAY_LOCK, owner, ttl_ms)
 
     # Of receivers
 

@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 from app.domain.registration import Contents, Delivery, Registration, mail_id
 from app.errors import RecordUnreadable, StorageUnavailable
+from app.repositories import locks
 from app.repositories.keys import RELAY_LOCK, keys_of, name_of, shard_keys
 from app.repositories.records import Sealer, checked
 from app.repositories.scripts import (
@@ -18,7 +19,6 @@ from app.repositories.scripts import (
     LONGEST_MAIL_WAIT_MS,
     ClaimMail,
     DropMail,
-    HoldLock,
     RenewLease,
     RetryMail,
     SettleMail,
@@ -209,8 +209,8 @@ class Outbox:
         return list(found)
 
     def hold_relay(self, owner: str, ttl_ms: int) -> bool:
-        """Takes or keeps the right to sweep, 0 lets it go; one process has it at a time."""
-        return bool(self._storage.run(HoldLock(RELAY_LOCK, owner, ttl_ms)))
+        """Takes or keeps the right to sweep, 0 lets it go; one process has it at a time (see `locks`)."""
+        return locks.hold(self._storage, RELAY_LOCK, owner, ttl_ms)
 
     def now_ms(self) -> int:
         """The time by the clock of Redis, by which everything here is due."""

@@ -133,20 +133,11 @@ class Relay:
         if now < self._next_batch_at:
             return
         self._next_batch_at = now + self._sweep_s * SHARDS_A_TIME / SHARDS
-        ours = self._may_sweep()
+        ours = self._outbox.hold_relay(self._owner, int(self._sweep_s * 1000))
         if ours:
             with self._traces.work("sweep"):
                 self._sweep(thread, SHARDS_A_TIME if self._sweeping else SHARDS)
         self._sweeping = ours
-
-    def _may_sweep(self) -> bool:
-        """One process at a time. While the lock's master is away all may, as leases keep them apart."""
-        try:
-            return self._outbox.hold_relay(self._owner, int(self._sweep_s * 1000))
-        except StorageUnavailable as error:
-            if not error.is_away:
-                raise
-            return True
 
     def _check_data(self) -> None:
         """A Redis that was emptied has lost its check value, too. While its master is away, what was known

@@ -105,19 +105,10 @@ class EventRelay:
                     self._guard.check()
                     self._receivers.look()
                     self._tend()
-                    if self._may_sweep():
+                    if self._events.hold_relay(self._owner, LOCK_MS):
                         self._sweep(thread)
             self._close_idle()
             wait_s = max(0.1, SWEEP_S - (time.monotonic() - started))
-
-    def _may_sweep(self) -> bool:
-        """One process at a time. While the lock's master is away all may, as claims keep them apart."""
-        try:
-            return self._events.hold_relay(self._owner, LOCK_MS)
-        except StorageUnavailable as error:
-            if not error.is_away:
-                raise
-            return True
 
     def _sweep(self, thread: WatchedThread) -> None:
         slow = self._sweeps % SLOW_SWEEPS == 0
